@@ -1,0 +1,217 @@
+//! How much a source may send: governor's limits per source address, with a bound on how many are remembered.
+//!
+//! Rightly and wrongly signed requests have allowances of their own, so that nobody can use up another's by forging.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::keyed::ShrinkableKeyedStateStore;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
+
+use crate::config::RateLimitSettings;
+
+/// Who a limit is held against: an IPv4 address, or the /64 network of an IPv6 address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source(IpAddr);
+
+impl Source {
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Source(IpAddr::V4(address)),
+            IpAddr::V6(address) => {
+                let network = u128::from(address) & (u128::MAX << 64);
+                Source(IpAddr::V6(Ipv6Addr::from(network)))
+            }
+        }
+    }
+}
+
+/// Both allowances of every source.
+pub struct Limits {
+    good: Option<Allowance>,
+    bad: Option<Allowance>,
+}
+
+type Limiter = RateLimiter<Source, BoundedStates, DefaultClock, NoOpMiddleware<<DefaultClock as Clock>::Instant>>;
+
+struct Allowance {
+    limiter: Limiter,
+    clock: DefaultClock,
+}
+
+impl Limits {
+    pub fn new(settings: &RateLimitSettings) -> Self {
+        let allowance = |per_second, burst| Allowance::new(per_second, burst, settings.max_sources);
+        Limits {
+            good: allowance(settings.per_second, settings.burst),
+            bad: allowance(settings.bad_per_second, settings.bad_burst),
+        }
+    }
+
+    /// Counts a rightly signed request; the time to wait if it is one too many.
+    pub fn check_good(&self, source: Source) -> Result<(), Duration> {
+        self.good.as_ref().map_or(Ok(()), |allowance| allowance.check(source))
+    }
+
+    /// Counts a wrongly signed request; the time to wait if it is one too many.
+    pub fn check_bad(&self, source: Source) -> Result<(), Duration> {
+        self.bad.as_ref().map_or(Ok(()), |allowance| allowance.check(source))
+    }
+
+    /// Forgets sources whose allowance is whole again.
+    pub fn tidy(&self) {
+        for allowance in self.good.iter().chain(&self.bad) {
+            allowance.limiter.retain_recent();
+            allowance.limiter.shrink_to_fit();
+        }
+    }
+
+    /// How many sources are remembered.
+    pub fn sources(&self) -> usize {
+        self.good.iter().chain(&self.bad).map(|allowance| allowance.limiter.len()).sum()
+    }
+}
+
+impl Allowance {
+    /// None for a rate of 0, which switches the limit off.
+    fn new(per_second: u32, burst: u32, max_sources: usize) -> Option<Self> {
+        let quota = Quota::per_second(NonZeroU32::new(per_second)?).allow_burst(NonZeroU32::new(burst)?);
+        let clock = DefaultClock::default();
+        let limiter = RateLimiter::new(quota, BoundedStates::new(max_sources), clock.clone());
+        Some(Allowance { limiter, clock })
+    }
+
+    fn check(&self, source: Source) -> Result<(), Duration> {
+        self.limiter.check_key(&source).map_err(|refusal| refusal.wait_time_from(self.clock.now()))
+    }
+}
+
+/// State of at most `max_sources`; those beyond share one.
+struct BoundedStates {
+    states: Mutex<HashMap<Source, InMemoryState>>,
+    shared: InMemoryState,
+    max_sources: usize,
+}
+
+impl BoundedStates {
+    fn new(max_sources: usize) -> Self {
+        BoundedStates { states: Mutex::new(HashMap::new()), shared: InMemoryState::default(), max_sources }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Source, InMemoryState>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateStore for BoundedStates {
+    type Key = Source;
+
+    fn measure_and_replace<T, F, E>(&self, key: &Source, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut states = self.lock();
+        if states.len() >= self.max_sources && !states.contains_key(key) {
+            return self.shared.measure_and_replace(&NotKeyed::NonKey, f);
+        }
+        states.entry(*key).or_default().measure_and_replace(&NotKeyed::NonKey, f)
+    }
+}
+
+impl ShrinkableKeyedStateStore<Source> for BoundedStates {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.lock().retain(|_, state| {
+            // A look that never replaces: it refuses with what it saw.
+            let seen: Result<(), Option<Nanos>> = state.measure_and_replace(&NotKeyed::NonKey, Err);
+            seen.err().flatten().is_some_and(|arrival| arrival > drop_below)
+        });
+    }
+
+    fn shrink_to_fit(&self) {
+        self.lock().shrink_to_fit();
+    }
+
+    fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(per_second: u32, burst: u32, max_sources: usize) -> Limits {
+        let (bad_per_second, bad_burst) = (1, 2);
+        Limits::new(&RateLimitSettings { per_second, burst, bad_per_second, bad_burst, max_sources })
+    }
+
+    fn source(text: &str) -> Source {
+        Source::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn each_source_has_its_own_allowances() {
+        let limits = limits(1, 3, 10);
+        let (one, other) = (source("10.0.0.1"), source("10.0.0.2"));
+        for _ in 0..3 {
+            assert!(limits.check_good(one).is_ok());
+        }
+        let wait = limits.check_good(one).unwrap_err();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1));
+        assert!(limits.check_good(other).is_ok());
+        assert!(limits.check_bad(one).is_ok(), "used up by good requests, not by bad ones");
+    }
+
+    #[test]
+    fn an_ipv6_source_is_its_network_and_a_mapped_address_is_ipv4() {
+        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::9"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        assert_eq!(source("::ffff:10.0.0.1"), source("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_flood_of_addresses_is_remembered_up_to_the_bound() {
+        let limits = limits(1, 1, 100);
+        for number in 0..10_000u32 {
+            let source = Source::of(IpAddr::from(number.to_be_bytes()));
+            let refused = limits.check_good(source).is_err();
+            assert_eq!(refused, number > 100, "the first beyond the bound uses up the shared allowance");
+        }
+        assert_eq!(limits.sources(), 100);
+    }
+
+    #[test]
+    fn sources_whose_allowance_is_whole_are_forgotten() {
+        let limits = Limits::new(&RateLimitSettings {
+            per_second: 1_000_000,
+            burst: 1_000_000,
+            bad_per_second: 1,
+            bad_burst: 1,
+            max_sources: 10,
+        });
+        limits.check_good(source("10.0.0.1")).unwrap();
+        limits.check_bad(source("10.0.0.1")).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while limits.sources() != 1 && std::time::Instant::now() < deadline {
+            limits.tidy();
+        }
+        assert_eq!(limits.sources(), 1, "the good one is whole within a microsecond, the bad one within a second");
+    }
+
+    #[test]
+    fn a_rate_of_zero_limits_nothing() {
+        let limits = limits(0, 0, 1);
+        assert!((0..1000).all(|_| limits.check_good(source("10.0.0.1")).is_ok()));
+    }
+}

@@ -1,0 +1,123 @@
+//! The Logger: makes durable what cannot be settled at once, logs what moves no credits, and keeps the counts of the
+//! inbox true. It settles nothing.
+
+use std::sync::Arc;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+
+use super::Directory;
+use super::batching::{Batcher, Reply};
+use super::supervisor::Guard;
+use crate::clock::SharedClock;
+use crate::domain::event::Delivery;
+use crate::domain::outcome::RecordOutcome;
+use crate::failpoint;
+use crate::storage::{Store, StoreError};
+use crate::telemetry::metrics;
+
+/// Make this delivery durable and tell what is stored under its id.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Record {
+    pub delivery: Delivery,
+    pub reply: Reply<RecordOutcome>,
+}
+
+/// Count what waits.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CountInbox;
+
+/// What the Logger is made of.
+#[derive(Clone)]
+pub struct LoggerParts {
+    pub store: Arc<dyn Store>,
+    pub directory: Arc<Directory>,
+    pub clock: SharedClock,
+    pub max_batch: usize,
+}
+
+pub struct Logger {
+    parts: LoggerParts,
+    waiting: Batcher<Delivery, RecordOutcome>,
+    is_counting: bool,
+    _guard: Guard,
+}
+
+impl Logger {
+    pub fn new(parts: LoggerParts, guard: Guard) -> Self {
+        let waiting = Batcher::new(parts.max_batch, parts.directory.logger.capacity());
+        Logger { parts, waiting, is_counting: false, _guard: guard }
+    }
+
+    fn record_next(&mut self, context: &mut Context<Self>) {
+        let Some((deliveries, replies)) = self.waiting.begin() else {
+            return;
+        };
+        let store = self.parts.store.clone();
+        let work = async move {
+            failpoint::hit("logger.batch.before")?;
+            store.record(deliveries).await
+        };
+        let done = work.into_actor(self).map(move |outcomes, logger, context| {
+            if let Err(error) = &outcomes {
+                tracing::error!(%error, events = replies.len(), "a batch could not be recorded; its senders are told to repeat");
+            }
+            let outcomes = outcomes.and_then(|outcomes| {
+                failpoint::hit("logger.reply")?;
+                Ok(outcomes)
+            });
+            logger.waiting.finish(replies, outcomes);
+            logger.record_next(context);
+        });
+        context.spawn(done);
+    }
+}
+
+impl Actor for Logger {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(self.parts.directory.logger.capacity());
+    }
+}
+
+impl Handler<Record> for Logger {
+    type Result = ();
+
+    fn handle(&mut self, message: Record, context: &mut Self::Context) {
+        self.parts.directory.logger.taken();
+        if let Err(error) = failpoint::hit("logger.handle") {
+            message.reply.send(Err(StoreError::from(error))).ok();
+            return;
+        }
+        // A refused push drops the reply: the caller answers 503.
+        self.waiting.push(message.delivery, message.reply).ok();
+        self.record_next(context);
+    }
+}
+
+impl Handler<CountInbox> for Logger {
+    type Result = ();
+
+    fn handle(&mut self, _: CountInbox, context: &mut Self::Context) {
+        self.parts.directory.logger.taken();
+        if std::mem::replace(&mut self.is_counting, true) {
+            return;
+        }
+        let store = self.parts.store.clone();
+        let work = async move { store.inbox_counts().await };
+        let done = work.into_actor(self).map(|counts, logger, _| {
+            logger.is_counting = false;
+            match counts {
+                Ok(counts) => {
+                    let now = logger.parts.clock.now();
+                    let age = counts.oldest_pending_at.map(|oldest| now.since(oldest)).unwrap_or_default();
+                    metrics::inbox_counted(&counts, age);
+                }
+                Err(error) => tracing::warn!(%error, "the inbox could not be counted; its gauges are old"),
+            }
+        });
+        context.spawn(done);
+    }
+}

@@ -1,0 +1,160 @@
+//! The Scheduler: on every wake-up it begins what is due. What a step does lies with its owner.
+//!
+//! tokio-cron-scheduler sends the wake-ups and nothing else: it may drop, double or stop them, so a timer of the
+//! actor's own wakes it as well, and only `steps` decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use super::Directory;
+use super::ledger::SettlePending;
+use super::limits::Limits;
+use super::logger::CountInbox;
+use super::steps::{Step, StepTimes};
+use super::supervisor::Guard;
+use crate::clock::SharedClock;
+use crate::failpoint;
+use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError};
+use crate::telemetry::metrics::{self, Metrics};
+
+/// Look what is due. Carries nothing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct WakeUp;
+
+/// Every second, for a scheduler of six fields.
+const EVERY_SECOND: &str = "* * * * * *";
+
+/// The net below the cron job.
+const OWN_TIMER: Duration = Duration::from_secs(2);
+
+/// What the Scheduler is made of.
+#[derive(Clone)]
+pub struct SchedulerParts {
+    pub store: Arc<dyn Store>,
+    pub directory: Arc<Directory>,
+    pub clock: SharedClock,
+    pub limits: Arc<Limits>,
+    pub metrics: Metrics,
+    pub configured_prices: ConfiguredPrices,
+    pub times: Arc<StepTimes>,
+}
+
+pub struct Scheduler {
+    parts: SchedulerParts,
+    invalid_rate: Option<String>,
+    _guard: Guard,
+}
+
+impl Scheduler {
+    pub fn new(parts: SchedulerParts, guard: Guard) -> Self {
+        parts.times.forget_running();
+        Scheduler { parts, invalid_rate: None, _guard: guard }
+    }
+
+    fn wake(&mut self, context: &mut Context<Self>) {
+        if failpoint::hit("scheduler.wake").is_err() {
+            return;
+        }
+        let now = self.parts.clock.now();
+        for step in Step::ALL {
+            if self.parts.times.begin_if_due(step, now) {
+                self.begin(step, context);
+            }
+        }
+    }
+
+    fn begin(&mut self, step: Step, context: &mut Context<Self>) {
+        match step {
+            // A full or dead mailbox needs no care: the step comes again.
+            Step::SettlePending => drop(self.parts.directory.ledger.try_send(SettlePending)),
+            Step::CountInbox => drop(self.parts.directory.logger.try_send(CountInbox)),
+            Step::LookAtPrices => return self.look_at_prices(context),
+            Step::Upkeep => return self.upkeep(context),
+        }
+        self.parts.times.finish(step);
+    }
+
+    fn look_at_prices(&mut self, context: &mut Context<Self>) {
+        let (store, configured) = (self.parts.store.clone(), self.parts.configured_prices);
+        let work = async move { store.look_at_prices(configured).await };
+        let done = work.into_actor(self).map(|look, scheduler, _| {
+            scheduler.parts.times.finish(Step::LookAtPrices);
+            scheduler.tell_prices(look);
+        });
+        context.spawn(done);
+    }
+
+    fn tell_prices(&mut self, look: Result<PriceLook, StoreError>) {
+        let look = match look {
+            Ok(look) => look,
+            Err(error) => return tracing::warn!(%error, "the rate could not be looked at; the last one holds"),
+        };
+        if let Some(from_second) = look.changed_from_second {
+            tracing::info!(from_second, "a new rate or quota per dollar counts from this second on");
+        }
+        metrics::condition("rate_invalid", look.invalid_rate.is_some());
+        if look.invalid_rate != self.invalid_rate {
+            match &look.invalid_rate {
+                Some(value) => tracing::error!(
+                    %value,
+                    "options.UsdToCreditsRate is no decimal above 0 with at most six places: the last good rate holds"
+                ),
+                None => tracing::info!("options.UsdToCreditsRate is valid again"),
+            }
+            self.invalid_rate = look.invalid_rate;
+        }
+    }
+
+    fn upkeep(&mut self, context: &mut Context<Self>) {
+        let SchedulerParts { directory, limits, metrics, store, .. } = self.parts.clone();
+        limits.tidy();
+        metrics::rate_limit_sources(limits.sources());
+        metrics.upkeep();
+        directory.receiver.report();
+        directory.logger.report();
+        directory.ledger.report();
+        directory.scheduler.report();
+        let work = async move { if store.is_writable() { store.tidy().await } else { store.probe().await } };
+        let done = work.into_actor(self).map(|result, scheduler, _| {
+            scheduler.parts.times.finish(Step::Upkeep);
+            if let Err(error) = result {
+                tracing::warn!(%error, "the database does not take writes; tried again in two seconds");
+            }
+        });
+        context.spawn(done);
+    }
+}
+
+impl Actor for Scheduler {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.wake(context);
+        context.run_interval(OWN_TIMER, |scheduler, context| scheduler.wake(context));
+    }
+}
+
+impl Handler<WakeUp> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: WakeUp, context: &mut Self::Context) {
+        self.parts.directory.scheduler.taken();
+        self.wake(context);
+    }
+}
+
+/// Starts the cron job that wakes whichever Scheduler lives at the time.
+pub async fn start_cron(directory: Arc<Directory>) -> Result<JobScheduler, JobSchedulerError> {
+    let cron = JobScheduler::new().await?;
+    let job = Job::new(EVERY_SECOND, move |_, _| {
+        // Down or full: the next second's wake-up is as good.
+        directory.scheduler.try_send(WakeUp).ok();
+    })?;
+    cron.add(job).await?;
+    cron.start().await?;
+    Ok(cron)
+}

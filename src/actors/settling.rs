@@ -1,0 +1,95 @@
+//! The one road to the ledger: fresh events, and what the inbox holds unsettled, go through the same function.
+//!
+//! Plain functions over the store's seam, so that they are tested and simulated without an actor.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+
+use crate::domain::event::UsageEvent;
+use crate::domain::outcome::{Failure, SettlementOutcome};
+use crate::storage::{LedgerStore, Poison, StoreError};
+use crate::telemetry::metrics;
+
+/// Settles a batch. If the database refuses the data, the batch is halved until the offender stands alone; that one
+/// is set aside as failed, and the rest is settled.
+pub fn settle<'a>(
+    store: &'a dyn LedgerStore,
+    events: Vec<Arc<UsageEvent>>,
+) -> BoxFuture<'a, Result<Vec<SettlementOutcome>, StoreError>> {
+    Box::pin(async move {
+        let started = Instant::now();
+        let reason = match store.settle(events.clone()).await {
+            Ok(outcomes) => {
+                metrics::batch_committed(events.len(), started.elapsed());
+                count(&outcomes);
+                return Ok(outcomes);
+            }
+            Err(StoreError::Refused(reason)) => reason,
+            Err(error) => return Err(error),
+        };
+        if let [event] = events.as_slice() {
+            tracing::error!(event_id = %event.event_id, %reason, "event set aside: the database refuses to book it");
+            store.set_aside(Poison { event: event.clone(), reason: reason.clone() }).await?;
+            metrics::settled("error", 1);
+            return Ok(vec![SettlementOutcome::Failed(Failure::Unbookable(reason))]);
+        }
+        let (left, right) = events.split_at(events.len() / 2);
+        let mut outcomes = settle(store, left.to_vec()).await?;
+        outcomes.extend(settle(store, right.to_vec()).await?);
+        Ok(outcomes)
+    })
+}
+
+/// Settles one page of what is pending; answers where the next page begins, if there may be one.
+pub async fn settle_pending(
+    store: &dyn LedgerStore,
+    after: Option<String>,
+    limit: usize,
+) -> Result<Option<String>, StoreError> {
+    let page = store.pending(after, limit).await?;
+    let last = page.last().map(|pending| pending.inbox_id.clone());
+    let is_full = page.len() == limit;
+    let unreadable = page.iter().filter(|pending| pending.event.is_none());
+    for pending in unreadable {
+        tracing::error!(inbox_id = %pending.inbox_id, "a pending row of webhook_logs holds no usage event any more");
+    }
+    let events: Vec<_> = page.into_iter().filter_map(|pending| pending.event).collect();
+    if !events.is_empty() {
+        let count = events.len();
+        settle(store, events).await?;
+        tracing::info!(count, "settled events that were pending");
+    }
+    Ok(last.filter(|_| is_full))
+}
+
+fn count(outcomes: &[SettlementOutcome]) {
+    const NAMES: [&str; 7] =
+        ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error"];
+    let mut counts = [0u64; NAMES.len()];
+    let mut credits_moved = 0;
+    for outcome in outcomes {
+        let index = match outcome {
+            SettlementOutcome::Settled { credits } => {
+                credits_moved += u64::try_from(credits.get()).unwrap_or(0);
+                0
+            }
+            SettlementOutcome::Unpaid { .. } => 1,
+            SettlementOutcome::AlreadySettled => 2,
+            SettlementOutcome::Conflict => 3,
+            SettlementOutcome::Failed(Failure::UnknownKey(_)) => 4,
+            SettlementOutcome::Failed(Failure::AmbiguousKey(_)) => 5,
+            SettlementOutcome::Failed(Failure::Unbookable(_)) => 6,
+            // Nothing was settled: the event is known to have failed before.
+            SettlementOutcome::Failed(Failure::Stored(_)) => continue,
+        };
+        counts[index] += 1;
+    }
+    for (name, count) in NAMES.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+        metrics::settled(name, count);
+    }
+    if credits_moved > 0 {
+        metrics::credits_deducted(credits_moved);
+    }
+}

@@ -1,0 +1,114 @@
+//! When a recurring step is due: decided from stored times and the clock, never from how often somebody asks.
+//!
+//! The times outlive the Scheduler that works by them, so that a restarted one neither forgets nor repeats a step.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::domain::time::UnixMillis;
+
+/// What recurs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The Ledger settles what the inbox holds.
+    SettlePending,
+    /// The rate in `options` and in the configuration is looked at.
+    LookAtPrices,
+    /// The Logger counts the inbox.
+    CountInbox,
+    /// Limits, metrics and the database file are tidied; an unwritable database is tried again.
+    Upkeep,
+}
+
+impl Step {
+    pub const ALL: [Step; 4] = [Step::SettlePending, Step::LookAtPrices, Step::CountInbox, Step::Upkeep];
+
+    fn every(self) -> Duration {
+        match self {
+            Step::SettlePending => Duration::from_secs(1),
+            Step::LookAtPrices => Duration::from_secs(5),
+            Step::CountInbox => Duration::from_secs(5),
+            Step::Upkeep => Duration::from_secs(2),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    begun_at: Option<UnixMillis>,
+    is_running: bool,
+}
+
+/// When each step last began, and whether it still runs.
+#[derive(Debug, Default)]
+pub struct StepTimes {
+    times: Mutex<[Times; Step::ALL.len()]>,
+}
+
+impl StepTimes {
+    /// Marks the step as begun if it is due and does not run.
+    pub fn begin_if_due(&self, step: Step, now: UnixMillis) -> bool {
+        let mut all = self.lock();
+        let times = &mut all[step as usize];
+        // A clock that was set back must not stop a step until it has caught up.
+        let is_due = times.begun_at.is_none_or(|begun| now < begun || now.since(begun) >= step.every());
+        if times.is_running || !is_due {
+            return false;
+        }
+        *times = Times { begun_at: Some(now), is_running: true };
+        true
+    }
+
+    pub fn finish(&self, step: Step) {
+        self.lock()[step as usize].is_running = false;
+    }
+
+    /// A fresh Scheduler knows that nothing of its predecessor runs any more.
+    pub fn forget_running(&self) {
+        for times in self.lock().iter_mut() {
+            times.is_running = false;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Times; Step::ALL.len()]> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> UnixMillis {
+        UnixMillis::new(1_000_000_000_000 + millis)
+    }
+
+    #[test]
+    fn a_step_is_due_by_the_clock_and_never_over_itself() {
+        let times = StepTimes::default();
+        assert!(times.begin_if_due(Step::SettlePending, at(0)), "never begun: due");
+        assert!(!times.begin_if_due(Step::SettlePending, at(5000)), "it still runs");
+        times.finish(Step::SettlePending);
+        assert!(times.begin_if_due(Step::SettlePending, at(5000)));
+        times.finish(Step::SettlePending);
+        assert!(!times.begin_if_due(Step::SettlePending, at(5999)), "woken too early");
+        assert!(times.begin_if_due(Step::LookAtPrices, at(5999)), "steps do not wait for each other");
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_stop_the_steps() {
+        let times = StepTimes::default();
+        times.begin_if_due(Step::Upkeep, at(3_600_000));
+        times.finish(Step::Upkeep);
+        assert!(times.begin_if_due(Step::Upkeep, at(0)));
+    }
+
+    #[test]
+    fn a_fresh_scheduler_takes_over() {
+        let times = StepTimes::default();
+        times.begin_if_due(Step::Upkeep, at(0));
+        times.forget_running();
+        assert!(!times.begin_if_due(Step::Upkeep, at(10)), "begun just now, by the predecessor");
+        assert!(times.begin_if_due(Step::Upkeep, at(2000)));
+    }
+}

@@ -1,0 +1,74 @@
+//! Settings of pricing and booking. The arithmetic is `domain`.
+
+use ::config::ValueKind;
+
+use super::keys::{Kind, SectionKeys};
+use super::reader::Reader;
+use super::values::{self, Parsed};
+use crate::domain::money::{MAX_RATE, QuotaPerUnit, Rate};
+use crate::domain::pricing::{Overdraft, Rounding};
+
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "ledger",
+    keys: &[
+        ("usd_to_credits", Kind::Text),
+        ("quota_per_unit", Kind::Number),
+        ("rounding", Kind::Text),
+        ("overdraft", Kind::Text),
+        ("max_batch", Kind::Number),
+    ],
+};
+
+/// What a call costs and how it is booked.
+#[derive(Debug, Clone)]
+pub struct LedgerSettings {
+    /// Holds until the database has a rate.
+    pub usd_to_credits: Rate,
+    /// Holds until new-api has said its own.
+    pub quota_per_unit: QuotaPerUnit,
+    pub rounding: Rounding,
+    pub overdraft: Overdraft,
+    /// Events settled in one transaction, at most.
+    pub max_batch: usize,
+}
+
+impl LedgerSettings {
+    pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+        let mut section = reader.section(KEYS.name);
+        let usd_to_credits = section.parse("usd_to_credits", parse_rate);
+        if let Some(rate) = usd_to_credits {
+            section.show("usd_to_credits", rate);
+        }
+        let quota_per_unit = section.integer("quota_per_unit", 1..=MAX_RATE).and_then(QuotaPerUnit::new);
+        let rounding = section.choice("rounding", &[("carry", Rounding::Carry), ("nearest", Rounding::Nearest)]);
+        let overdraft = section.choice("overdraft", &[("allow", Overdraft::Allow), ("refuse", Overdraft::Refuse)]);
+        let max_batch = section.integer("max_batch", 1..=4096);
+        if rounding == Some(Rounding::Nearest) {
+            section.warn(
+                "ledger.rounding is \"nearest\": calls below half a credit are free, others up to half a credit dearer",
+            );
+        }
+        if overdraft == Some(Overdraft::Refuse) {
+            section.warn("ledger.overdraft is \"refuse\": calls that were made without credits are never paid for");
+        }
+        Some(LedgerSettings {
+            usd_to_credits: usd_to_credits?,
+            quota_per_unit: quota_per_unit?,
+            rounding: rounding?,
+            overdraft: overdraft?,
+            max_batch: max_batch?,
+        })
+    }
+}
+
+/// A rate may be written as a number or as text. TOML's floats are doubles by the time they get here; a valid rate
+/// has at most 15 digits, which a double gives back as they were written.
+fn parse_rate(kind: &ValueKind) -> Parsed<Rate> {
+    let text = match kind {
+        ValueKind::String(text) => text.clone(),
+        ValueKind::I64(number) => number.to_string(),
+        ValueKind::Float(number) => number.to_string(),
+        other => return Err(format!("must be a number such as 1000 or 7.25; got {}", values::describe(other))),
+    };
+    Rate::parse(&text).map_err(|error| format!("{error}; got {}", values::describe(kind)))
+}

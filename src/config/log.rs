@@ -1,0 +1,39 @@
+//! Settings of the log. Setting it up is `telemetry`.
+
+use super::keys::{Kind, SectionKeys};
+use super::reader::Reader;
+
+pub(super) const KEYS: SectionKeys =
+    SectionKeys { name: "log", keys: &[("format", Kind::Text), ("level", Kind::Text)] };
+
+const FORMATS: [(&str, LogFormat); 3] =
+    [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
+
+const LEVELS: [(&str, &str); 5] =
+    [("error", "error"), ("warn", "warn"), ("info", "info"), ("debug", "debug"), ("trace", "trace")];
+
+/// What goes to standard error, and in which shape.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}
+
+/// The shape of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, the journal's own under systemd, JSON elsewhere.
+    Auto,
+    Json,
+    Text,
+}
+
+impl LogSettings {
+    pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+        let mut section = reader.section(KEYS.name);
+        let format = section.choice("format", &FORMATS);
+        let level = section.choice("level", &LEVELS).map(str::to_owned);
+        Some(LogSettings { format: format?, level: level? })
+    }
+}

@@ -1,0 +1,34 @@
+//! Settings of the pauses between attempts to settle an event that could not be settled.
+
+use std::time::Duration;
+
+use super::keys::{Kind, SectionKeys};
+use super::reader::Reader;
+use super::values;
+
+pub(super) const KEYS: SectionKeys =
+    SectionKeys { name: "retry", keys: &[("base_delay", Kind::Text), ("max_delay", Kind::Text)] };
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// The pause doubles from `base_delay` up to `max_delay`.
+#[derive(Debug, Clone)]
+pub struct RetrySettings {
+    pub base_delay: Duration,
+    pub max_delay: Duration,
+}
+
+impl RetrySettings {
+    pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+        let mut section = reader.section(KEYS.name);
+        let base_delay = section.duration("base_delay", MILLISECOND..=Duration::from_secs(3600));
+        let max_delay = section.duration("max_delay", MILLISECOND..=Duration::from_secs(7 * 86_400));
+        if let (Some(base), Some(max)) = (base_delay, max_delay)
+            && max < base
+        {
+            let (base, max) = (values::show_duration(base), values::show_duration(max));
+            section.refuse("max_delay", format!("must not be shorter than retry.base_delay, {base}; got {max}"));
+        }
+        Some(RetrySettings { base_delay: base_delay?, max_delay: max_delay? })
+    }
+}

@@ -1,0 +1,194 @@
+//! Identities, parsed once at the door and compared by their bytes ever after.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use uuid::{ContextV7, Timestamp, Uuid};
+
+use super::time::UnixMillis;
+
+/// Longest id that the shared tables hold, in characters (`VARCHAR(191)`).
+pub const MAX_ID_CHARS: usize = 191;
+
+/// Why a text cannot be an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    #[error("must not be empty")]
+    Empty,
+    #[error("must be at most 191 characters, has {0}")]
+    TooLong(usize),
+    #[error("must not contain the character U+0000")]
+    Nul,
+}
+
+fn checked(text: &str) -> Result<Arc<str>, IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    let length = text.chars().count();
+    if length > MAX_ID_CHARS {
+        return Err(IdError::TooLong(length));
+    }
+    if text.contains('\0') {
+        return Err(IdError::Nul);
+    }
+    Ok(Arc::from(text))
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Accepts 1 to 191 characters without NUL, kept byte for byte.
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                checked(text).map($name)
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// The sender's name for an event; a retry repeats it. Opaque.
+    EventId
+);
+text_id!(
+    /// new-api's `request_id` of a call.
+    RequestId
+);
+text_id!(
+    /// `users.id`.
+    UserId
+);
+text_id!(
+    /// `api_keys.id`.
+    KeyId
+);
+text_id!(
+    /// Id of a row that we write (`webhook_logs`, `usage_records`, `credit_transactions`): a UUIDv7 in lower case.
+    RecordId
+);
+
+impl EventId {
+    /// An id for a body that carries none, derived from its bytes so that a repeat gets the same.
+    pub fn derived(prefix: &str, body: &[u8]) -> Self {
+        let digest = hex::encode(Sha256::digest(body));
+        EventId(Arc::from(format!("{prefix}-{digest}").as_str()))
+    }
+}
+
+/// new-api's token id: canonical decimal digits, 0 to 9223372036854775807. 0 is nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RemoteKeyId(i64);
+
+impl RemoteKeyId {
+    pub fn new(id: i64) -> Option<Self> {
+        (id >= 0).then_some(RemoteKeyId(id))
+    }
+
+    /// Canonical digits only: no sign, no spaces, no leading zeros.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let canonical = digits && (text == "0" || !text.starts_with('0'));
+        canonical.then(|| text.parse().ok()).flatten().and_then(RemoteKeyId::new)
+    }
+
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// `token_id` 0 marks calls of the gateway's own (channel tests): no key can have it.
+    pub fn is_nobody(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for RemoteKeyId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Makes UUIDv7 ids that increase within this process.
+#[derive(Debug, Default)]
+pub struct RecordIds {
+    context: std::sync::Mutex<Option<ContextV7>>,
+}
+
+impl RecordIds {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A fresh id whose time part is `at`.
+    pub fn next(&self, at: UnixMillis) -> RecordId {
+        let seconds = u64::try_from(at.as_secs()).unwrap_or(0);
+        let nanos = u32::try_from(at.as_millis().rem_euclid(1000)).unwrap_or(0) * 1_000_000;
+        let mut guard = self.context.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let context = guard.get_or_insert_with(ContextV7::new);
+        let id = Uuid::new_v7(Timestamp::from_unix(&*context, seconds, nanos));
+        RecordId(Arc::from(id.hyphenated().to_string().as_str()))
+    }
+
+    /// A fresh id that sorts after `previous`, also where the clock was set back in between.
+    pub fn next_after(&self, at: UnixMillis, previous: Option<&RecordId>) -> RecordId {
+        let fresh = self.next(at);
+        let Some(previous) = previous.filter(|previous| **previous >= fresh) else {
+            return fresh;
+        };
+        match Uuid::try_parse(previous.as_str()) {
+            Ok(id) if id.get_version_num() == 7 => {
+                let follower = Uuid::from_u128(id.as_u128().wrapping_add(1));
+                RecordId(Arc::from(follower.hyphenated().to_string().as_str()))
+            }
+            // An id that another program chose: its order is not ours to continue.
+            _ => fresh,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_opaque_and_bounded() {
+        assert_eq!(EventId::parse(""), Err(IdError::Empty));
+        assert!(EventId::parse(&"é".repeat(191)).is_ok());
+        assert_eq!(EventId::parse(&"é".repeat(192)), Err(IdError::TooLong(192)));
+        assert_eq!(EventId::parse("a\0b"), Err(IdError::Nul));
+        assert_ne!(EventId::parse("evt-A").unwrap(), EventId::parse("evt-A ").unwrap());
+    }
+
+    #[test]
+    fn only_canonical_digits_name_a_token() {
+        assert_eq!(RemoteKeyId::parse("42").map(RemoteKeyId::get), Some(42));
+        assert_eq!(RemoteKeyId::parse("0").map(RemoteKeyId::is_nobody), Some(true));
+        for odd in ["", "042", "42 ", "+42", "-1", "4.2", "９", "9223372036854775808"] {
+            assert_eq!(RemoteKeyId::parse(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn record_ids_increase_even_when_the_clock_steps_back() {
+        let later = RecordIds::new().next(UnixMillis::new(2_000_000));
+        let restarted = RecordIds::new();
+        let next = restarted.next_after(UnixMillis::new(1_000_000), Some(&later));
+        assert!(next > later);
+        let third = restarted.next_after(UnixMillis::new(1_000_000), Some(&next));
+        assert!(third > next);
+    }
+}

@@ -1,0 +1,17 @@
+//! What money and calls are, without any I/O: ids, prices, events, and the decision what a batch books.
+//!
+//! Nothing here opens a file, a socket or a database, reads the system clock, or knows a framework.
+//! What needs the outside gets it as a value (a snapshot, an instant) and returns a value (a plan).
+
+pub mod decimal;
+pub mod event;
+pub mod ids;
+pub mod known;
+pub mod money;
+pub mod outcome;
+pub mod parse;
+pub mod pricing;
+pub mod recording;
+pub mod settlement;
+pub mod signature;
+pub mod time;

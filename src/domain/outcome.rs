@@ -1,0 +1,83 @@
+//! What became of an event: nouns that state the fact, each with one meaning for every caller.
+
+use super::ids::{MAX_ID_CHARS, RemoteKeyId};
+use super::money::Credits;
+
+/// What one settlement of one event came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettlementOutcome {
+    /// Charged by this very commit.
+    Settled { credits: Credits },
+    /// Booked, but nothing deducted: `ledger.overdraft = "refuse"` and the account is empty.
+    Unpaid { credits: Credits },
+    /// The same event was charged before, or stands in the platform's own log.
+    AlreadySettled,
+    /// The id is known with other content: nothing charged.
+    Conflict,
+    /// Stored, and not chargeable now (or known and in that state).
+    Failed(Failure),
+}
+
+/// Why a stored event is not charged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("API Key not found for remoteKeyId: {0}")]
+    UnknownKey(RemoteKeyId),
+    #[error("Several users have the API key with remoteKeyId: {0}; remove it from all but its owner")]
+    AmbiguousKey(RemoteKeyId),
+    #[error("Cannot be booked: {0}")]
+    Unbookable(String),
+    /// As it was stored by an earlier settlement.
+    #[error("{0}")]
+    Stored(String),
+}
+
+impl Failure {
+    /// The text for `errorMsg`: at most 191 characters.
+    pub fn message(&self) -> String {
+        fit_column(&self.to_string())
+    }
+}
+
+/// State of a row of `webhook_logs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum InboxStatus {
+    Pending,
+    Processed,
+    Failed,
+    Dead,
+}
+
+impl InboxStatus {
+    pub const ALL: [InboxStatus; 4] =
+        [InboxStatus::Pending, InboxStatus::Processed, InboxStatus::Failed, InboxStatus::Dead];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            InboxStatus::Pending => "pending",
+            InboxStatus::Processed => "processed",
+            InboxStatus::Failed => "failed",
+            InboxStatus::Dead => "dead",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        InboxStatus::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// What making an event durable came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordOutcome {
+    /// On disk by this very commit.
+    Recorded,
+    /// Was there before, with the same content, in this state.
+    Known { status: InboxStatus, message: Option<String> },
+    /// Its id was there before with other content.
+    Conflict,
+}
+
+/// Cuts a text to what a `VARCHAR(191)` holds; U+0000, which not every column can hold, becomes U+FFFD.
+pub fn fit_column(text: &str) -> String {
+    text.chars().take(MAX_ID_CHARS).map(|character| if character == '\0' { '\u{FFFD}' } else { character }).collect()
+}

@@ -1,0 +1,140 @@
+//! Decides what making a batch of deliveries durable writes: one inbox row for each that is new.
+
+use std::sync::Arc;
+
+use super::event::{Delivery, Notice, UsageEvent};
+use super::ids::{EventId, RecordId, RecordIds, RemoteKeyId};
+use super::known::{KnownEvent, KnownEvents, OpenEvent, Standing, standing};
+use super::outcome::{InboxStatus, RecordOutcome};
+use super::time::UnixMillis;
+
+/// A row of `webhook_logs` to be written, and of our own inbox while it is unsettled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxRow {
+    pub id: RecordId,
+    /// The row is there already: its state changes, its payload and `createdAt` stay.
+    pub exists: bool,
+    pub event_id: EventId,
+    pub payload: Arc<str>,
+    pub status: InboxStatus,
+    pub message: Option<String>,
+    /// Present while the event waits for its settlement.
+    pub waiting: Option<Waiting>,
+}
+
+/// What our own inbox keeps of an unsettled event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    pub reason: WaitReason,
+    pub remote_key_id: RemoteKeyId,
+    pub called_at: UnixMillis,
+}
+
+/// Why an event waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitReason {
+    /// Safe on disk; settled as soon as the ledger gets to it.
+    Recorded,
+    UnknownKey,
+    AmbiguousKey,
+    Unbookable,
+}
+
+impl WaitReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WaitReason::Recorded => "recorded",
+            WaitReason::UnknownKey => "unknown_key",
+            WaitReason::AmbiguousKey => "ambiguous_key",
+            WaitReason::Unbookable => "unbookable",
+        }
+    }
+}
+
+/// What to write, and what to tell each sender.
+#[derive(Debug, Default)]
+pub struct RecordPlan {
+    /// One for each delivery, in their order.
+    pub outcomes: Vec<RecordOutcome>,
+    pub inbox: Vec<InboxRow>,
+}
+
+/// Plans a batch. `known` covers the ids of all its deliveries and learns of the new ones.
+pub fn plan_records(deliveries: &[Delivery], known: &mut KnownEvents, now: UnixMillis, ids: &RecordIds) -> RecordPlan {
+    let mut plan = RecordPlan::default();
+    for delivery in deliveries {
+        let outcome = match delivery {
+            Delivery::Usage(event) => usage(event, known, now, ids, &mut plan.inbox),
+            Delivery::Notice(notice) => self::notice(notice, known, now, ids, &mut plan.inbox),
+        };
+        plan.outcomes.push(outcome);
+    }
+    plan
+}
+
+fn usage(
+    event: &UsageEvent,
+    known: &mut KnownEvents,
+    now: UnixMillis,
+    ids: &RecordIds,
+    inbox: &mut Vec<InboxRow>,
+) -> RecordOutcome {
+    match standing(known.get(&event.event_id), event) {
+        Standing::Conflicting => RecordOutcome::Conflict,
+        Standing::Charged => RecordOutcome::Known { status: InboxStatus::Processed, message: None },
+        Standing::Open(open) => RecordOutcome::Known { status: open.status, message: open.message },
+        Standing::New => {
+            let id = ids.next(now);
+            let open = OpenEvent {
+                inbox_id: id.clone(),
+                status: InboxStatus::Pending,
+                message: None,
+                content: Some(event.content.clone()),
+            };
+            known.insert(event.event_id.clone(), KnownEvent::Open(open));
+            inbox.push(InboxRow {
+                id,
+                exists: false,
+                event_id: event.event_id.clone(),
+                payload: event.payload.clone(),
+                status: InboxStatus::Pending,
+                message: None,
+                waiting: Some(Waiting {
+                    reason: WaitReason::Recorded,
+                    remote_key_id: event.content.remote_key_id,
+                    called_at: event.content.called_at,
+                }),
+            });
+            RecordOutcome::Recorded
+        }
+    }
+}
+
+fn notice(
+    notice: &Notice,
+    known: &mut KnownEvents,
+    now: UnixMillis,
+    ids: &RecordIds,
+    inbox: &mut Vec<InboxRow>,
+) -> RecordOutcome {
+    match known.get(&notice.event_id) {
+        Some(KnownEvent::Logged { notice: Some(kind) }) if *kind != notice.kind => RecordOutcome::Conflict,
+        Some(KnownEvent::Logged { .. }) => {
+            RecordOutcome::Known { status: InboxStatus::Processed, message: notice.kind.message() }
+        }
+        Some(KnownEvent::Open(_) | KnownEvent::Charged { .. }) => RecordOutcome::Conflict,
+        None => {
+            known.insert(notice.event_id.clone(), KnownEvent::Logged { notice: Some(notice.kind.clone()) });
+            inbox.push(InboxRow {
+                id: ids.next(now),
+                exists: false,
+                event_id: notice.event_id.clone(),
+                payload: notice.payload.clone(),
+                status: InboxStatus::Processed,
+                message: notice.kind.message(),
+                waiting: None,
+            });
+            RecordOutcome::Recorded
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Unit tests of the decision what a batch books.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::event::{Content, Tokens};
+use crate::domain::ids::EventId;
+use crate::domain::money::{QuotaPerUnit, QuotaUnits, Rate};
+use crate::domain::pricing::{Dated, Price};
+
+const NOW: i64 = 1_795_558_800_000;
+
+fn now() -> UnixMillis {
+    UnixMillis::new(NOW)
+}
+
+fn event(id: &str, token: i64, units: i64) -> Arc<UsageEvent> {
+    Arc::new(UsageEvent {
+        event_id: EventId::parse(id).unwrap(),
+        content: Content {
+            remote_key_id: RemoteKeyId::new(token).unwrap(),
+            model: Arc::from("m"),
+            tokens: Tokens { prompt: 1, completion: 1, total: 2 },
+            price: Price::Quota(QuotaUnits::new(units).unwrap()),
+            called_at: now(),
+        },
+        request_id: None,
+        log_id: None,
+        payload: Arc::from("{}"),
+    })
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+/// Token n belongs to the user `un` with the given balance; 500 units are one credit.
+fn snapshot(balances: &[(i64, i64)]) -> Snapshot {
+    let one = |token: i64| Owner::One {
+        user_id: user(&format!("u{token}")),
+        key_id: KeyId::parse(&format!("k{token}")).unwrap(),
+    };
+    let account = |balance: i64| Account { balance: Some(Credits::new(balance)), ..Account::default() };
+    Snapshot {
+        known: KnownEvents::new(),
+        owners: balances.iter().map(|(token, _)| (RemoteKeyId::new(*token).unwrap(), one(*token))).collect(),
+        accounts: balances.iter().map(|(token, balance)| (user(&format!("u{token}")), account(*balance))).collect(),
+        prices: PriceBook::new(
+            vec![Dated { from_second: 0, value: Rate::parse("1000").unwrap() }],
+            vec![Dated { from_second: 0, value: QuotaPerUnit::new(500_000).unwrap() }],
+        )
+        .unwrap(),
+    }
+}
+
+const CARRY: LedgerPolicy = LedgerPolicy { rounding: Rounding::Carry, overdraft: Overdraft::Allow };
+
+fn settle(events: &[Arc<UsageEvent>], snapshot: Snapshot) -> Plan {
+    plan(events, snapshot, CARRY, now(), &RecordIds::new())
+}
+
+#[test]
+fn a_call_moves_its_credits_and_keeps_the_rest() {
+    let plan = settle(&[event("e", 1, 1250)], snapshot(&[(1, 10)]));
+    assert_eq!(plan.outcomes, [SettlementOutcome::Settled { credits: Credits::new(2) }]);
+    let [transaction] = plan.transactions.as_slice() else { panic!("{plan:?}") };
+    assert_eq!((transaction.amount.get(), transaction.balance_after.get()), (-2, 8));
+    assert_eq!(transaction.charge_id, plan.charges[0].id);
+    assert_eq!(plan.accounts[0].remainder.get(), 500_000_000_000_000, "half a credit");
+    assert_eq!(plan.inbox[0].status, InboxStatus::Processed);
+}
+
+#[test]
+fn a_call_below_one_credit_moves_nothing_yet_and_is_claimed() {
+    let plan = settle(&[event("e", 1, 499)], snapshot(&[(1, 10)]));
+    assert_eq!(plan.outcomes, [SettlementOutcome::Settled { credits: Credits::ZERO }]);
+    assert!(plan.transactions.is_empty());
+    assert_eq!(plan.charges.len(), 1);
+}
+
+#[test]
+fn the_same_event_twice_in_a_batch_is_charged_once() {
+    let mut other = (*event("e", 1, 500)).clone();
+    other.content.tokens.prompt = 9;
+    let plan = settle(&[event("e", 1, 500), event("e", 1, 500), Arc::new(other)], snapshot(&[(1, 10)]));
+    assert_eq!(
+        plan.outcomes,
+        [
+            SettlementOutcome::Settled { credits: Credits::new(1) },
+            SettlementOutcome::AlreadySettled,
+            SettlementOutcome::Conflict,
+        ]
+    );
+    assert_eq!((plan.charges.len(), plan.inbox.len()), (1, 1));
+}
+
+#[test]
+fn nobody_pays_for_an_unknown_an_ambiguous_or_nobodys_token() {
+    let mut snapshot = snapshot(&[(1, 10), (0, 10)]);
+    snapshot.owners.insert(RemoteKeyId::new(2).unwrap(), Owner::Several);
+    let plan = settle(&[event("a", 2, 500), event("b", 3, 500), event("c", 0, 500), event("d", 1, 500)], snapshot);
+    let failed = |failure| SettlementOutcome::Failed(failure);
+    assert_eq!(
+        plan.outcomes,
+        [
+            failed(Failure::AmbiguousKey(RemoteKeyId::new(2).unwrap())),
+            failed(Failure::UnknownKey(RemoteKeyId::new(3).unwrap())),
+            failed(Failure::UnknownKey(RemoteKeyId::new(0).unwrap())),
+            SettlementOutcome::Settled { credits: Credits::new(1) },
+        ]
+    );
+    assert_eq!(plan.charges.len(), 1);
+    assert_eq!(plan.inbox[1].message.as_deref(), Some("API Key not found for remoteKeyId: 3"));
+}
+
+#[test]
+fn what_the_columns_cannot_hold_leaves_its_batch() {
+    let lowest = -i64::from(i32::MAX);
+    let events = [event("dear", 1, i64::MAX), event("deep", 2, 500), event("fine", 1, 500)];
+    let plan = settle(&events, snapshot(&[(1, 10), (2, lowest)]));
+    assert!(matches!(plan.outcomes[0], SettlementOutcome::Failed(Failure::Unbookable(_))));
+    assert!(matches!(plan.outcomes[1], SettlementOutcome::Failed(Failure::Unbookable(_))));
+    assert_eq!(plan.outcomes[2], SettlementOutcome::Settled { credits: Credits::new(1) });
+    assert_eq!((plan.transactions.len(), plan.accounts.len()), (1, 1), "nothing of the others is left behind");
+}
+
+#[test]
+fn an_empty_account_is_overdrawn_or_refused_as_configured() {
+    let refuse = LedgerPolicy { overdraft: Overdraft::Refuse, ..CARRY };
+    let events = [event("a", 1, 1000), event("b", 1, 1000)];
+    let allowed = settle(&events, snapshot(&[(1, 0)]));
+    assert_eq!(allowed.accounts[0].balance_delta, Credits::new(-4));
+    let refused = plan(&events, snapshot(&[(1, 1)]), refuse, now(), &RecordIds::new());
+    assert_eq!(
+        refused.outcomes,
+        [
+            SettlementOutcome::Settled { credits: Credits::new(2) },
+            SettlementOutcome::Unpaid { credits: Credits::new(2) },
+        ]
+    );
+    assert_eq!((refused.accounts[0].balance_delta.get(), refused.accounts[0].unpaid.get()), (-2, 2));
+    assert_eq!(refused.charges.len(), 2, "the refused call is claimed too");
+}
+
+#[test]
+fn a_pending_row_is_settled_in_place_and_a_failed_one_left_alone() {
+    let open = |status| {
+        let content = Some(event("e", 1, 500).content.clone());
+        let inbox_id = RecordId::parse("row").unwrap();
+        let message = Some("why".to_owned());
+        let known = KnownEvent::Open(OpenEvent { inbox_id, status, message, content });
+        let mut snapshot = snapshot(&[(1, 10)]);
+        snapshot.known = HashMap::from([(EventId::parse("e").unwrap(), known)]);
+        settle(&[event("e", 1, 500)], snapshot)
+    };
+    let pending = open(InboxStatus::Pending);
+    assert_eq!(pending.outcomes, [SettlementOutcome::Settled { credits: Credits::new(1) }]);
+    assert!(pending.inbox[0].exists && pending.inbox[0].id.as_str() == "row");
+    for status in [InboxStatus::Failed, InboxStatus::Dead] {
+        let left = open(status);
+        assert_eq!(left.outcomes, [SettlementOutcome::Failed(Failure::Stored("why".to_owned()))]);
+        assert!(left.charges.is_empty() && left.inbox.is_empty());
+    }
+}
+
+#[test]
+fn stamps_increase_and_repeat_only_when_a_second_ahead() {
+    let newest = |ahead: i64| NewestTransaction { created_at: UnixMillis::new(NOW + ahead), id: None };
+    assert_eq!(next_stamp(now(), None), now());
+    assert_eq!(next_stamp(now(), Some(&newest(-5))), now());
+    assert_eq!(next_stamp(now(), Some(&newest(0))), UnixMillis::new(NOW + 1));
+    assert_eq!(next_stamp(now(), Some(&newest(999))), UnixMillis::new(NOW + 1000));
+    assert_eq!(next_stamp(now(), Some(&newest(1000))), UnixMillis::new(NOW + 1000), "repeats");
+    assert_eq!(next_stamp(now(), Some(&newest(3_600_000))), UnixMillis::new(NOW + 3_600_000), "a clock set back");
+}
+
+#[test]
+fn one_hot_user_tells_one_story() {
+    let events: Vec<_> = (0..3000).map(|number| event(&format!("e{number}"), 1, 500)).collect();
+    let plan = settle(&events, snapshot(&[(1, 5000)]));
+    for pair in plan.transactions.windows(2) {
+        let key = |transaction: &Transaction| (transaction.created_at, transaction.id.clone());
+        assert!(key(&pair[0]) < key(&pair[1]));
+        assert_eq!(pair[1].balance_after.get(), pair[0].balance_after.get() - 1);
+    }
+    assert_eq!(plan.transactions.last().unwrap().balance_after, Credits::new(2000));
+}
+
+proptest! {
+    /// However calls are ordered and cut into batches, the end balances are the same.
+    #[test]
+    fn any_order_gives_the_same_end(
+        calls in prop::collection::vec((1i64..4, 0i64..3000), 1..60),
+        order in any::<u64>(),
+        cut in 1usize..60,
+    ) {
+        let run = |calls: &[(usize, (i64, i64))], batch: usize| {
+            let mut accounts = snapshot(&[(1, 100), (2, 100), (3, 100)]).accounts;
+            for chunk in calls.chunks(batch) {
+                let events: Vec<_> =
+                    chunk.iter().map(|(number, (token, units))| event(&format!("e{number}"), *token, *units)).collect();
+                let snapshot = Snapshot { accounts: accounts.clone(), ..snapshot(&[(1, 0), (2, 0), (3, 0)]) };
+                for change in settle(&events, snapshot).accounts {
+                    let account = accounts.get_mut(&change.user_id).unwrap();
+                    let balance = account.balance.unwrap().get() + change.balance_delta.get();
+                    account.balance = Some(Credits::new(balance));
+                    account.remainder = change.remainder;
+                }
+            }
+            let mut ends: Vec<_> =
+                accounts.into_iter().map(|(id, account)| (id, account.balance, account.remainder)).collect();
+            ends.sort();
+            ends
+        };
+        let in_order: Vec<_> = calls.iter().copied().enumerate().collect();
+        let mut shuffled = in_order.clone();
+        shuffled.sort_by_key(|(number, _)| (*number as u64).wrapping_mul(order | 1) >> 7);
+        prop_assert_eq!(run(&in_order, 60), run(&shuffled, cut));
+    }
+}

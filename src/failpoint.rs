@@ -1,0 +1,63 @@
+//! Named places where a test makes the daemon fail: at every commit and at every hand-over.
+//!
+//! Only builds with the feature `failpoints` have them; in a release `hit` is an empty function. A test sets
+//! them from outside, for example `FAILPOINTS="ledger.commit.before=100*off->1*return(kill)"`:
+//! `panic` panics, `return(kill)` ends the process as `kill -9` would, `return(error)` fails the step,
+//! `sleep(250)` delays it.
+
+/// Every place, in the order in which an event passes them.
+pub const ALL: &[&str] = &[
+    "receiver.handle",
+    "receiver.forward",
+    "ledger.handle",
+    "ledger.batch.before",
+    "store.settle.begin",
+    "store.settle.planned",
+    "store.settle.written",
+    "store.settle.committed",
+    "ledger.reply",
+    "logger.handle",
+    "logger.batch.before",
+    "store.record.begin",
+    "store.record.written",
+    "store.record.committed",
+    "logger.reply",
+    "webhook.answer",
+    "scheduler.wake",
+    "store.rates.written",
+    "store.grant.written",
+    "store.grant.committed",
+];
+
+/// A step that a test made fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a test made this step fail: {0}")]
+pub struct InjectedFault(pub &'static str);
+
+/// Passes the place called `name`.
+#[cfg(feature = "failpoints")]
+pub fn hit(name: &'static str) -> Result<(), InjectedFault> {
+    debug_assert!(ALL.contains(&name), "{name} is missing in failpoint::ALL");
+    fail::fail_point!(name, |action| match action.as_deref() {
+        Some("kill") => std::process::abort(),
+        _ => Err(InjectedFault(name)),
+    });
+    Ok(())
+}
+
+/// Passes the place called `name`: nothing happens in a release.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn hit(_name: &'static str) -> Result<(), InjectedFault> {
+    Ok(())
+}
+
+/// Reads the places to fail at from the environment variable `FAILPOINTS`; keep the value while the process lives.
+#[cfg(feature = "failpoints")]
+pub fn set_up() -> impl Sized {
+    fail::FailScenario::setup()
+}
+
+/// Nothing to set up in a release.
+#[cfg(not(feature = "failpoints"))]
+pub fn set_up() -> impl Sized {}

@@ -1,0 +1,57 @@
+//! The operator's requests over the admin socket: what the command line writes while the daemon runs.
+//!
+//! Whoever can open the socket may do these; the file's mode is the lock.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, HttpResponseBuilder, web};
+use serde::Serialize;
+use serde_json::json;
+
+use super::server::AdminState;
+use crate::storage::books::{BooksError, NewGrant, NewKey, NewUser};
+
+/// Bytes of the largest request.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
+
+/// Adds the routes of `/admin/v1`.
+pub fn routes(config: &mut web::ServiceConfig) {
+    let json_config = web::JsonConfig::default().limit(MAX_REQUEST_BYTES).error_handler(|error, _| {
+        let message = error.to_string();
+        let response = HttpResponse::BadRequest().json(json!({ "success": false, "message": message }));
+        actix_web::error::InternalError::from_response(error, response).into()
+    });
+    config
+        .app_data(json_config)
+        .route("/admin/v1/users", web::post().to(add_user))
+        .route("/admin/v1/keys", web::post().to(add_key))
+        .route("/admin/v1/credits/grants", web::post().to(grant));
+}
+
+async fn add_user(state: web::Data<AdminState>, user: web::Json<NewUser>) -> HttpResponse {
+    answer(state.store.add_user(user.into_inner()).await)
+}
+
+async fn add_key(state: web::Data<AdminState>, key: web::Json<NewKey>) -> HttpResponse {
+    answer(state.store.add_key(key.into_inner()).await)
+}
+
+async fn grant(state: web::Data<AdminState>, grant: web::Json<NewGrant>) -> HttpResponse {
+    answer(state.store.grant(grant.into_inner()).await)
+}
+
+fn answer(result: Result<impl Serialize, BooksError>) -> HttpResponse {
+    let error = match result {
+        Ok(made) => return HttpResponse::Ok().json(made),
+        Err(error) => error,
+    };
+    let status = match &error {
+        BooksError::NoSuchUser(_) | BooksError::NoSuchEvent(_) => StatusCode::NOT_FOUND,
+        BooksError::EmailTaken(_) | BooksError::RemoteIdTaken { .. } | BooksError::IdempotencyConflict(_) => {
+            StatusCode::CONFLICT
+        }
+        BooksError::Invalid(_) => StatusCode::BAD_REQUEST,
+        BooksError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    tracing::warn!(status = status.as_u16(), %error, "an operator's request was refused");
+    HttpResponseBuilder::new(status).json(json!({ "success": false, "message": error.to_string() }))
+}

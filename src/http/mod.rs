@@ -1,0 +1,9 @@
+//! What senders and operators reach over HTTP. Turns requests into messages and outcomes into answers; decides
+//! nothing about money.
+
+pub mod admin;
+pub mod answer;
+pub mod health;
+pub mod server;
+pub mod source;
+pub mod webhook;

@@ -1,0 +1,173 @@
+//! Builds the three listeners: for senders, for the command line, and for Prometheus.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, Error, HttpResponse, HttpServer, web};
+use tokio::sync::Semaphore;
+
+use super::answer::Answer;
+use super::source::{client_address, is_within};
+use super::{admin, health, webhook};
+use crate::actors::{ActorName, Directory};
+use crate::clock::SharedClock;
+use crate::config::{ServerSettings, WebhookSettings};
+use crate::storage::Store;
+use crate::telemetry::metrics::{self, Metrics};
+
+/// What the handlers of senders' requests share.
+pub struct HttpState {
+    pub directory: Arc<Directory>,
+    pub store: Arc<dyn Store>,
+    pub clock: SharedClock,
+    pub server: ServerSettings,
+    pub webhook: WebhookSettings,
+    pub in_flight: Semaphore,
+    pub is_stopping: Arc<AtomicBool>,
+}
+
+impl HttpState {
+    /// Why events cannot be taken now; none if they can.
+    pub fn why_not_ready(&self) -> Option<String> {
+        if self.is_stopping.load(Ordering::Acquire) {
+            return Some("the daemon is stopping".to_owned());
+        }
+        if !self.webhook.enabled {
+            return Some("Webhook is disabled".to_owned());
+        }
+        let actors = [
+            (ActorName::Receiver, self.directory.receiver.is_up()),
+            (ActorName::Logger, self.directory.logger.is_up()),
+        ];
+        if let Some((actor, _)) = actors.iter().find(|(_, is_up)| !is_up) {
+            return Some(format!("the {} is being restarted", actor.as_str()));
+        }
+        (!self.store.is_writable()).then(|| "the database does not take writes".to_owned())
+    }
+}
+
+/// What the handlers of operators' requests share.
+pub struct AdminState {
+    pub store: Arc<dyn Store>,
+}
+
+/// The listener for senders.
+pub fn public(state: web::Data<HttpState>) -> std::io::Result<(SocketAddr, Server)> {
+    /// Connections that the kernel holds until they are accepted.
+    const BACKLOG: u32 = 4096;
+    let settings = state.server.clone();
+    let workers = worker_count(settings.workers);
+    let server = HttpServer::new(move || {
+        let events = format!("{}/events", state.server.webhook_path);
+        let webhook_health = format!("{}/health", state.server.webhook_path);
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(only_allowed_sources))
+            .service(
+                web::resource(events)
+                    .route(web::post().to(webhook::receive))
+                    .default_service(web::to(webhook::wrong_method)),
+            )
+            .service(read_only(webhook_health, web::get().to(health::webhook_health)))
+            .service(read_only("/healthz".to_owned(), web::get().to(health::alive)))
+            .service(read_only("/readyz".to_owned(), web::get().to(health::ready)))
+            .default_service(web::to(no_such_path))
+    });
+    let server = server
+        .backlog(BACKLOG)
+        .workers(workers)
+        .max_connections(settings.max_connections.div_ceil(workers))
+        .client_request_timeout(settings.header_timeout)
+        .client_disconnect_timeout(Duration::from_secs(1))
+        .keep_alive(settings.keep_alive)
+        .shutdown_timeout(settings.shutdown_timeout.as_secs().max(1))
+        .disable_signals()
+        .bind(settings.listen)?;
+    let bound = server.addrs().first().copied().unwrap_or(settings.listen);
+    Ok((bound, server.run()))
+}
+
+fn read_only(path: String, get: actix_web::Route) -> actix_web::Resource {
+    let wrong_method = || async { Answer::WrongMethod { allowed: "GET" }.into_response() };
+    web::resource(path).route(get).default_service(web::to(wrong_method))
+}
+
+async fn no_such_path() -> HttpResponse {
+    Answer::NotFound.into_response()
+}
+
+/// The first check of all; health is anybody's to ask.
+async fn only_allowed_sources(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let Some(state) = request.app_data::<web::Data<HttpState>>().cloned() else {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    };
+    let allowed = &state.webhook.allow_sources;
+    let is_health = matches!(request.path(), "/healthz" | "/readyz")
+        || request.path().strip_prefix(state.server.webhook_path.as_str()) == Some("/health");
+    if !allowed.is_empty() && !is_health {
+        let source = client_address(request.request(), &state.server.trusted_proxies);
+        if !source.is_some_and(|source| is_within(source, allowed)) {
+            metrics::webhook_answered(Answer::ForbiddenSource.outcome(), Duration::ZERO);
+            let response = Answer::ForbiddenSource.into_response();
+            return Ok(request.into_response(response).map_into_boxed_body());
+        }
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// The listener for the command line: a socket file that only this user may open.
+pub fn admin(listener: UnixListener, state: web::Data<AdminState>) -> std::io::Result<Server> {
+    let server = HttpServer::new(move || {
+        App::new().app_data(state.clone()).configure(admin::routes).default_service(web::to(no_such_path))
+    });
+    Ok(server.workers(1).shutdown_timeout(1).disable_signals().listen_uds(listener)?.run())
+}
+
+/// Opens the admin socket; a file that nobody listens behind is left over from a crash and is replaced.
+pub fn bind_admin_socket(path: &Path) -> std::io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another daemon listens behind it"));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// The listener for Prometheus.
+pub fn prometheus(address: SocketAddr, metrics: Metrics) -> std::io::Result<(SocketAddr, Server)> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(metrics.clone()))
+            .service(read_only("/metrics".to_owned(), web::get().to(render)))
+            .default_service(web::to(no_such_path))
+    });
+    let server = server.workers(1).shutdown_timeout(1).disable_signals().bind(address)?;
+    let bound = server.addrs().first().copied().unwrap_or(address);
+    Ok((bound, server.run()))
+}
+
+async fn render(metrics: web::Data<Metrics>) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.render())
+}
+
+fn worker_count(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        workers => workers,
+    }
+}

@@ -1,0 +1,23 @@
+//! hookledger: signed usage webhooks come in, credits are deducted exactly once.
+//!
+//! The map for a newcomer, from the outside in (dependencies point downward only):
+//!
+//! - [`app`] puts everything together and takes it apart again; [`cli`] is the command line.
+//! - [`http`] speaks to senders and operators; [`actors`] are the five that live for months.
+//! - [`storage`] is the only place that knows a database.
+//! - [`domain`] decides about money, and knows none of the above.
+//!
+//! Beside them: [`config`] (what an operator can set), [`telemetry`] (logs and metrics), [`clock`]
+//! (the one place that reads the time) and [`failpoint`] (where tests break things on purpose).
+
+pub mod actors;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod failpoint;
+pub mod http;
+pub mod setup;
+pub mod storage;
+pub mod telemetry;

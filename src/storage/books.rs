@@ -1,0 +1,200 @@
+//! The operator's side of the books: users, keys, credits, and looks at what was booked.
+//!
+//! Shapes here are shown to people and programs; their JSON names stay.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+/// Why the books refused a request.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BooksError {
+    #[error("no user has the id or email {0}")]
+    NoSuchUser(String),
+    #[error("a user with the email {0} exists already")]
+    EmailTaken(String),
+    #[error("remote id {remote_id} is already the key {key_id} of another user ({user_id})")]
+    RemoteIdTaken { remote_id: String, key_id: String, user_id: String },
+    #[error("the idempotency key {0} was used for another user or amount")]
+    IdempotencyConflict(String),
+    #[error("no event has the id {0}")]
+    NoSuchEvent(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewUser {
+    pub email: String,
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Credits to begin with, of zero or more.
+    #[serde(default)]
+    pub credits: i64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewKey {
+    /// Id or email.
+    pub user: String,
+    /// new-api's token id, above 0.
+    pub remote_id: i64,
+    #[serde(default)]
+    pub label: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewGrant {
+    /// Id or email.
+    pub user: String,
+    /// Whole credits, above 0.
+    pub amount: i64,
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The same key grants once, however often it is sent.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+}
+
+/// The id of what was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Created {
+    pub id: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Granted {
+    /// `credit_transactions.id`
+    pub id: String,
+    pub user_id: String,
+    pub amount: i64,
+    /// The balance after the grant (now, for a repeat).
+    pub balance: i64,
+    /// The idempotency key had granted this before: nothing was added.
+    pub repeated: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserView {
+    pub id: String,
+    pub email: String,
+    pub name: Option<String>,
+    pub credits: i64,
+    pub keys: i64,
+    pub created_at: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyView {
+    pub id: String,
+    pub user_id: String,
+    pub email: String,
+    pub remote_key_id: Option<String>,
+    pub label: String,
+    pub status: String,
+    pub created_at: String,
+    pub last_used_at: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreditsView {
+    pub user_id: String,
+    pub email: String,
+    pub credits: i64,
+    /// What is owed below one whole credit, as a decimal.
+    pub remainder: String,
+    /// Refused for want of balance.
+    pub unpaid: i64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransactionView {
+    pub id: String,
+    pub created_at: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub amount: i64,
+    pub balance: i64,
+    pub description: Option<String>,
+    pub reference: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventView {
+    pub event_id: String,
+    pub status: String,
+    pub error_message: Option<String>,
+    pub created_at: String,
+    pub processed_at: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventDetail {
+    #[serde(flatten)]
+    pub event: EventView,
+    pub payload: String,
+    /// What was charged for it, if it was.
+    pub charge: Option<ChargeView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChargeView {
+    /// `usage_records.id`
+    pub id: String,
+    pub user_id: String,
+    pub key_id: String,
+    pub model: String,
+    pub prompt_tokens: i64,
+    pub completion_tokens: i64,
+    /// Quota units; absent where the sender priced in credits.
+    pub quota: Option<i64>,
+    /// The exact price in credits, as a decimal.
+    pub price: String,
+    pub usd_to_credits: String,
+    pub quota_per_unit: i64,
+    /// Whole credits deducted.
+    pub credits: i64,
+    pub remainder_before: String,
+    pub remainder_after: String,
+}
+
+/// Which events to list.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// One of pending, processed, failed, dead.
+    pub status: Option<String>,
+    pub limit: u32,
+}
+
+/// What operators ask and do.
+#[async_trait]
+pub trait Books: Send + Sync + 'static {
+    async fn add_user(&self, user: NewUser) -> Result<Created, BooksError>;
+    async fn add_key(&self, key: NewKey) -> Result<Created, BooksError>;
+    async fn grant(&self, grant: NewGrant) -> Result<Granted, BooksError>;
+    /// Newest first, at most `limit`.
+    async fn users(&self, limit: u32) -> Result<Vec<UserView>, BooksError>;
+    /// Newest first, at most `limit`; of one user (id or email) where that is given.
+    async fn keys(&self, user: Option<String>, limit: u32) -> Result<Vec<KeyView>, BooksError>;
+    async fn credits(&self, user: String) -> Result<CreditsView, BooksError>;
+    /// Newest first, at most `limit`.
+    async fn history(&self, user: String, limit: u32) -> Result<Vec<TransactionView>, BooksError>;
+    /// Newest first.
+    async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, BooksError>;
+    async fn event(&self, event_id: String) -> Result<EventDetail, BooksError>;
+}

@@ -1,0 +1,130 @@
+//! The books behind a seam in the language of the domain: a batch in, outcomes out, redoable whole.
+//!
+//! Nothing above this folder knows SQL or which database runs. A store decides nothing about money: it reads a
+//! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
+
+pub mod books;
+pub mod sqlite;
+mod raw_meta;
+mod stored;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::event::{Delivery, UsageEvent};
+use crate::domain::money::{QuotaPerUnit, Rate};
+use crate::domain::outcome::{InboxStatus, RecordOutcome, SettlementOutcome};
+use crate::domain::time::UnixMillis;
+use crate::failpoint::InjectedFault;
+
+pub use books::{Books, BooksError};
+
+/// Why the books could not be read or written. Whatever it is, the batch was not half done: redo it whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The database is out of reach, full, locked or failing: the same batch may succeed later.
+    #[error("the database cannot be used now: {0}")]
+    Unavailable(String),
+    /// The database refused what was written: some event of the batch cannot be stored as it is.
+    #[error("the database refused the data: {0}")]
+    Refused(String),
+    /// The store's queue is full.
+    #[error("too many writes are waiting for the database")]
+    Overloaded,
+    /// The owner of the writing connection failed in the middle; whether it committed is unknown.
+    #[error("the writer of the database failed; what it was doing may have been committed")]
+    OutcomeUnknown,
+    /// No look at the rate has been stored yet.
+    #[error("no price is known yet: `serve` stores the first at its start")]
+    NoPrices,
+}
+
+impl From<InjectedFault> for StoreError {
+    fn from(fault: InjectedFault) -> Self {
+        StoreError::Unavailable(fault.to_string())
+    }
+}
+
+/// What the operator configured, for as long as the database does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfiguredPrices {
+    pub usd_to_credits: Rate,
+    pub quota_per_unit: QuotaPerUnit,
+}
+
+/// What a look at the rate came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceLook {
+    /// A new value was stored, to count from this second.
+    pub changed_from_second: Option<i64>,
+    /// `options.UsdToCreditsRate` holds this, which is no rate: the last good one holds.
+    pub invalid_rate: Option<String>,
+}
+
+/// How many inbox rows wait, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InboxCounts {
+    pub pending: i64,
+    pub failed: i64,
+    pub dead: i64,
+    pub oldest_pending_at: Option<UnixMillis>,
+    /// Credits that were refused for want of balance, over all users.
+    pub unpaid_credits: i64,
+    /// Distinct tokens without a key that have waiting events.
+    pub parked_tokens: i64,
+}
+
+/// Why a row is kept as failed although its batch could have been settled without it.
+#[derive(Debug, Clone)]
+pub struct Poison {
+    pub event: Arc<UsageEvent>,
+    /// What the database said.
+    pub reason: String,
+}
+
+/// The writes and looks of the running daemon.
+///
+/// Every method that writes is one transaction; it answers after the commit is durable. A call's future may be
+/// dropped: the work itself is never cancelled.
+#[async_trait]
+pub trait LedgerStore: Send + Sync + 'static {
+    /// Settles a batch: each event is charged, or is stored with the reason why not, or was known. One outcome each.
+    async fn settle(&self, events: Vec<Arc<UsageEvent>>) -> Result<Vec<SettlementOutcome>, StoreError>;
+
+    /// Makes a batch durable without settling it. One outcome each.
+    async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError>;
+
+    /// Stores an event that the database refuses to settle as failed, so that the others can go on.
+    async fn set_aside(&self, poison: Poison) -> Result<(), StoreError>;
+
+    /// Pending events, oldest first, at most `limit`, newer than `after` (an inbox id) where that is given.
+    async fn pending(&self, after: Option<String>, limit: usize) -> Result<Vec<PendingEvent>, StoreError>;
+
+    /// Looks at the rate in `options` and at the configured values, and dates what changed.
+    async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError>;
+
+    async fn inbox_counts(&self) -> Result<InboxCounts, StoreError>;
+
+    /// Proves that a commit works now.
+    async fn probe(&self) -> Result<(), StoreError>;
+
+    /// Keeps the database's own files small, between batches.
+    async fn tidy(&self) -> Result<(), StoreError>;
+
+    /// Whether the last write worked: cheap, from memory.
+    fn is_writable(&self) -> bool;
+}
+
+/// An inbox row that waits.
+#[derive(Debug, Clone)]
+pub struct PendingEvent {
+    pub inbox_id: String,
+    /// Absent if the stored payload is no usage event any more.
+    pub event: Option<Arc<UsageEvent>>,
+    pub status: InboxStatus,
+}
+
+/// A whole store: the daemon's side and the operator's.
+pub trait Store: LedgerStore + Books {}
+impl<T: LedgerStore + Books> Store for T {}

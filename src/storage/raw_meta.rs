@@ -1,0 +1,67 @@
+//! What `usage_records.rawMeta` carries of a charge: enough to rebuild its claim, should our own tables be lost.
+//!
+//! The same text on every database.
+
+use serde::Serialize;
+
+use crate::domain::ids::MAX_ID_CHARS;
+use crate::domain::money::QuotaUnits;
+use crate::domain::settlement::Charge;
+
+/// A model that was cut for the shared column is kept whole here, up to this many characters.
+const MAX_MODEL_CHARS: usize = 4000;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RawMeta<'a> {
+    installation: &'a str,
+    source: &'a str,
+    event_id: &'a str,
+    event_at_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_id: Option<i64>,
+    remote_key_id: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<i64>,
+    /// Exact price in credits, a decimal.
+    price: String,
+    rate: String,
+    quota_per_unit: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    unpaid: i64,
+    /// In 1e-15 credit.
+    remainder_before: i64,
+    remainder_after: i64,
+}
+
+fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
+/// The JSON text for one charge.
+pub fn raw_meta(installation: &str, charge: &Charge) -> Result<String, serde_json::Error> {
+    let event = &charge.event;
+    let model = &event.content.model;
+    let is_cut = model.chars().nth(MAX_ID_CHARS).is_some();
+    serde_json::to_string(&RawMeta {
+        installation,
+        source: "webhook",
+        event_id: event.event_id.as_str(),
+        event_at_ms: event.content.called_at.as_millis(),
+        request_id: event.request_id.as_ref().map(|id| id.as_str()),
+        log_id: event.log_id,
+        remote_key_id: event.content.remote_key_id.get(),
+        model: is_cut.then(|| model.chars().take(MAX_MODEL_CHARS).collect()),
+        quota: charge.price.units.map(QuotaUnits::get),
+        price: charge.price.credits.to_string(),
+        rate: charge.price.rate.to_string(),
+        quota_per_unit: charge.price.quota_per_unit.get(),
+        unpaid: charge.unpaid.get(),
+        remainder_before: charge.remainder_before.get(),
+        remainder_after: charge.remainder_after.get(),
+    })
+}

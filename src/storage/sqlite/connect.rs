@@ -1,0 +1,55 @@
+//! Opens connections to the database file, with the settings that the promises need.
+
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqliteConnection, SqlitePool};
+
+use super::SqliteOptions;
+
+/// Page cache of the writer: 64 MiB, in KiB and negative, as SQLite wants it.
+const WRITER_CACHE: &str = "-65536";
+
+/// Pages in the write-ahead log after which the writer checkpoints by itself: a net below `tidy`.
+const AUTOCHECKPOINT_PAGES: &str = "16000";
+
+/// How long a reader may wait for a connection.
+const READER_WAIT: Duration = Duration::from_secs(5);
+
+fn base(options: &SqliteOptions) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(&options.path)
+        .foreign_keys(true)
+        .busy_timeout(options.lock_wait)
+        .statement_cache_capacity(64)
+        .disable_statement_logging()
+}
+
+/// A commit answers after its bytes are on the disk. Only a test that proves this turns it off.
+fn synchronous() -> SqliteSynchronous {
+    #[cfg(feature = "failpoints")]
+    if std::env::var("HOOKLEDGER_TEST_SYNCHRONOUS").as_deref() == Ok("OFF") {
+        return SqliteSynchronous::Off;
+    }
+    SqliteSynchronous::Full
+}
+
+/// The writing connection; `create` makes the file where there is none.
+pub async fn writer(options: &SqliteOptions, create: bool) -> Result<SqliteConnection, sqlx::Error> {
+    base(options)
+        .create_if_missing(create)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous())
+        .pragma("cache_size", WRITER_CACHE)
+        .pragma("wal_autocheckpoint", AUTOCHECKPOINT_PAGES)
+        .connect()
+        .await
+}
+
+/// Connections that only read, made as they are needed. In WAL mode they never wait for the writer.
+pub fn readers(options: &SqliteOptions) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(options.max_readers)
+        .acquire_timeout(READER_WAIT)
+        .connect_lazy_with(base(options).create_if_missing(false).pragma("query_only", "ON"))
+}

@@ -1,0 +1,148 @@
+//! Looks into the inbox: what waits, how much of it, and single events for a person.
+
+use std::sync::Arc;
+
+use sqlx::SqlitePool;
+
+use crate::domain::money::{CreditFemtos, Rate, Remainder};
+use crate::domain::outcome::InboxStatus;
+use crate::domain::time::UnixMillis;
+use crate::storage::books::{BooksError, ChargeView, EventDetail, EventFilter, EventView};
+use crate::storage::stored::usage_event;
+use crate::storage::{InboxCounts, PendingEvent, StoreError};
+
+/// Pending events in the order in which they came.
+pub async fn pending(
+    readers: &SqlitePool,
+    after: Option<String>,
+    limit: usize,
+) -> Result<Vec<PendingEvent>, StoreError> {
+    let rows = sqlx::query_as::<_, (String, String)>(
+        "SELECT i.inbox_id, w.payload FROM hookledger_inbox AS i JOIN webhook_logs AS w ON w.id = i.inbox_id \
+         WHERE i.state = 'pending' AND i.inbox_id > ?1 ORDER BY i.inbox_id LIMIT ?2",
+    )
+    .bind(after.unwrap_or_default())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(readers)
+    .await?;
+    let events = rows.into_iter().map(|(inbox_id, payload)| PendingEvent {
+        inbox_id,
+        event: usage_event(&payload).map(Arc::new),
+        status: InboxStatus::Pending,
+    });
+    Ok(events.collect())
+}
+
+/// Counts what waits. Processed rows are not counted: they are many, and do not wait.
+pub async fn counts(readers: &SqlitePool) -> Result<InboxCounts, StoreError> {
+    let mut counts = InboxCounts::default();
+    let states = sqlx::query_as::<_, (String, i64, i64)>(
+        "SELECT state, COUNT(*), MIN(recorded_at_ms) FROM hookledger_inbox GROUP BY state",
+    )
+    .fetch_all(readers)
+    .await?;
+    for (state, count, oldest) in states {
+        match state.as_str() {
+            "pending" => {
+                counts.pending = count;
+                counts.oldest_pending_at = Some(UnixMillis::new(oldest));
+            }
+            "failed" => counts.failed = count,
+            _ => counts.dead = count,
+        }
+    }
+    (counts.unpaid_credits, counts.parked_tokens) = sqlx::query_as::<_, (i64, i64)>(
+        "SELECT (SELECT COALESCE(SUM(unpaid_credits), 0) FROM hookledger_accounts), \
+           (SELECT COUNT(DISTINCT remote_key_id) FROM hookledger_inbox \
+            WHERE state = 'failed' AND reason = 'unknown_key')",
+    )
+    .fetch_one(readers)
+    .await?;
+    Ok(counts)
+}
+
+type EventRow = (String, String, Option<String>, String, String);
+
+fn event_view((event_id, status, error_message, created_at, processed_at): EventRow) -> EventView {
+    EventView { event_id, status, error_message, created_at, processed_at }
+}
+
+/// Newest first.
+pub async fn events(readers: &SqlitePool, filter: EventFilter) -> Result<Vec<EventView>, StoreError> {
+    let rows = sqlx::query_as::<_, EventRow>(
+        "SELECT eventId, status, errorMsg, createdAt, processedAt FROM webhook_logs \
+         WHERE ?1 IS NULL OR status = ?1 ORDER BY createdAt DESC, id DESC LIMIT ?2",
+    )
+    .bind(filter.status)
+    .bind(filter.limit)
+    .fetch_all(readers)
+    .await?;
+    Ok(rows.into_iter().map(event_view).collect())
+}
+
+/// One event with its body and what was charged for it.
+pub async fn event(readers: &SqlitePool, event_id: String) -> Result<EventDetail, BooksError> {
+    let row = sqlx::query_as::<_, (String, String, Option<String>, String, String, String)>(
+        "SELECT eventId, status, errorMsg, createdAt, processedAt, payload FROM webhook_logs WHERE eventId = ?1",
+    )
+    .bind(&event_id)
+    .fetch_optional(readers)
+    .await
+    .map_err(StoreError::from)?;
+    let Some((id, status, message, created_at, processed_at, payload)) = row else {
+        return Err(BooksError::NoSuchEvent(event_id));
+    };
+    let charge = match usage_event(&payload) {
+        Some(event) => charge(readers, event.content.called_at, &event_id).await?,
+        None => None,
+    };
+    let event = event_view((id, status, message, created_at, processed_at));
+    Ok(EventDetail { event, payload, charge })
+}
+
+/// Ids, model and tokens; then price, rate and what moved.
+type ClaimRow =
+    (String, String, String, String, i64, i64, Option<i64>, i64, i64, i64, i64, i64, i64, i64);
+
+async fn charge(
+    readers: &SqlitePool,
+    called_at: UnixMillis,
+    event_id: &str,
+) -> Result<Option<ChargeView>, StoreError> {
+    let row = sqlx::query_as::<_, ClaimRow>(
+        "SELECT claim_id, user_id, key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
+           price_femtos, rate_micros, quota_per_unit, credits_moved, remainder_before, remainder_after \
+         FROM hookledger_claims WHERE event_at_ms = ?1 AND event_id = ?2",
+    )
+    .bind(called_at.as_millis())
+    .bind(event_id)
+    .fetch_optional(readers)
+    .await?;
+    Ok(row.map(charge_view))
+}
+
+fn charge_view(row: ClaimRow) -> ChargeView {
+    let (id, user_id, key_id, model, prompt_tokens, completion_tokens, quota, ..) = row;
+    let (.., price_credits, price_femtos, rate_micros, quota_per_unit, credits, remainder_before, remainder_after) = row;
+    ChargeView {
+        id,
+        user_id,
+        key_id,
+        model,
+        prompt_tokens,
+        completion_tokens,
+        quota,
+        price: decimal(price_credits, price_femtos),
+        usd_to_credits: Rate::from_micros(rate_micros).map(|rate| rate.to_string()).unwrap_or_default(),
+        quota_per_unit,
+        credits,
+        remainder_before: decimal(0, remainder_before),
+        remainder_after: decimal(0, remainder_after),
+    }
+}
+
+/// Whole credits and femtos as one decimal.
+pub fn decimal(credits: i64, femtos: i64) -> String {
+    let remainder = Remainder::new(femtos).unwrap_or_default();
+    CreditFemtos::from_parts(credits, remainder).unwrap_or_default().to_string()
+}

@@ -1,0 +1,166 @@
+//! The embedded database: one file, one owner of the writing connection, readers that never wait for it.
+//!
+//! SQLite admits one writer at a time, so `BEGIN IMMEDIATE` is the lock that a settlement takes first: whatever it
+//! reads after that cannot change before it commits. Nothing outside this folder knows that.
+
+mod books_read;
+mod books_write;
+mod connect;
+mod error;
+mod inbox;
+mod migrate;
+mod prices;
+mod record;
+mod settle;
+mod snapshot;
+mod write;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::SqlitePool;
+use tokio::sync::oneshot;
+
+use super::books::{
+    Books, BooksError, Created, CreditsView, EventDetail, EventFilter, EventView, Granted, KeyView, NewGrant, NewKey,
+    NewUser, TransactionView, UserView,
+};
+use super::{ConfiguredPrices, InboxCounts, LedgerStore, PendingEvent, Poison, PriceLook, StoreError};
+use crate::clock::SharedClock;
+use crate::domain::event::{Delivery, UsageEvent};
+use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::settlement::LedgerPolicy;
+use writer::{Command, Writer};
+
+pub use migrate::MigrateError;
+
+/// How to open the embedded database.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    pub path: PathBuf,
+    /// How long a statement waits for another process's write lock.
+    pub lock_wait: Duration,
+    pub max_readers: u32,
+    pub policy: LedgerPolicy,
+}
+
+/// The embedded database, open.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: Writer,
+    readers: SqlitePool,
+}
+
+/// Creates the database if it is missing and brings its tables up to date.
+pub async fn migrate(options: &SqliteOptions) -> Result<(), MigrateError> {
+    migrate::run(options).await
+}
+
+impl SqliteStore {
+    /// Opens a database that exists and is up to date.
+    pub async fn open(options: SqliteOptions, clock: SharedClock) -> Result<Self, MigrateError> {
+        let installation = migrate::check(&options).await?;
+        let readers = connect::readers(&options);
+        let writer = Writer::start(options, clock, installation).map_err(MigrateError::Thread)?;
+        Ok(SqliteStore { writer, readers })
+    }
+
+    /// Finishes the writes that wait, folds the write-ahead log into the database, and closes it.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+    }
+
+    async fn write<T, E: From<StoreError>>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
+    ) -> Result<T, E> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.submit(command(reply))?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::OutcomeUnknown.into()))
+    }
+}
+
+#[async_trait]
+impl LedgerStore for SqliteStore {
+    async fn settle(&self, events: Vec<Arc<UsageEvent>>) -> Result<Vec<SettlementOutcome>, StoreError> {
+        self.write(|reply| Command::Settle(events, reply)).await
+    }
+
+    async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {
+        self.write(|reply| Command::Record(deliveries, reply)).await
+    }
+
+    async fn set_aside(&self, poison: Poison) -> Result<(), StoreError> {
+        self.write(|reply| Command::SetAside(poison, reply)).await
+    }
+
+    async fn pending(&self, after: Option<String>, limit: usize) -> Result<Vec<PendingEvent>, StoreError> {
+        inbox::pending(&self.readers, after, limit).await
+    }
+
+    async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError> {
+        if let Some(look) = prices::look(&self.readers, configured).await? {
+            return Ok(look);
+        }
+        self.write(|reply| Command::StorePrices(configured, reply)).await
+    }
+
+    async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {
+        inbox::counts(&self.readers).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.write(Command::Probe).await
+    }
+
+    async fn tidy(&self) -> Result<(), StoreError> {
+        self.write(Command::Tidy).await
+    }
+
+    fn is_writable(&self) -> bool {
+        self.writer.is_writable()
+    }
+}
+
+#[async_trait]
+impl Books for SqliteStore {
+    async fn add_user(&self, user: NewUser) -> Result<Created, BooksError> {
+        self.write(|reply| Command::AddUser(user, reply)).await
+    }
+
+    async fn add_key(&self, key: NewKey) -> Result<Created, BooksError> {
+        self.write(|reply| Command::AddKey(key, reply)).await
+    }
+
+    async fn grant(&self, grant: NewGrant) -> Result<Granted, BooksError> {
+        self.write(|reply| Command::Grant(grant, reply)).await
+    }
+
+    async fn users(&self, limit: u32) -> Result<Vec<UserView>, BooksError> {
+        Ok(books_read::users(&self.readers, limit).await?)
+    }
+
+    async fn keys(&self, user: Option<String>, limit: u32) -> Result<Vec<KeyView>, BooksError> {
+        books_read::keys(&self.readers, user, limit).await
+    }
+
+    async fn credits(&self, user: String) -> Result<CreditsView, BooksError> {
+        books_read::credits(&self.readers, user).await
+    }
+
+    async fn history(&self, user: String, limit: u32) -> Result<Vec<TransactionView>, BooksError> {
+        books_read::history(&self.readers, user, limit).await
+    }
+
+    async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, BooksError> {
+        Ok(inbox::events(&self.readers, filter).await?)
+    }
+
+    async fn event(&self, event_id: String) -> Result<EventDetail, BooksError> {
+        inbox::event(&self.readers, event_id).await
+    }
+}

@@ -1,0 +1,126 @@
+//! The dated lists of rates and of quota per dollar, and the small upkeep of the database file.
+
+use sqlx::{Connection, SqliteConnection, SqlitePool};
+
+use super::error::unreadable;
+use super::writer::Context;
+use crate::domain::money::{QuotaPerUnit, Rate};
+use crate::domain::pricing::{Dated, PriceBook, effective_second};
+use crate::failpoint;
+use crate::storage::{ConfiguredPrices, PriceLook, StoreError};
+
+const RATE: &str = "usd_to_credits_micros";
+const QUOTA: &str = "quota_per_unit";
+
+/// Both lists.
+pub async fn book(connection: &mut SqliteConnection) -> Result<PriceBook, StoreError> {
+    let (rates, quotas) = lists(connection).await?;
+    PriceBook::new(rates, quotas).ok_or(StoreError::NoPrices)
+}
+
+type Lists = (Vec<Dated<Rate>>, Vec<Dated<QuotaPerUnit>>);
+
+async fn lists(connection: &mut SqliteConnection) -> Result<Lists, StoreError> {
+    let rows = sqlx::query_as::<_, (String, i64, i64)>(
+        "SELECT kind, from_second, value FROM hookledger_prices ORDER BY kind, from_second",
+    )
+    .fetch_all(connection)
+    .await?;
+    let (mut rates, mut quotas) = (Vec::new(), Vec::new());
+    for (kind, from_second, value) in rows {
+        let odd = || unreadable("hookledger_prices.value", value);
+        if kind == RATE {
+            rates.push(Dated { from_second, value: Rate::from_micros(value).ok_or_else(odd)? });
+        } else {
+            quotas.push(Dated { from_second, value: QuotaPerUnit::new(value).ok_or_else(odd)? });
+        }
+    }
+    Ok((rates, quotas))
+}
+
+/// What holds now and what is to hold.
+struct Comparison {
+    new_rate: Option<Rate>,
+    new_quota: Option<QuotaPerUnit>,
+    is_first: bool,
+    invalid_rate: Option<String>,
+}
+
+async fn compare(
+    connection: &mut SqliteConnection,
+    configured: ConfiguredPrices,
+) -> Result<Comparison, StoreError> {
+    let option = sqlx::query_scalar::<_, String>("SELECT value FROM options WHERE key = 'UsdToCreditsRate'")
+        .fetch_optional(&mut *connection)
+        .await?;
+    let (rates, quotas) = lists(connection).await?;
+    let (last_rate, last_quota) = (rates.last().map(|dated| dated.value), quotas.last().map(|dated| dated.value));
+    let (wanted_rate, invalid_rate) = match option {
+        None => (configured.usd_to_credits, None),
+        Some(text) => match Rate::parse(&text) {
+            Ok(rate) => (rate, None),
+            // The last good one holds.
+            Err(_) => (last_rate.unwrap_or(configured.usd_to_credits), Some(text)),
+        },
+    };
+    Ok(Comparison {
+        new_rate: (last_rate != Some(wanted_rate)).then_some(wanted_rate),
+        new_quota: (last_quota != Some(configured.quota_per_unit)).then_some(configured.quota_per_unit),
+        is_first: rates.is_empty() || quotas.is_empty(),
+        invalid_rate,
+    })
+}
+
+/// Looks without writing; `None` if something has to be stored.
+pub async fn look(readers: &SqlitePool, configured: ConfiguredPrices) -> Result<Option<PriceLook>, StoreError> {
+    let mut connection = readers.acquire().await?;
+    let found = compare(&mut connection, configured).await?;
+    let is_settled = found.new_rate.is_none() && found.new_quota.is_none();
+    Ok(is_settled.then_some(PriceLook { changed_from_second: None, invalid_rate: found.invalid_rate }))
+}
+
+/// Stores what changed, to count from the next whole minute; the very first values count from the beginning.
+pub async fn store(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    configured: ConfiguredPrices,
+) -> Result<PriceLook, StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let found = compare(&mut transaction, configured).await?;
+    let from_second = if found.is_first { 0 } else { effective_second(context.clock.now()) };
+    let new = [(RATE, found.new_rate.map(Rate::micros)), (QUOTA, found.new_quota.map(QuotaPerUnit::get))];
+    let mut changed_from_second = None;
+    for (kind, value) in new.into_iter().filter_map(|(kind, value)| Some((kind, value?))) {
+        // A second change within the same minute replaces the first, which has not begun to count.
+        sqlx::query(
+            "INSERT INTO hookledger_prices (kind, from_second, value) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (kind, from_second) DO UPDATE SET value = excluded.value",
+        )
+        .bind(kind)
+        .bind(from_second)
+        .bind(value)
+        .execute(&mut *transaction)
+        .await?;
+        changed_from_second = Some(from_second);
+    }
+    failpoint::hit("store.rates.written")?;
+    transaction.commit().await?;
+    Ok(PriceLook { changed_from_second, invalid_rate: found.invalid_rate })
+}
+
+/// A commit of a single small row.
+pub async fn probe(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO hookledger_meta (name, value) VALUES ('probe', '1') \
+         ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Folds the write-ahead log into the database as far as readers let it, without waiting for anyone.
+pub async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! The one owner of the writing connection: a thread that takes batches as plain data and answers after the commit.
+//!
+//! No transaction ever leaves it and nothing it does is cancelled. After an error or a panic the connection is thrown
+//! away with whatever it had begun, and the next batch gets a fresh one.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt;
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{SqliteOptions, books_write, connect, prices, record, settle};
+use crate::clock::SharedClock;
+use crate::domain::event::{Delivery, UsageEvent};
+use crate::domain::ids::RecordIds;
+use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::storage::books::{BooksError, Created, Granted, NewGrant, NewKey, NewUser};
+use crate::storage::{ConfiguredPrices, Poison, PriceLook, StoreError};
+
+/// Batches that may wait. The Ledger and the Logger have one each under way; the rest are operators' requests.
+const QUEUE: usize = 64;
+
+type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
+
+/// What the owner is asked to do: plain data and a place for the answer.
+pub enum Command {
+    Settle(Vec<Arc<UsageEvent>>, Reply<Vec<SettlementOutcome>>),
+    Record(Vec<Delivery>, Reply<Vec<RecordOutcome>>),
+    SetAside(Poison, Reply<()>),
+    StorePrices(ConfiguredPrices, Reply<PriceLook>),
+    AddUser(NewUser, Reply<Created, BooksError>),
+    AddKey(NewKey, Reply<Created, BooksError>),
+    Grant(NewGrant, Reply<Granted, BooksError>),
+    Probe(Reply<()>),
+    Tidy(Reply<()>),
+    Close(Reply<()>),
+}
+
+/// What every write needs beside its connection.
+pub struct Context {
+    pub options: SqliteOptions,
+    pub clock: SharedClock,
+    pub installation: String,
+    pub ids: RecordIds,
+}
+
+/// The way to the owner.
+#[derive(Clone)]
+pub struct Writer {
+    commands: mpsc::Sender<Command>,
+    is_writable: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// Starts the owner on a thread of its own, so that no busy actor can hold up a commit.
+    pub fn start(options: SqliteOptions, clock: SharedClock, installation: String) -> std::io::Result<Self> {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let is_writable = Arc::new(AtomicBool::new(true));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let context = Context { options, clock, installation, ids: RecordIds::new() };
+        let owner = Owner { context, connection: None, is_writable: is_writable.clone() };
+        std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || runtime.block_on(owner.run(queue)))?;
+        Ok(Writer { commands, is_writable })
+    }
+
+    /// Queues a command; refuses at once when too many wait.
+    pub fn submit(&self, command: Command) -> Result<(), StoreError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable("it was closed".to_owned()),
+        })
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.is_writable.load(Ordering::Acquire)
+    }
+
+    /// Lets what waits finish, then closes the connection.
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Close(reply)).await.is_ok() {
+            answer.await.ok();
+        }
+    }
+}
+
+struct Owner {
+    context: Context,
+    connection: Option<SqliteConnection>,
+    is_writable: Arc<AtomicBool>,
+}
+
+impl Owner {
+    async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(command) = queue.recv().await {
+            if let Command::Close(reply) = command {
+                if let Some(connection) = self.connection.take() {
+                    connection.close().await.ok();
+                }
+                reply.send(Ok(())).ok();
+                return;
+            }
+            self.carry_out(command).await;
+        }
+    }
+
+    async fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Settle(events, reply) => {
+                self.answer(reply, async |connection, context| settle::settle(connection, context, &events).await).await
+            }
+            Command::Record(deliveries, reply) => {
+                self.answer(reply, async |connection, context| record::record(connection, context, &deliveries).await)
+                    .await
+            }
+            Command::SetAside(poison, reply) => {
+                self.answer(reply, async |connection, context| record::set_aside(connection, context, &poison).await)
+                    .await
+            }
+            Command::StorePrices(configured, reply) => {
+                self.answer(reply, async |connection, context| prices::store(connection, context, configured).await)
+                    .await
+            }
+            Command::AddUser(user, reply) => {
+                self.answer(reply, async |connection, context| books_write::add_user(connection, context, user).await)
+                    .await
+            }
+            Command::AddKey(key, reply) => {
+                self.answer(reply, async |connection, context| books_write::add_key(connection, context, key).await)
+                    .await
+            }
+            Command::Grant(grant, reply) => {
+                self.answer(reply, async |connection, context| books_write::grant(connection, context, grant).await)
+                    .await
+            }
+            Command::Probe(reply) => self.answer(reply, async |connection, _| prices::probe(connection).await).await,
+            Command::Tidy(reply) => self.answer(reply, async |connection, _| prices::checkpoint(connection).await).await,
+            Command::Close(_) => {}
+        }
+    }
+
+    /// Runs one piece of work; a panic in it costs this connection and this answer, never the owner.
+    async fn answer<T, E>(
+        &mut self,
+        reply: Reply<T, E>,
+        work: impl AsyncFnOnce(&mut SqliteConnection, &Context) -> Result<T, E>,
+    ) where
+        E: From<StoreError> + AsStoreError,
+    {
+        let connection = match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => connect::writer(&self.context.options, false).await,
+        };
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.is_writable.store(false, Ordering::Release);
+                reply.send(Err(StoreError::from(error).into())).ok();
+                return;
+            }
+        };
+        let outcome = AssertUnwindSafe(work(&mut connection, &self.context)).catch_unwind().await;
+        match outcome {
+            Ok(result) => {
+                let failed = result.as_ref().err().and_then(AsStoreError::as_store_error);
+                let is_broken = matches!(failed, Some(StoreError::Unavailable(_)));
+                self.is_writable.store(!is_broken, Ordering::Release);
+                if failed.is_none() {
+                    self.connection = Some(connection);
+                }
+                reply.send(result).ok();
+            }
+            // The panic was logged where it happened; the caller learns that the outcome is unknown.
+            Err(_panic) => drop(reply),
+        }
+    }
+}
+
+/// Tells whether an error is the store's own: then the connection is not to be trusted with another transaction.
+pub trait AsStoreError {
+    fn as_store_error(&self) -> Option<&StoreError>;
+}
+
+impl AsStoreError for StoreError {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl AsStoreError for BooksError {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        match self {
+            BooksError::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Sets up structured logs on standard error.
+//!
+//! Rules of the house: a message reads alone, ids are fields, an error is logged once where it is handled, and
+//! secrets, signatures, tokens and bodies are never logged.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogFormat, LogSettings};
+
+/// Libraries speak up from warnings on; hookledger itself at `log.level`.
+pub fn set_up(settings: &LogSettings) {
+    let filter = EnvFilter::new(format!("warn,hookledger={}", settings.level));
+    let is_text = match settings.format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Json => false,
+        LogFormat::Text => true,
+    };
+    let registry = tracing_subscriber::registry().with(filter);
+    let base = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A second set-up in one process (a test) keeps the first.
+    let result = if is_text {
+        registry.with(base.with_ansi(std::io::stderr().is_terminal()).with_target(false)).try_init()
+    } else {
+        registry.with(base.json().flatten_event(true).with_target(false)).try_init()
+    };
+    if result.is_ok() {
+        log_panics();
+    }
+}
+
+/// A panic is logged like any other failure: once, with its place.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        tracing::error!(%message, %place, %thread, "a part of the daemon panicked");
+    }));
+}

@@ -1,0 +1,139 @@
+//! Every metric: its name, what it means, and the only functions that move it.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::storage::InboxCounts;
+
+const WEBHOOK_REQUESTS: &str = "hookledger_webhook_requests_total";
+const WEBHOOK_DURATION: &str = "hookledger_webhook_duration_seconds";
+const SETTLEMENTS: &str = "hookledger_ledger_settlements_total";
+const CREDITS: &str = "hookledger_ledger_credits_total";
+const BATCH_SIZE: &str = "hookledger_ledger_batch_size";
+const COMMIT_DURATION: &str = "hookledger_ledger_commit_duration_seconds";
+const UNPAID_CREDITS: &str = "hookledger_ledger_unpaid_credits";
+const EVENTS: &str = "hookledger_events";
+const OLDEST_PENDING_AGE: &str = "hookledger_oldest_pending_age_seconds";
+const PARKED_TOKENS: &str = "hookledger_parked_tokens";
+const SOURCE_CONDITION: &str = "hookledger_source_condition";
+const ACTOR_UP: &str = "hookledger_actor_up";
+const ACTOR_RESTARTS: &str = "hookledger_actor_restarts_total";
+const MAILBOX_DEPTH: &str = "hookledger_actor_mailbox_depth";
+const RATE_LIMIT_SOURCES: &str = "hookledger_rate_limit_sources";
+const LAST_EVENT: &str = "hookledger_channel_last_event_timestamp_seconds";
+const BUILD_INFO: &str = "hookledger_build_info";
+
+/// Seconds: from below one commit on a fast disk to the longest wait for an answer.
+const DURATION_BUCKETS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0];
+const BATCH_BUCKETS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// Renders and keeps up the metrics of this process.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+    process: metrics_process::Collector,
+}
+
+impl Metrics {
+    /// Installs the recorder; a process has one.
+    pub fn install() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &DURATION_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(BATCH_SIZE.to_owned()), &BATCH_BUCKETS)?
+            .build_recorder();
+        let handle = recorder.handle();
+        // Another recorder in this process can only be an earlier one of ours (a test): its numbers go on.
+        metrics::set_global_recorder(recorder).ok();
+        describe();
+        let process = metrics_process::Collector::default();
+        process.describe();
+        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(Metrics { handle, process })
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        self.process.collect();
+        self.handle.render()
+    }
+
+    /// Folds histogram samples together; without this they pile up while nobody scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+fn describe() {
+    describe_counter!(WEBHOOK_REQUESTS, "Webhook requests by what became of them.");
+    describe_histogram!(WEBHOOK_DURATION, Unit::Seconds, "From a webhook's arrival to its answer.");
+    describe_counter!(SETTLEMENTS, "Settled events by the channel that told of them and the outcome.");
+    describe_counter!(CREDITS, "Whole credits moved, by type of transaction.");
+    describe_histogram!(BATCH_SIZE, "Events settled in one commit.");
+    describe_histogram!(COMMIT_DURATION, Unit::Seconds, "From handing a batch to the database to its durable commit.");
+    describe_gauge!(UNPAID_CREDITS, "Credits not deducted for want of balance; aggregate with max().");
+    describe_gauge!(EVENTS, "Events in the inbox that are not settled, by status; aggregate with max().");
+    describe_gauge!(OLDEST_PENDING_AGE, Unit::Seconds, "Age of the oldest pending event; aggregate with max().");
+    describe_gauge!(PARKED_TOKENS, "Tokens without a key that have waiting events; aggregate with max().");
+    describe_gauge!(SOURCE_CONDITION, "1 while a named condition holds that someone should look at.");
+    describe_gauge!(ACTOR_UP, "1 while the actor runs.");
+    describe_counter!(ACTOR_RESTARTS, "Restarts of an actor by cause.");
+    describe_gauge!(MAILBOX_DEPTH, "Messages that wait for the actor.");
+    describe_gauge!(RATE_LIMIT_SOURCES, "Source addresses that the rate limits remember.");
+    describe_gauge!(LAST_EVENT, Unit::Seconds, "When the newest authentic usage event arrived, Unix time.");
+    describe_gauge!(BUILD_INFO, "1, with the version as a label.");
+}
+
+pub fn webhook_answered(outcome: &'static str, took: Duration) {
+    counter!(WEBHOOK_REQUESTS, "outcome" => outcome).increment(1);
+    histogram!(WEBHOOK_DURATION).record(took);
+}
+
+pub fn usage_event_arrived(at_secs: i64) {
+    gauge!(LAST_EVENT).set(at_secs as f64);
+}
+
+pub fn batch_committed(size: usize, took: Duration) {
+    histogram!(BATCH_SIZE).record(size as f64);
+    histogram!(COMMIT_DURATION).record(took);
+}
+
+/// `count` events of one batch had this outcome.
+pub fn settled(outcome: &'static str, count: u64) {
+    counter!(SETTLEMENTS, "source" => "webhook", "outcome" => outcome).increment(count);
+}
+
+pub fn credits_deducted(credits: u64) {
+    counter!(CREDITS, "type" => "DEDUCT").increment(credits);
+}
+
+pub fn inbox_counted(counts: &InboxCounts, oldest_pending_age: Duration) {
+    gauge!(EVENTS, "status" => "pending").set(counts.pending as f64);
+    gauge!(EVENTS, "status" => "failed").set(counts.failed as f64);
+    gauge!(EVENTS, "status" => "dead").set(counts.dead as f64);
+    gauge!(OLDEST_PENDING_AGE).set(oldest_pending_age.as_secs_f64());
+    gauge!(UNPAID_CREDITS).set(counts.unpaid_credits as f64);
+    gauge!(PARKED_TOKENS).set(counts.parked_tokens as f64);
+}
+
+pub fn condition(name: &'static str, holds: bool) {
+    gauge!(SOURCE_CONDITION, "condition" => name).set(if holds { 1.0 } else { 0.0 });
+}
+
+pub fn actor_is_up(actor: &'static str, is_up: bool) {
+    gauge!(ACTOR_UP, "actor" => actor).set(if is_up { 1.0 } else { 0.0 });
+}
+
+pub fn actor_restarted(actor: &'static str, cause: &'static str) {
+    counter!(ACTOR_RESTARTS, "actor" => actor, "cause" => cause).increment(1);
+}
+
+pub fn mailbox_depth(actor: &'static str, depth: usize) {
+    gauge!(MAILBOX_DEPTH, "actor" => actor).set(depth as f64);
+}
+
+pub fn rate_limit_sources(count: usize) {
+    gauge!(RATE_LIMIT_SOURCES).set(count as f64);
+}

@@ -1,0 +1,4 @@
+//! What the daemon tells of itself: logs and metrics. Every metric is named and described here, nowhere else.
+
+pub mod logs;
+pub mod metrics;

@@ -1,0 +1,50 @@
+//! A folder of its own for each test: gone afterwards, kept when the test failed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+/// Removed with everything in it when it goes out of scope, unless the test panicked.
+#[derive(Debug)]
+pub struct TestFolder {
+    path: PathBuf,
+}
+
+impl TestFolder {
+    pub fn new() -> Self {
+        let base = std::env::temp_dir();
+        // Short: the path of a Unix socket in it must fit 107 bytes.
+        for _ in 0..1000 {
+            let number = MADE.fetch_add(1, Ordering::SeqCst);
+            let path = base.join(format!("hookledger-test-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return TestFolder { path },
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("cannot create {}: {error}", path.display()),
+            }
+        }
+        panic!("{} is full of old test folders", base.display());
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Default for TestFolder {
+    fn default() -> Self {
+        TestFolder::new()
+    }
+}
+
+impl Drop for TestFolder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("kept {}", self.path.display());
+        } else if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The black-box test kit: drives the real binary from outside and judges its database by its own rules.
+//!
+//! Nothing here is imported from `src/`: an oracle that shares code with what it judges repeats its mistakes. The
+//! kit is blocking and uses threads, so that a test needs no runtime. Only [`wait`] sleeps or reads the steady
+//! clock, and only [`clock`] reads the calendar.
+//!
+//! - talking: [`wire`] (raw HTTP), [`sign`], [`events`] (bodies), [`sender`] (many at once, with retries);
+//! - running: [`daemon`] and what a test asks of it ([`daemon_client`], [`exposition`]), [`process`], [`folder`],
+//!   [`ports`];
+//! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it);
+//! - breaking: [`proxy`] (the network), [`clock`] (time), [`random`] (seeded choices).
+
+#![allow(dead_code)] // a kit offers more than the tests of one day use
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a kit that finds its own footing gone ends the test
+
+pub mod agreement;
+pub mod books;
+pub mod clock;
+pub mod daemon;
+pub mod daemon_client;
+pub mod events;
+pub mod exposition;
+pub mod folder;
+pub mod ports;
+pub mod process;
+pub mod proxy;
+pub mod random;
+pub mod sender;
+pub mod sign;
+pub mod wait;
+pub mod wire;
+
+mod agreement_check;
+mod self_check;
