@@ -148,8 +148,8 @@ impl Daemon {
         let mut servers = vec![public.handle()];
         actix::spawn(public);
         if let Some(address) = settings.metrics.listen {
-            let (bound, server) = server::prometheus(address, metrics)
-                .map_err(|error| StartError::MetricsListen(address, error))?;
+            let (bound, server) =
+                server::prometheus(address, metrics).map_err(|error| StartError::MetricsListen(address, error))?;
             servers.push(server.handle());
             actix::spawn(server);
             tracing::info!(address = %bound, "metrics are served at /metrics");
@@ -287,7 +287,12 @@ impl Parts {
                 max_batch,
             },
             logger: LoggerParts { store: store.clone(), directory: directory.clone(), clock: clock.clone(), max_batch },
-            receiver: ReceiverParts { directory: directory.clone(), clock: clock.clone(), limits: limits.clone(), policy },
+            receiver: ReceiverParts {
+                directory: directory.clone(),
+                clock: clock.clone(),
+                limits: limits.clone(),
+                policy,
+            },
             scheduler: SchedulerParts {
                 store: store.clone(),
                 directory: directory.clone(),
@@ -320,18 +325,30 @@ impl Parts {
         let (ledger, logger) = (self.ledger.clone(), self.logger.clone());
         let (receiver, scheduler) = (self.receiver.clone(), self.scheduler.clone());
         vec![
-            child(&self.directory, ActorName::Logger, |all| &all.logger, move |guard| {
-                Logger::new(logger.clone(), guard)
-            }),
-            child(&self.directory, ActorName::Ledger, |all| &all.ledger, move |guard| {
-                Ledger::new(ledger.clone(), guard)
-            }),
-            child(&self.directory, ActorName::Receiver, |all| &all.receiver, move |guard| {
-                Receiver::new(receiver.clone(), guard)
-            }),
-            child(&self.directory, ActorName::Scheduler, |all| &all.scheduler, move |guard| {
-                Scheduler::new(scheduler.clone(), guard)
-            }),
+            child(
+                &self.directory,
+                ActorName::Logger,
+                |all| &all.logger,
+                move |guard| Logger::new(logger.clone(), guard),
+            ),
+            child(
+                &self.directory,
+                ActorName::Ledger,
+                |all| &all.ledger,
+                move |guard| Ledger::new(ledger.clone(), guard),
+            ),
+            child(
+                &self.directory,
+                ActorName::Receiver,
+                |all| &all.receiver,
+                move |guard| Receiver::new(receiver.clone(), guard),
+            ),
+            child(
+                &self.directory,
+                ActorName::Scheduler,
+                |all| &all.scheduler,
+                move |guard| Scheduler::new(scheduler.clone(), guard),
+            ),
         ]
     }
 }

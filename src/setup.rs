@@ -70,7 +70,8 @@ impl Setup<'_> {
         if let Some(file) = self.secret_file {
             lines.push(format!("Secret kept in: {}", file.display()));
         }
-        lines.push("Next: hookledger user add, hookledger key add, hookledger send --ping".to_owned());
+        let program = std::env::args().next().unwrap_or_else(|| "hookledger".to_owned());
+        lines.push(format!("Prove the path: {program} send --ping"));
         lines.join("\n")
     }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 
+use super::Directory;
 use super::batching::{Batcher, Reply};
 use super::settling;
 use super::supervisor::Guard;
-use super::Directory;
 use crate::clock::SharedClock;
 use crate::config::RetrySettings;
 use crate::domain::event::UsageEvent;

@@ -41,9 +41,15 @@ pub struct Deliver {
 pub enum Verdict {
     Refused(Refusal),
     /// Forwarded to the Ledger, or `None` where the Ledger cannot take it: then it is to be recorded.
-    Usage { event: Arc<UsageEvent>, settlement: Option<oneshot::Receiver<Result<SettlementOutcome, StoreError>>> },
+    Usage {
+        event: Arc<UsageEvent>,
+        settlement: Option<oneshot::Receiver<Result<SettlementOutcome, StoreError>>>,
+    },
     /// Forwarded to the Logger, or `None` where the Logger cannot take it.
-    Notice { notice: Notice, record: Option<oneshot::Receiver<Result<RecordOutcome, StoreError>>> },
+    Notice {
+        notice: Notice,
+        record: Option<oneshot::Receiver<Result<RecordOutcome, StoreError>>>,
+    },
 }
 
 /// Why a request is refused, in the order in which it is checked.
@@ -51,11 +57,21 @@ pub enum Verdict {
 pub enum Refusal {
     MissingSignature,
     BadSignature,
-    TooManyBadSignatures { retry_after: Duration },
-    RateLimited { retry_after: Duration },
+    TooManyBadSignatures {
+        retry_after: Duration,
+    },
+    RateLimited {
+        retry_after: Duration,
+    },
     Malformed(Malformed),
-    Expired { event_id: EventId, event_time: UnixMillis, our_time: UnixMillis },
-    Disabled { event_id: EventId },
+    Expired {
+        event_id: EventId,
+        event_time: UnixMillis,
+        our_time: UnixMillis,
+    },
+    Disabled {
+        event_id: EventId,
+    },
     /// A test made the Receiver fail.
     Failing,
 }
@@ -117,8 +133,8 @@ impl Receiver {
                 let event = Arc::new(event);
                 let (reply, settlement) = oneshot::channel();
                 let message = Settle { event: event.clone(), reply };
-                let is_sent = failpoint::hit("receiver.forward").is_ok()
-                    && self.parts.directory.ledger.try_send(message).is_ok();
+                let is_sent =
+                    failpoint::hit("receiver.forward").is_ok() && self.parts.directory.ledger.try_send(message).is_ok();
                 Verdict::Usage { event, settlement: is_sent.then_some(settlement) }
             }
             Delivery::Notice(notice) => {

@@ -118,7 +118,7 @@ impl Scheduler {
         directory.logger.report();
         directory.ledger.report();
         directory.scheduler.report();
-        let work = async move { if store.is_writable() { store.tidy().await } else { store.probe().await } };
+        let work = async move { if store.is_writable() { Ok(()) } else { store.probe().await } };
         let done = work.into_actor(self).map(|result, scheduler, _| {
             scheduler.parts.times.finish(Step::Upkeep);
             if let Err(error) = result {

@@ -16,7 +16,7 @@ pub enum Step {
     LookAtPrices,
     /// The Logger counts the inbox.
     CountInbox,
-    /// Limits, metrics and the database file are tidied; an unwritable database is tried again.
+    /// Limits and metrics are tidied; an unwritable database is tried again.
     Upkeep,
 }
 

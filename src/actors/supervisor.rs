@@ -116,13 +116,7 @@ impl Supervisor {
             withdraw,
             epoch: 0,
         });
-        Supervisor {
-            settings,
-            children: children.collect(),
-            downs: Arc::default(),
-            ends: VecDeque::new(),
-            give_up,
-        }
+        Supervisor { settings, children: children.collect(), downs: Arc::default(), ends: VecDeque::new(), give_up }
     }
 
     fn start_child(&mut self, actor: ActorName) {

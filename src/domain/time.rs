@@ -83,10 +83,7 @@ mod tests {
         let instant = UnixMillis::new(1_795_558_789_007);
         assert_eq!(instant.to_column(), "2026-11-24 22:19:49.007");
         assert_eq!(UnixMillis::from_column(&instant.to_column()), Some(instant));
-        assert_eq!(
-            UnixMillis::from_column("2026-11-24 22:19:49"),
-            Some(UnixMillis::new(1_795_558_789_000))
-        );
+        assert_eq!(UnixMillis::from_column("2026-11-24 22:19:49"), Some(UnixMillis::new(1_795_558_789_000)));
         assert_eq!(UnixMillis::from_column("yesterday"), None);
     }
 

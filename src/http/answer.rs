@@ -119,10 +119,9 @@ impl Answer {
             Answer::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Answer::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Answer::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Answer::BodyBroken
-            | Answer::MissingSignature
-            | Answer::Malformed { .. }
-            | Answer::Expired { .. } => StatusCode::BAD_REQUEST,
+            Answer::BodyBroken | Answer::MissingSignature | Answer::Malformed { .. } | Answer::Expired { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             Answer::TooManyBadSignatures { .. } | Answer::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Answer::Disabled { .. } | Answer::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Answer::Conflict { .. } => StatusCode::CONFLICT,

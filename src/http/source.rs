@@ -11,7 +11,8 @@ const FORWARDED_FOR: &str = "X-Forwarded-For";
 pub fn client_address(request: &HttpRequest, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
     let headers = request.headers().get_all(FORWARDED_FOR);
-    let forwarded: Vec<&str> = headers.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).collect();
+    let forwarded: Vec<&str> =
+        headers.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).collect();
     Some(resolve(peer, &forwarded, trusted_proxies))
 }
 

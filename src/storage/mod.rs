@@ -109,9 +109,6 @@ pub trait LedgerStore: Send + Sync + 'static {
     /// Proves that a commit works now.
     async fn probe(&self) -> Result<(), StoreError>;
 
-    /// Keeps the database's own files small, between batches.
-    async fn tidy(&self) -> Result<(), StoreError>;
-
     /// Whether the last write worked: cheap, from memory.
     fn is_writable(&self) -> bool;
 }

@@ -181,6 +181,11 @@ impl Daemon {
         self.options.environment.remove(name);
     }
 
+    /// Changes the program that runs the daemon (`strace`, say), for the next start.
+    pub fn set_wrapper(&mut self, words: &[&str]) {
+        self.options.wrapper = words.iter().map(|word| (*word).to_owned()).collect();
+    }
+
     /// Ends it as a power cut would, wrapper and all. Nothing happens if it does not run.
     #[track_caller]
     pub fn kill(&self) {

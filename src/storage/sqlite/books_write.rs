@@ -209,9 +209,7 @@ async fn find_user(connection: &mut SqliteConnection, id_or_email: &str) -> Resu
     .bind(id_or_email)
     .fetch_optional(connection)
     .await?;
-    found
-        .and_then(|id| UserId::parse(&id).ok())
-        .ok_or_else(|| BooksError::NoSuchUser(id_or_email.to_owned()))
+    found.and_then(|id| UserId::parse(&id).ok()).ok_or_else(|| BooksError::NoSuchUser(id_or_email.to_owned()))
 }
 
 /// A text of 1 to 191 characters without NUL, as the platform's columns hold it.

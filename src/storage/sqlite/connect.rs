@@ -10,8 +10,11 @@ use super::SqliteOptions;
 /// Page cache of the writer: 64 MiB, in KiB and negative, as SQLite wants it.
 const WRITER_CACHE: &str = "-65536";
 
-/// Pages in the write-ahead log after which the writer checkpoints by itself: a net below `tidy`.
-const AUTOCHECKPOINT_PAGES: &str = "16000";
+/// Pages in the write-ahead log after which a commit copies by itself: a net below `checkpoint`.
+const AUTOCHECKPOINT_PAGES: &str = "64000";
+
+/// Bytes to which the write-ahead log is cut when it begins anew.
+const LOG_BYTES_KEPT: &str = "67108864";
 
 /// How long a reader may wait for a connection.
 const READER_WAIT: Duration = Duration::from_secs(5);
@@ -42,6 +45,7 @@ pub async fn writer(options: &SqliteOptions, create: bool) -> Result<SqliteConne
         .synchronous(synchronous())
         .pragma("cache_size", WRITER_CACHE)
         .pragma("wal_autocheckpoint", AUTOCHECKPOINT_PAGES)
+        .pragma("journal_size_limit", LOG_BYTES_KEPT)
         .connect()
         .await
 }

@@ -101,14 +101,9 @@ pub async fn event(readers: &SqlitePool, event_id: String) -> Result<EventDetail
 }
 
 /// Ids, model and tokens; then price, rate and what moved.
-type ClaimRow =
-    (String, String, String, String, i64, i64, Option<i64>, i64, i64, i64, i64, i64, i64, i64);
+type ClaimRow = (String, String, String, String, i64, i64, Option<i64>, i64, i64, i64, i64, i64, i64, i64);
 
-async fn charge(
-    readers: &SqlitePool,
-    called_at: UnixMillis,
-    event_id: &str,
-) -> Result<Option<ChargeView>, StoreError> {
+async fn charge(readers: &SqlitePool, called_at: UnixMillis, event_id: &str) -> Result<Option<ChargeView>, StoreError> {
     let row = sqlx::query_as::<_, ClaimRow>(
         "SELECT claim_id, user_id, key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
            price_femtos, rate_micros, quota_per_unit, credits_moved, remainder_before, remainder_after \
@@ -123,7 +118,8 @@ async fn charge(
 
 fn charge_view(row: ClaimRow) -> ChargeView {
     let (id, user_id, key_id, model, prompt_tokens, completion_tokens, quota, ..) = row;
-    let (.., price_credits, price_femtos, rate_micros, quota_per_unit, credits, remainder_before, remainder_after) = row;
+    let (.., price_credits, price_femtos, rate_micros, quota_per_unit, credits, remainder_before, remainder_after) =
+        row;
     ChargeView {
         id,
         user_id,

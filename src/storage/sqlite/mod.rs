@@ -5,6 +5,7 @@
 
 mod books_read;
 mod books_write;
+mod checkpoint;
 mod connect;
 mod error;
 mod inbox;
@@ -115,10 +116,6 @@ impl LedgerStore for SqliteStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.write(Command::Probe).await
-    }
-
-    async fn tidy(&self) -> Result<(), StoreError> {
-        self.write(Command::Tidy).await
     }
 
     fn is_writable(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The dated lists of rates and of quota per dollar, and the small upkeep of the database file.
+//! The dated lists of rates and of quota per dollar, and the proof that a commit works.
 
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
@@ -46,10 +46,7 @@ struct Comparison {
     invalid_rate: Option<String>,
 }
 
-async fn compare(
-    connection: &mut SqliteConnection,
-    configured: ConfiguredPrices,
-) -> Result<Comparison, StoreError> {
+async fn compare(connection: &mut SqliteConnection, configured: ConfiguredPrices) -> Result<Comparison, StoreError> {
     let option = sqlx::query_scalar::<_, String>("SELECT value FROM options WHERE key = 'UsdToCreditsRate'")
         .fetch_optional(&mut *connection)
         .await?;
@@ -116,11 +113,5 @@ pub async fn probe(connection: &mut SqliteConnection) -> Result<(), StoreError> 
     )
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-/// Folds the write-ahead log into the database as far as readers let it, without waiting for anyone.
-pub async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(connection).await?;
     Ok(())
 }

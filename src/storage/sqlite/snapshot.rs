@@ -142,8 +142,9 @@ fn account(row: AccountRow) -> Result<(UserId, Account), StoreError> {
     let (user_id, balance, remainder, unpaid, created_at, transaction_id) = row;
     let user_id = UserId::parse(&user_id).map_err(|_| unreadable("users.id", user_id))?;
     let remainder = match remainder {
-        Some(femtos) => Remainder::new(femtos)
-            .ok_or_else(|| unreadable("hookledger_accounts.remainder_femtos", femtos))?,
+        Some(femtos) => {
+            Remainder::new(femtos).ok_or_else(|| unreadable("hookledger_accounts.remainder_femtos", femtos))?
+        }
         None => Remainder::ZERO,
     };
     let newest_transaction = created_at.map(|created_at| NewestTransaction {

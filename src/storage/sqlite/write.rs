@@ -51,11 +51,8 @@ pub async fn inbox(connection: &mut SqliteConnection, rows: &[InboxRow], now: Un
         .execute(&mut *connection)
         .await?;
     }
-    let changed: Vec<_> = rows
-        .iter()
-        .filter(|row| row.exists)
-        .map(|row| (row.id.as_str(), row.status.as_str(), &row.message))
-        .collect();
+    let changed: Vec<_> =
+        rows.iter().filter(|row| row.exists).map(|row| (row.id.as_str(), row.status.as_str(), &row.message)).collect();
     if !changed.is_empty() {
         sqlx::query(
             "UPDATE webhook_logs SET status = c.status, errorMsg = c.message, processedAt = ?2 \
@@ -153,8 +150,7 @@ async fn usage_records(
 ) -> Result<(), StoreError> {
     let rows = charges.iter().map(|charge| {
         let content = &charge.event.content;
-        let meta =
-            raw_meta(&context.installation, charge).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let meta = raw_meta(&context.installation, charge).map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(json!([
             charge.id.as_str(),
             charge.key_id.as_str(),

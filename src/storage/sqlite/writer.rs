@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::{self, Progress};
 use super::{SqliteOptions, books_write, connect, prices, record, settle};
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
@@ -34,7 +35,6 @@ pub enum Command {
     AddKey(NewKey, Reply<Created, BooksError>),
     Grant(NewGrant, Reply<Granted, BooksError>),
     Probe(Reply<()>),
-    Tidy(Reply<()>),
     Close(Reply<()>),
 }
 
@@ -60,8 +60,13 @@ impl Writer {
         let is_writable = Arc::new(AtomicBool::new(true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let context = Context { options, clock, installation, ids: RecordIds::new() };
-        let owner = Owner { context, connection: None, is_writable: is_writable.clone() };
-        std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || runtime.block_on(owner.run(queue)))?;
+        let progress = Arc::new(Progress::default());
+        let copying = checkpoint::run(context.options.clone(), progress.clone());
+        let owner = Owner { context, connection: None, is_writable: is_writable.clone(), progress };
+        let work = async move { tokio::join!(owner.run(queue), copying) };
+        std::thread::Builder::new()
+            .name("ledger-writer".to_owned())
+            .spawn(move || runtime.block_on(work))?;
         Ok(Writer { commands, is_writable })
     }
 
@@ -90,6 +95,7 @@ struct Owner {
     context: Context,
     connection: Option<SqliteConnection>,
     is_writable: Arc<AtomicBool>,
+    progress: Arc<Progress>,
 }
 
 impl Owner {
@@ -99,11 +105,14 @@ impl Owner {
                 if let Some(connection) = self.connection.take() {
                     connection.close().await.ok();
                 }
+                self.progress.close();
                 reply.send(Ok(())).ok();
                 return;
             }
             self.carry_out(command).await;
+            self.keep_log_short().await;
         }
+        self.progress.close();
     }
 
     async fn carry_out(&mut self, command: Command) {
@@ -136,8 +145,17 @@ impl Owner {
                     .await
             }
             Command::Probe(reply) => self.answer(reply, async |connection, _| prices::probe(connection).await).await,
-            Command::Tidy(reply) => self.answer(reply, async |connection, _| prices::checkpoint(connection).await).await,
             Command::Close(_) => {}
+        }
+    }
+
+    async fn keep_log_short(&mut self) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        if checkpoint::after_commit(connection, &self.progress, self.context.options.lock_wait).await.is_err() {
+            // The next batch gets a fresh connection, and meets the same trouble if it lasts.
+            self.connection = None;
         }
     }
 

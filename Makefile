@@ -1,0 +1,35 @@
+# Targets for people and CI. `make help` lists them.
+
+CARGO ?= cargo
+# The tests break things on purpose, which only this feature makes possible. Never in a release.
+TEST_FEATURES = --features failpoints
+
+.PHONY: help run build test check lint tools deny clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build, start on the embedded database, print what to paste into new-api
+	$(CARGO) run --release --locked -- serve --print-setup
+
+build: ## build the release binary
+	$(CARGO) build --release --locked
+
+test: tools ## install what the tests need if it is missing, and run every test
+	$(CARGO) test --locked $(TEST_FEATURES)
+
+check: lint test ## what CI runs: linters, then every test
+
+lint: ## formatting and clippy, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets $(TEST_FEATURES) -- -D warnings
+
+tools:
+	@scripts/install-test-tools.sh
+
+deny: ## licences and duplicate crates (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is not installed: cargo install cargo-deny --locked"; exit 1; }
+	cargo deny check
+
+clean: ## remove what was built; data is kept
+	$(CARGO) clean

@@ -1,0 +1,134 @@
+//! Many at once: however deliveries meet, each call is charged once and every balance is exact.
+
+use std::collections::BTreeMap;
+
+use super::{UNITS_PER_CREDIT, assert_account, assert_sound, customer};
+use crate::kit::books::quoted;
+use crate::kit::clock::{now_millis, now_secs};
+use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
+use crate::kit::events::Usage;
+use crate::kit::random::Random;
+use crate::kit::sender::{Report, Retry, deliver};
+
+/// How far a user's newest stamp may run ahead of the clock.
+const STAMP_LEAD_MILLIS: i64 = 1000;
+
+#[track_caller]
+fn deliver_all(daemon: &Daemon, bodies: Vec<String>, connections: usize) -> Report {
+    let report = deliver(daemon.address(), SECRET, bodies, connections, Retry::never());
+    report.assert_all_acknowledged();
+    report
+}
+
+#[test]
+fn five_hundred_events_delivered_four_times_at_once_are_five_hundred_charges() {
+    let daemon = Daemon::start(DaemonOptions::new());
+    let user = customer(&daemon, "user", 0, 1);
+    let at = now_secs();
+    // Copies lie beside each other, so that four of the connections carry them at the same moment.
+    let four_each = (0..500).flat_map(|number| {
+        let body = Usage::new(format!("evt-{number}")).quota(UNITS_PER_CREDIT + 1).at_secs(at).json();
+        std::iter::repeat_n(body, 4)
+    });
+    let report = deliver_all(&daemon, four_each.collect(), 16);
+    assert_eq!(report.statuses(), [(200, 2000)].into());
+    let books = daemon.books();
+    assert_eq!((books.count("hookledger_claims"), books.count("webhook_logs")), (500, 500));
+    assert_account(&daemon, &user, -501, 0, "after 500 calls of 1.002 credits");
+    let outcome = |name: &str| daemon.metric(&format!(r#"hookledger_webhook_requests_total{{outcome="{name}"}}"#));
+    assert_eq!((outcome("processed"), outcome("duplicate")), (Some(500.0), Some(1500.0)));
+    assert_sound(&daemon);
+}
+
+#[test]
+fn a_hot_user_is_charged_to_the_credit() {
+    let daemon = Daemon::start(DaemonOptions::new());
+    let user = customer(&daemon, "hot", 1_000_000, 1);
+    let at = now_secs();
+    let units = |number: i64| 400 + number % 777;
+    let bodies = (0..5000).map(|number| {
+        let usage = Usage::new(format!("evt-{number}")).model(&format!("m{}", number % 3));
+        usage.quota(units(number)).at_secs(at).json()
+    });
+    deliver_all(&daemon, bodies.collect(), 64);
+    let total: i64 = (0..5000).map(units).sum();
+    let moved = total / UNITS_PER_CREDIT;
+    assert_account(&daemon, &user, 1_000_000 - moved, total % UNITS_PER_CREDIT * 2, "after 5,000 calls");
+    let books = daemon.books();
+    let sums = "SELECT sum(creditCost) FROM usage_records";
+    assert_eq!((books.count("usage_records"), books.scalar_i64(sums)), (5000, moved));
+    let sums = "SELECT -sum(amount) FROM credit_transactions WHERE type = 'DEDUCT'";
+    assert_eq!(books.scalar_i64(sums), moved);
+    assert_sound(&daemon);
+    assert_one_story(&daemon, &user);
+}
+
+/// Stamps never fall, rise strictly while they may, and the newest tells the balance.
+#[track_caller]
+fn assert_one_story(daemon: &Daemon, user: &str) {
+    let sql = "SELECT balance, CAST(round((julianday(createdAt) - 2440587.5) * 86400000) AS INTEGER) AS millis
+        FROM credit_transactions WHERE userId = USER ORDER BY createdAt, id";
+    let rows = daemon.books().rows(&sql.replace("USER", &quoted(user)));
+    let stamps: Vec<i64> = rows.iter().map(|row| row["millis"].as_i64().unwrap()).collect();
+    let newest = rows.last().expect("there are transactions")["balance"].as_i64();
+    assert_eq!(newest, Some(daemon.books().balance(user)), "the newest by createdAt and id holds the balance");
+    let latest = *stamps.last().unwrap();
+    let now = now_millis();
+    assert!(latest <= now + STAMP_LEAD_MILLIS, "the newest stamp is {} ms ahead of the clock", latest - now);
+    let repeated = stamps.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    let span = latest - stamps[0];
+    let needed = i64::try_from(stamps.len()).unwrap() - 1 - span;
+    let repeated = i64::try_from(repeated).unwrap();
+    assert!(repeated <= needed.max(0), "{repeated} stamps repeat where {span} ms hold {} of them", stamps.len());
+}
+
+#[test]
+fn stamps_stay_apart_while_a_second_holds_them() {
+    let daemon = Daemon::start(DaemonOptions::new().fail_points("ledger.batch.before=1*sleep(200)"));
+    let user = customer(&daemon, "user", 0, 1);
+    let at = now_secs();
+    let bodies = (0..400).map(|number| Usage::new(format!("e{number}")).quota(UNITS_PER_CREDIT).at_secs(at).json());
+    deliver_all(&daemon, bodies.collect(), 64);
+    let sql = "SELECT count(DISTINCT createdAt) FROM credit_transactions WHERE userId = USER AND type = 'DEDUCT'";
+    assert_eq!(daemon.books().scalar_i64(&sql.replace("USER", &quoted(&user))), 400, "each has a stamp of its own");
+    assert_one_story(&daemon, &user);
+    assert_sound(&daemon);
+}
+
+/// Credits and thousandths at the end, per token.
+type Ends = BTreeMap<i64, (i64, i64)>;
+
+fn ends_of(bodies: Vec<String>, tokens: &[i64]) -> Ends {
+    let daemon = Daemon::start(DaemonOptions::new());
+    let users: Vec<(i64, String)> =
+        tokens.iter().map(|token| (*token, customer(&daemon, &format!("user{token}"), 1000, *token))).collect();
+    deliver_all(&daemon, bodies, 8);
+    assert_sound(&daemon);
+    let end = |user: &String| (daemon.books().balance(user), super::carried_millis(&daemon, user));
+    users.iter().map(|(token, user)| (*token, end(user))).collect()
+}
+
+#[test]
+fn any_order_comes_to_the_same_end() {
+    let tokens = [1, 2, 3, 4, 5];
+    let mut random = Random::from_seed(20_251_124);
+    let at = now_secs();
+    let mut units_of = BTreeMap::<i64, i64>::new();
+    let mut bodies = Vec::new();
+    for number in 0..300 {
+        let (token, units) = (*random.pick(&tokens), random.between(0..=5000));
+        *units_of.entry(token).or_default() += units;
+        let usage = Usage::new(format!("evt-{number}")).remote_key(token).quota(units);
+        let body = usage.at_secs(at - random.between(0..=3600)).json();
+        // Some are delivered twice.
+        let copies = if random.chance(1, 5) { 2 } else { 1 };
+        bodies.extend(std::iter::repeat_n(body, copies));
+    }
+    let end = |units: i64| (1000 - units / UNITS_PER_CREDIT, units % UNITS_PER_CREDIT * 2);
+    let expected: Ends = tokens.iter().map(|token| (*token, end(units_of[token]))).collect();
+    for seed in [1, 2, 3] {
+        let mut shuffled = bodies.clone();
+        Random::from_seed(seed).shuffle(&mut shuffled);
+        assert_eq!(ends_of(shuffled, &tokens), expected, "credits and thousandths per token, order {seed}");
+    }
+}
