@@ -39,7 +39,7 @@ CREATE TABLE usage_records (
   costUsd          REAL NOT NULL DEFAULT 0,
   creditCost       INTEGER NOT NULL,
   rawMeta          TEXT
-);
+) WITHOUT ROWID;
 
 CREATE TABLE credit_transactions (
   id        TEXT NOT NULL PRIMARY KEY,
@@ -50,7 +50,7 @@ CREATE TABLE credit_transactions (
   ref       TEXT,
   desc      TEXT,
   createdAt TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
-);
+) WITHOUT ROWID;
 CREATE INDEX credit_transactions_userId_createdAt_idx ON credit_transactions (userId, createdAt);
 
 CREATE TABLE user_credit_balances (

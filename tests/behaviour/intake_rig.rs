@@ -62,10 +62,6 @@ impl Counts {
             inbox: number("inbox"),
         }
     }
-
-    fn times(self, factor: usize) -> Counts {
-        (0..factor).fold(NOTHING, |sum, _| sum + self)
-    }
 }
 
 /// What must be answered.
@@ -372,10 +368,5 @@ impl Intake {
         ));
         assert_eq!(rows.len(), 1, "charges of {event_id:?}");
         rows[0].clone()
-    }
-
-    /// What a table would leave if each of so many rows left this.
-    pub fn each(left: Counts, rows: usize) -> Counts {
-        left.times(rows)
     }
 }

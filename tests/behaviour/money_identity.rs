@@ -2,7 +2,7 @@
 
 use super::{PROCESSED, REPEATED, UNITS_PER_CREDIT, assert_account, assert_answer, assert_sound, charge, customer};
 use crate::kit::clock::{now_millis, now_secs};
-use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
 use crate::kit::sender::{Attempt, Report, Retry, deliver};
 
@@ -14,7 +14,7 @@ fn one_credit(event_id: &str, at_secs: i64) -> Usage {
 }
 
 fn stored_ids(daemon: &Daemon, sql: &str) -> Vec<String> {
-    daemon.books().rows(sql).iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    daemon.books().rows(sql).iter().map(|row| row["event"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The message of every answer, in the order of the bodies.
@@ -43,8 +43,8 @@ fn ids_that_look_alike_are_so_many_events() {
         assert_answer(&daemon.post(one_credit(event_id, at).json()), 200, true, REPEATED, event_id);
     }
     assert_account(&daemon, &user, 100 - count, 0, "after a repeat of each");
-    assert_eq!(stored_ids(&daemon, "SELECT event_id AS id FROM hookledger_claims ORDER BY claim_id"), ALIKE);
-    assert_eq!(stored_ids(&daemon, "SELECT eventId AS id FROM webhook_logs ORDER BY id"), ALIKE);
+    assert_eq!(stored_ids(&daemon, "SELECT event_id AS event FROM hookledger_claims ORDER BY claim_id"), ALIKE);
+    assert_eq!(stored_ids(&daemon, "SELECT eventId AS event FROM webhook_logs ORDER BY id"), ALIKE);
     assert_sound(&daemon);
 }
 
@@ -57,7 +57,7 @@ fn ids_that_look_alike_are_told_apart_within_one_batch() {
     let twice = ALIKE.iter().chain(ALIKE);
     let bodies: Vec<String> = twice.map(|event_id| one_credit(event_id, at).json()).collect();
     let count = bodies.len();
-    let report = deliver(daemon.address(), &daemon_secret(), bodies, count, Retry::never());
+    let report = deliver(daemon.address(), SECRET, bodies, count, Retry::never());
     assert_eq!(report.statuses(), [(200, count)].into());
     let messages = messages(&report);
     let charged = messages.iter().filter(|message| *message == PROCESSED).count();
@@ -65,10 +65,6 @@ fn ids_that_look_alike_are_told_apart_within_one_batch() {
     assert_eq!((charged, repeated), (ALIKE.len(), ALIKE.len()), "{messages:?}");
     assert_account(&daemon, &user, 100 - i64::try_from(ALIKE.len()).unwrap(), 0, "each was charged once");
     assert_sound(&daemon);
-}
-
-fn daemon_secret() -> String {
-    crate::kit::daemon::SECRET.to_owned()
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{UNITS_PER_CREDIT, assert_account, assert_sound, charge, customer};
 use crate::kit::books::quoted;
-use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
+use crate::kit::sender::{Retry, deliver};
 use crate::kit::wait::wait_until;
 
 const UNPAID: &str = "hookledger_ledger_unpaid_credits";
@@ -126,13 +127,7 @@ fn refuse_stops_in_the_middle_of_a_batch() {
     let daemon = Daemon::start(options.fail_points("ledger.batch.before=1*sleep(300)"));
     let user = customer(&daemon, "user", 10, 1);
     let bodies: Vec<String> = (0..30).map(|number| credits(&format!("evt-{number}"), 1).json()).collect();
-    let report = crate::kit::sender::deliver(
-        daemon.address(),
-        crate::kit::daemon::SECRET,
-        bodies,
-        30,
-        crate::kit::sender::Retry::never(),
-    );
+    let report = deliver(daemon.address(), SECRET, bodies, 30, Retry::never());
     assert_eq!(report.statuses(), [(200, 30)].into());
     assert_account(&daemon, &user, 0, 0, "ten credits pay for ten of the calls");
     assert_unpaid(&daemon, &user, 20);

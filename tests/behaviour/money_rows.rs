@@ -151,8 +151,15 @@ fn a_long_model_is_cut_in_shared_tables_and_whole_in_claims() {
 fn a_model_of_odd_characters_is_kept() {
     let daemon = daemon_of_that_day();
     customer(&daemon, "grace", 100, 8);
-    let models =
-        ["it's; DROP TABLE users;--", "a\\b\"c", "two\nlines\ttab\r", "👩‍🚀 émoji \u{1F600}", "  spaced  ", "%s?1$2:x{}", "\u{202E}\u{FEFF}\u{1}"];
+    let models = [
+        "it's; DROP TABLE users;--",
+        "a\\b\"c",
+        "two\nlines\ttab\r",
+        "👩‍🚀 émoji \u{1F600}",
+        "  spaced  ",
+        "%s?1$2:x{}",
+        "\u{202E}\u{FEFF}\u{1}",
+    ];
     for (number, model) in models.iter().enumerate() {
         let usage = Usage::new(format!("odd-{number}")).remote_key(8).model(model).quota(500);
         charge(&daemon, &usage.at_millis(CALLED_AT_MILLIS));

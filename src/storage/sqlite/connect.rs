@@ -46,6 +46,8 @@ pub async fn writer(options: &SqliteOptions, create: bool) -> Result<SqliteConne
         .pragma("cache_size", WRITER_CACHE)
         .pragma("wal_autocheckpoint", AUTOCHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_KEPT)
+        // What undoes a single statement is kept in memory, not in a file.
+        .pragma("temp_store", "MEMORY")
         .connect()
         .await
 }

@@ -128,8 +128,8 @@ pub async fn accounts(
          FROM json_each(?1) AS e \
          LEFT JOIN user_credit_balances AS b ON b.userId = e.value \
          LEFT JOIN hookledger_accounts AS a ON a.user_id = e.value \
-         LEFT JOIN credit_transactions AS t ON t.rowid = \
-           (SELECT n.rowid FROM credit_transactions AS n WHERE n.userId = e.value \
+         LEFT JOIN credit_transactions AS t ON t.id = \
+           (SELECT n.id FROM credit_transactions AS n WHERE n.userId = e.value \
             ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)",
     )
     .bind(json(&ids)?)
