@@ -80,7 +80,7 @@ type TransactionRow = (String, String, String, i64, i64, Option<String>, Option<
 pub async fn history(readers: &SqlitePool, user: String, limit: u32) -> Result<Vec<TransactionView>, BooksError> {
     let (user_id, _) = find_user(readers, &user).await?;
     let rows = sqlx::query_as::<_, TransactionRow>(
-        "SELECT id, createdAt, type, amount, balance, desc, ref credit_transactions \
+        "SELECT id, createdAt, type, amount, balance, desc, ref FROM credit_transactions \
          WHERE userId = ?1 ORDER BY createdAt DESC, id DESC LIMIT ?2",
     )
     .bind(user_id)

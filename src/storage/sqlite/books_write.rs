@@ -1,7 +1,5 @@
 //! What operators change: users, keys and granted credits, each in one transaction.
 
-use std::collections::BTreeSet;
-
 use sqlx::{Connection, SqliteConnection};
 
 use super::writer::Context;
@@ -9,7 +7,7 @@ use super::{snapshot, write};
 use crate::domain::ids::{RemoteKeyId, UserId};
 use crate::domain::money::{AmountTooLarge, Credits};
 use crate::domain::outcome::fit_column;
-use crate::domain::settlement::{Account, AccountChange, next_stamp};
+use crate::domain::settlement::{AccountChange, next_stamp};
 use crate::failpoint;
 use crate::storage::StoreError;
 use crate::storage::books::{BooksError, Created, Granted, NewGrant, NewKey, NewUser};
@@ -148,13 +146,8 @@ async fn repeated_grant(
     if earlier_user != user_id.as_str() || earlier_amount != amount.get() {
         return Err(BooksError::IdempotencyConflict(idempotency_key.to_owned()));
     }
-    let balance = account(connection, user_id).await?.balance.unwrap_or_default();
+    let balance = snapshot::account(connection, user_id).await?.balance.unwrap_or_default();
     Ok(Some(Granted { id, user_id: earlier_user, amount: amount.get(), balance: balance.get(), repeated: true }))
-}
-
-async fn account(connection: &mut SqliteConnection, user_id: &UserId) -> Result<Account, StoreError> {
-    let mut accounts = snapshot::accounts(connection, &BTreeSet::from([user_id])).await?;
-    Ok(accounts.remove(user_id).unwrap_or_default())
 }
 
 /// Moves a balance upwards and writes the transaction that tells of it; nothing is written for an amount of zero.
@@ -166,7 +159,7 @@ async fn book_grant(
     reason: Option<&str>,
 ) -> Result<Granted, BooksError> {
     let now = context.clock.now();
-    let account = account(&mut *connection, user_id).await?;
+    let account = snapshot::account(&mut *connection, user_id).await?;
     let balance = account.balance.unwrap_or_default().checked_add(amount)?;
     let created_at = next_stamp(now, account.newest_transaction.as_ref());
     let previous = account.newest_transaction.as_ref().and_then(|newest| newest.id.as_ref());
@@ -178,7 +171,7 @@ async fn book_grant(
         unpaid: account.unpaid,
         creates_balance: account.balance.is_none(),
     };
-    write::balances(&mut *connection, context, std::slice::from_ref(&change), now).await?;
+    write::move_balances(&mut *connection, context, std::slice::from_ref(&change), now).await?;
     if amount != Credits::ZERO {
         sqlx::query(
             "INSERT INTO credit_transactions (id, userId, type, amount, balance, desc, createdAt) \

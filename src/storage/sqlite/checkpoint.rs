@@ -12,10 +12,10 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use super::{SqliteOptions, connect};
 
 /// How often the second connection looks.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Commits after which the writer starts the log anew.
-const COMMITS_PER_LOG: u64 = 100;
+const COMMITS_PER_LOG: u64 = 200;
 
 /// What the writer tells the second connection.
 #[derive(Debug, Default)]

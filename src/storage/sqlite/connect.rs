@@ -19,12 +19,16 @@ const LOG_BYTES_KEPT: &str = "67108864";
 /// How long a reader may wait for a connection.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
+/// Rows that the database's thread hands over at a time.
+const ROW_BUFFER: usize = 1024;
+
 fn base(options: &SqliteOptions) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(&options.path)
         .foreign_keys(true)
         .busy_timeout(options.lock_wait)
         .statement_cache_capacity(64)
+        .row_buffer_size(ROW_BUFFER)
         .disable_statement_logging()
 }
 

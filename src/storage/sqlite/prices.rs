@@ -12,20 +12,20 @@ use crate::storage::{ConfiguredPrices, PriceLook, StoreError};
 const RATE: &str = "usd_to_credits_micros";
 const QUOTA: &str = "quota_per_unit";
 
-/// Both lists.
-pub async fn book(connection: &mut SqliteConnection) -> Result<PriceBook, StoreError> {
-    let (rates, quotas) = lists(connection).await?;
-    PriceBook::new(rates, quotas).ok_or(StoreError::NoPrices)
-}
+/// Kind, second from which it counts, value: a row of `hookledger_prices`.
+pub type PriceRow = (String, i64, i64);
 
 type Lists = (Vec<Dated<Rate>>, Vec<Dated<QuotaPerUnit>>);
 
-async fn lists(connection: &mut SqliteConnection) -> Result<Lists, StoreError> {
-    let rows = sqlx::query_as::<_, (String, i64, i64)>(
-        "SELECT kind, from_second, value FROM hookledger_prices ORDER BY kind, from_second",
-    )
-    .fetch_all(connection)
-    .await?;
+/// Both lists, from their rows.
+pub fn book(rows: Vec<PriceRow>) -> Result<PriceBook, StoreError> {
+    let (rates, quotas) = lists(rows)?;
+    PriceBook::new(rates, quotas).ok_or(StoreError::NoPrices)
+}
+
+/// In the order of their seconds.
+fn lists(mut rows: Vec<PriceRow>) -> Result<Lists, StoreError> {
+    rows.sort_by_key(|(_, from_second, _)| *from_second);
     let (mut rates, mut quotas) = (Vec::new(), Vec::new());
     for (kind, from_second, value) in rows {
         let odd = || unreadable("hookledger_prices.value", value);
@@ -50,7 +50,10 @@ async fn compare(connection: &mut SqliteConnection, configured: ConfiguredPrices
     let option = sqlx::query_scalar::<_, String>("SELECT value FROM options WHERE key = 'UsdToCreditsRate'")
         .fetch_optional(&mut *connection)
         .await?;
-    let (rates, quotas) = lists(connection).await?;
+    let rows = sqlx::query_as::<_, PriceRow>("SELECT kind, from_second, value FROM hookledger_prices")
+        .fetch_all(connection)
+        .await?;
+    let (rates, quotas) = lists(rows)?;
     let (last_rate, last_quota) = (rates.last().map(|dated| dated.value), quotas.last().map(|dated| dated.value));
     let (wanted_rate, invalid_rate) = match option {
         None => (configured.usd_to_credits, None),

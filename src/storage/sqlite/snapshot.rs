@@ -1,9 +1,13 @@
-//! Reads, under the write lock, everything that a batch touches: a constant number of statements, whatever its size.
+//! Reads, under the write lock, everything that a batch touches: one round trip, whatever its size.
+//!
+//! The looks go to the database's thread together, since each hand-over costs more than a look. Every row begins
+//! with the number of the look that it answers.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
 
 use super::error::unreadable;
 use super::prices;
@@ -11,28 +15,75 @@ use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
 use crate::domain::money::{Credits, Remainder};
-use crate::domain::settlement::{Account, NewestTransaction, Owner, Snapshot};
+use crate::domain::settlement::{Account, NewestTransaction, Snapshot};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::stored::{self, ClaimKey, KeyRow, LoggedRow, LoggedRows};
 
+const LOGGED: i64 = 1;
+const LOGGED_SQL: &str = "SELECT 1, w.eventId, w.id, w.status, w.errorMsg, w.payload, i.inbox_id IS NOT NULL \
+     FROM jsonb_each(?) AS e CROSS JOIN webhook_logs AS w ON w.eventId = e.value \
+     LEFT JOIN hookledger_inbox AS i ON i.inbox_id = w.id";
+
+const CLAIM: i64 = 2;
+const CLAIM_SQL: &str = "SELECT 2, c.event_at_ms, c.event_id \
+     FROM jsonb_each(?) AS e CROSS JOIN hookledger_claims AS c \
+     ON c.event_at_ms = (e.value ->> 0) AND c.event_id = (e.value ->> 1)";
+
+// Tokens are compared as text: a number would match `042` as well, and by a scan of the whole table.
+const KEY: i64 = 3;
+const KEY_SQL: &str = "SELECT 3, k.remoteKeyId, k.id, k.userId, k.status = 'ACTIVE' \
+     FROM jsonb_each(?) AS e CROSS JOIN api_keys AS k ON k.remoteKeyId = e.value";
+
+const ACCOUNT: i64 = 4;
+const ACCOUNTS_OF_TOKENS_SQL: &str = "SELECT 4, u.id, b.currentCredits, a.remainder_femtos, a.unpaid_credits, \
+       t.createdAt, t.id \
+     FROM (SELECT DISTINCT k.userId AS id FROM jsonb_each(?) AS e CROSS JOIN api_keys AS k \
+           ON k.remoteKeyId = e.value) AS u \
+     LEFT JOIN user_credit_balances AS b ON b.userId = u.id \
+     LEFT JOIN hookledger_accounts AS a ON a.user_id = u.id \
+     LEFT JOIN credit_transactions AS t ON t.id = \
+       (SELECT n.id FROM credit_transactions AS n WHERE n.userId = u.id ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)";
+
+const ACCOUNT_SQL: &str = "SELECT 4, ?1, b.currentCredits, a.remainder_femtos, a.unpaid_credits, t.createdAt, t.id \
+     FROM (SELECT 1) \
+     LEFT JOIN user_credit_balances AS b ON b.userId = ?1 \
+     LEFT JOIN hookledger_accounts AS a ON a.user_id = ?1 \
+     LEFT JOIN credit_transactions AS t ON t.id = \
+       (SELECT n.id FROM credit_transactions AS n WHERE n.userId = ?1 ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)";
+
+const PRICE: i64 = 5;
+const PRICE_SQL: &str = "SELECT 5, kind, from_second, value FROM hookledger_prices";
+
+static KNOWN_SQL: LazyLock<String> = LazyLock::new(|| [LOGGED_SQL, CLAIM_SQL].join(";\n"));
+static ALL_SQL: LazyLock<String> =
+    LazyLock::new(|| [LOGGED_SQL, CLAIM_SQL, KEY_SQL, ACCOUNTS_OF_TOKENS_SQL, PRICE_SQL].join(";\n"));
+
 /// Everything that settling `events` depends on.
 pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>]) -> Result<Snapshot, StoreError> {
-    let ids = events.iter().map(|event| &event.event_id);
-    let claim_keys = events.iter().map(|event| stored::claim_key(&event.event_id, &event.content));
-    let known = known(&mut *connection, ids, claim_keys).await?;
+    let ids: BTreeSet<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
+    let claim_keys: HashSet<ClaimKey> =
+        events.iter().map(|event| stored::claim_key(&event.event_id, &event.content)).collect();
     let tokens: BTreeSet<RemoteKeyId> = events.iter().map(|event| event.content.remote_key_id).collect();
-    let owners = owners(&mut *connection, &tokens).await?;
-    let users: BTreeSet<&UserId> = owners
-        .values()
-        .filter_map(|owner| match owner {
-            Owner::One { user_id, .. } => Some(user_id),
-            Owner::Several => None,
-        })
-        .collect();
-    let accounts = accounts(&mut *connection, &users).await?;
-    let prices = prices::book(&mut *connection).await?;
-    Ok(Snapshot { known, owners, accounts, prices })
+    let tokens = json(&tokens.iter().map(RemoteKeyId::to_string).collect::<Vec<_>>())?;
+    let rows = sqlx::query(ALL_SQL.as_str())
+        .bind(json(&ids)?)
+        .bind(claim_keys_json(&claim_keys)?)
+        .bind(&tokens)
+        .bind(&tokens)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut found = Found::default();
+    for row in &rows {
+        found.take(row)?;
+    }
+    let known = found.known(connection, claim_keys).await?;
+    Ok(Snapshot {
+        known,
+        owners: stored::owners(found.keys),
+        accounts: found.accounts,
+        prices: prices::book(found.prices)?,
+    })
 }
 
 /// What is stored under the given ids, claims included.
@@ -42,123 +93,129 @@ pub async fn known<'a>(
     claim_keys: impl Iterator<Item = ClaimKey>,
 ) -> Result<KnownEvents, StoreError> {
     let ids: BTreeSet<&str> = ids.map(EventId::as_str).collect();
-    let rows = sqlx::query_as::<_, (String, String, String, Option<String>, String, bool)>(
-        "SELECT w.eventId, w.id, w.status, w.errorMsg, w.payload, i.inbox_id IS NOT NULL \
-         FROM json_each(?1) AS e CROSS JOIN webhook_logs AS w ON w.eventId = e.value \
-         LEFT JOIN hookledger_inbox AS i ON i.inbox_id = w.id",
-    )
-    .bind(json(&ids)?)
-    .fetch_all(&mut *connection)
-    .await?;
-    let rows = rows.into_iter().map(|(event_id, inbox_id, status, message, payload, is_open)| {
-        Ok(LoggedRow {
-            event_id: EventId::parse(&event_id).map_err(|_| unreadable("webhook_logs.eventId", event_id))?,
-            inbox_id: RecordId::parse(&inbox_id).map_err(|_| unreadable("webhook_logs.id", inbox_id))?,
-            status,
-            message,
-            payload,
-            is_open,
-        })
-    });
-    let rows = LoggedRows::new(rows.collect::<Result<_, StoreError>>()?);
-    let wanted: HashSet<ClaimKey> = claim_keys.chain(rows.claim_keys()).collect();
-    let claims = claims(connection, &wanted).await?;
-    Ok(rows.into_known(&claims))
-}
-
-async fn claims(
-    connection: &mut SqliteConnection,
-    wanted: &HashSet<ClaimKey>,
-) -> Result<HashSet<ClaimKey>, StoreError> {
-    let pairs: BTreeSet<(i64, &str)> = wanted.iter().map(|(at, id)| (at.as_millis(), id.as_str())).collect();
-    if pairs.is_empty() {
-        return Ok(HashSet::new());
+    let claim_keys: HashSet<ClaimKey> = claim_keys.collect();
+    let rows = sqlx::query(KNOWN_SQL.as_str())
+        .bind(json(&ids)?)
+        .bind(claim_keys_json(&claim_keys)?)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut found = Found::default();
+    for row in &rows {
+        found.take(row)?;
     }
-    let found = sqlx::query_as::<_, (i64, String)>(
-        "SELECT c.event_at_ms, c.event_id FROM json_each(?1) AS e CROSS JOIN hookledger_claims AS c \
-         ON c.event_at_ms = (e.value ->> 0) AND c.event_id = (e.value ->> 1)",
-    )
-    .bind(json(&pairs)?)
-    .fetch_all(connection)
-    .await?;
-    let keys = found.into_iter().map(|(at, id)| {
-        let event_id = EventId::parse(&id).map_err(|_| unreadable("hookledger_claims.event_id", id))?;
-        Ok((UnixMillis::new(at), event_id))
-    });
-    keys.collect()
+    found.known(connection, claim_keys).await
 }
 
-async fn owners(
-    connection: &mut SqliteConnection,
-    tokens: &BTreeSet<RemoteKeyId>,
-) -> Result<HashMap<RemoteKeyId, Owner>, StoreError> {
-    // As text: a number would match `042` as well, and by a scan of the whole table.
-    let texts: Vec<String> = tokens.iter().map(RemoteKeyId::to_string).collect();
-    let rows = sqlx::query_as::<_, (String, String, String, bool)>(
-        "SELECT k.remoteKeyId, k.id, k.userId, k.status = 'ACTIVE' \
-         FROM json_each(?1) AS e CROSS JOIN api_keys AS k ON k.remoteKeyId = e.value",
-    )
-    .bind(json(&texts)?)
-    .fetch_all(connection)
-    .await?;
-    let rows = rows.into_iter().map(|(remote_key_id, key_id, user_id, is_active)| {
-        Ok(KeyRow {
-            remote_key_id,
-            key_id: KeyId::parse(&key_id).map_err(|_| unreadable("api_keys.id", key_id))?,
-            user_id: UserId::parse(&user_id).map_err(|_| unreadable("api_keys.userId", user_id))?,
-            is_active,
-        })
-    });
-    Ok(stored::owners(rows.collect::<Result<_, StoreError>>()?))
+/// The books of one user, with the end of his history.
+pub async fn account(connection: &mut SqliteConnection, user_id: &UserId) -> Result<Account, StoreError> {
+    let row = sqlx::query(ACCOUNT_SQL).bind(user_id.as_str()).fetch_one(connection).await?;
+    Ok(account_row(&row)?.1)
 }
 
-type AccountRow = (String, Option<i64>, Option<i64>, Option<i64>, Option<String>, Option<String>);
+/// Rows of all looks, sorted by what they answer.
+#[derive(Default)]
+struct Found {
+    logged: Vec<LoggedRow>,
+    claims: HashSet<ClaimKey>,
+    keys: Vec<KeyRow>,
+    accounts: HashMap<UserId, Account>,
+    prices: Vec<prices::PriceRow>,
+}
 
-/// The books of the given users, each with the end of his history.
-pub async fn accounts(
-    connection: &mut SqliteConnection,
-    users: &BTreeSet<&UserId>,
-) -> Result<HashMap<UserId, Account>, StoreError> {
-    if users.is_empty() {
-        return Ok(HashMap::new());
+impl Found {
+    fn take(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
+        match row.try_get::<i64, _>(0)? {
+            LOGGED => self.logged.push(logged_row(row)?),
+            CLAIM => {
+                self.claims.insert(claim_row(row)?);
+            }
+            KEY => self.keys.push(key_row(row)?),
+            ACCOUNT => {
+                let (user_id, account) = account_row(row)?;
+                self.accounts.insert(user_id, account);
+            }
+            PRICE => self.prices.push((row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)),
+            other => return Err(unreadable("the number of a look", other)),
+        }
+        Ok(())
     }
-    let ids: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
-    let rows = sqlx::query_as::<_, AccountRow>(
-        "SELECT e.value, b.currentCredits, a.remainder_femtos, a.unpaid_credits, t.createdAt, t.id \
-         FROM json_each(?1) AS e \
-         LEFT JOIN user_credit_balances AS b ON b.userId = e.value \
-         LEFT JOIN hookledger_accounts AS a ON a.user_id = e.value \
-         LEFT JOIN credit_transactions AS t ON t.id = \
-           (SELECT n.id FROM credit_transactions AS n WHERE n.userId = e.value \
-            ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)",
-    )
-    .bind(json(&ids)?)
-    .fetch_all(connection)
-    .await?;
-    rows.into_iter().map(account).collect()
+
+    /// Joins logged rows and claims. A row that tells of another time than its delivery does may have its claim
+    /// there: only then a second look is needed.
+    async fn known(
+        &mut self,
+        connection: &mut SqliteConnection,
+        looked_up: HashSet<ClaimKey>,
+    ) -> Result<KnownEvents, StoreError> {
+        let rows = LoggedRows::new(std::mem::take(&mut self.logged));
+        let missing: HashSet<ClaimKey> = rows.claim_keys().filter(|key| !looked_up.contains(key)).collect();
+        if !missing.is_empty() {
+            let found =
+                sqlx::query(CLAIM_SQL).bind(claim_keys_json(&missing)?).fetch_all(&mut *connection).await?;
+            for row in &found {
+                self.claims.insert(claim_row(row)?);
+            }
+        }
+        Ok(rows.into_known(&self.claims))
+    }
 }
 
-fn account(row: AccountRow) -> Result<(UserId, Account), StoreError> {
-    let (user_id, balance, remainder, unpaid, created_at, transaction_id) = row;
+fn logged_row(row: &SqliteRow) -> Result<LoggedRow, StoreError> {
+    let (event_id, inbox_id): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+    Ok(LoggedRow {
+        event_id: EventId::parse(&event_id).map_err(|_| unreadable("webhook_logs.eventId", event_id))?,
+        inbox_id: RecordId::parse(&inbox_id).map_err(|_| unreadable("webhook_logs.id", inbox_id))?,
+        status: row.try_get(3)?,
+        message: row.try_get(4)?,
+        payload: row.try_get(5)?,
+        is_open: row.try_get(6)?,
+    })
+}
+
+fn claim_row(row: &SqliteRow) -> Result<ClaimKey, StoreError> {
+    let event_id: String = row.try_get(2)?;
+    let event_id = EventId::parse(&event_id).map_err(|_| unreadable("hookledger_claims.event_id", event_id))?;
+    Ok((UnixMillis::new(row.try_get(1)?), event_id))
+}
+
+fn key_row(row: &SqliteRow) -> Result<KeyRow, StoreError> {
+    let (key_id, user_id): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+    Ok(KeyRow {
+        remote_key_id: row.try_get(1)?,
+        key_id: KeyId::parse(&key_id).map_err(|_| unreadable("api_keys.id", key_id))?,
+        user_id: UserId::parse(&user_id).map_err(|_| unreadable("api_keys.userId", user_id))?,
+        is_active: row.try_get(4)?,
+    })
+}
+
+fn account_row(row: &SqliteRow) -> Result<(UserId, Account), StoreError> {
+    let user_id: String = row.try_get(1)?;
     let user_id = UserId::parse(&user_id).map_err(|_| unreadable("users.id", user_id))?;
-    let remainder = match remainder {
+    let remainder = match row.try_get::<Option<i64>, _>(3)? {
         Some(femtos) => {
             Remainder::new(femtos).ok_or_else(|| unreadable("hookledger_accounts.remainder_femtos", femtos))?
         }
         None => Remainder::ZERO,
     };
+    let (created_at, id): (Option<String>, Option<String>) = (row.try_get(5)?, row.try_get(6)?);
     let newest_transaction = created_at.map(|created_at| NewestTransaction {
         // Another program's odd date is taken for long ago: it only bounds the next stamp from below.
         created_at: UnixMillis::from_column(&created_at).unwrap_or(UnixMillis::ZERO),
-        id: transaction_id.and_then(|id| RecordId::parse(&id).ok()),
+        id: id.and_then(|id| RecordId::parse(&id).ok()),
     });
     let account = Account {
-        balance: balance.map(Credits::new),
+        balance: row.try_get::<Option<i64>, _>(2)?.map(Credits::new),
         remainder,
-        unpaid: Credits::new(unpaid.unwrap_or_default()),
+        unpaid: Credits::new(row.try_get::<Option<i64>, _>(4)?.unwrap_or_default()),
         newest_transaction,
     };
     Ok((user_id, account))
+}
+
+fn claim_keys_json(keys: &HashSet<ClaimKey>) -> Result<String, StoreError> {
+    // In order, so that the look walks the index once.
+    let pairs: BTreeSet<(i64, &str)> = keys.iter().map(|(at, id)| (at.as_millis(), id.as_str())).collect();
+    json(&pairs)
 }
 
 /// One parameter for a whole list, so that a statement's text does not depend on the batch's size.
