@@ -1,6 +1,6 @@
 //! Instants as the ledger knows them: UTC milliseconds, passed in and never fetched.
 //!
-//! The system's clock is read in `crate::clock` alone, so that a test can drive time by hand.
+//! The system's clock is read in the module `clock` alone, so that a test can drive time by hand.
 
 use std::fmt;
 use std::time::Duration;
