@@ -11,9 +11,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogSettings};
 
-/// Libraries speak up from warnings on; hookledger itself at `log.level`.
+/// Libraries speak up from warnings on; hookledger itself at `log.level`. What the HTTP library says of requests that
+/// it cannot read is left out: anybody can cause that, as often as he likes.
 pub fn set_up(settings: &LogSettings) {
-    let filter = EnvFilter::new(format!("warn,hookledger={}", settings.level));
+    let filter = EnvFilter::new(format!("warn,actix_http=off,hookledger={}", settings.level));
     let is_text = match settings.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Json => false,

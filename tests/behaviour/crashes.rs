@@ -84,12 +84,13 @@ fn mixed_bodies(count: usize) -> Vec<String> {
 fn killed_at_every_fail_point_in_turn() {
     const EVENTS: usize = 60;
     let random = &mut Random::new();
-    for point in points_on_the_road() {
+    for point in points_on_the_road().chain(["scheduler.wake"]) {
         let mut daemon = Daemon::start(DaemonOptions::new());
         with_users(&daemon);
-        let passes = random.below(5);
+        let passes = random.below(if point == "scheduler.wake" { 2 } else { 5 });
         daemon.set_environment("FAILPOINTS", &format!("{point}={passes}*off->1*return(kill)"));
-        daemon.restart();
+        daemon.kill();
+        daemon.launch();
         let ongoing = start_delivery(daemon.address(), SECRET, mixed_bodies(EVENTS), 8, patient());
         assert!(daemon.wait_exit(PATIENCE).is_some(), "{point} was never passed");
         daemon.unset_environment("FAILPOINTS");
@@ -158,6 +159,20 @@ fn an_actor_that_cannot_be_kept_alive_ends_the_process_with_70() {
     assert_eq!(daemon.wait_exit(PATIENCE), Some(70));
     let log = daemon.output().stderr;
     assert!(log.contains("the supervisor gives up") && log.contains("scheduler"), "it says which and why: {log}");
+}
+
+#[test]
+fn a_first_start_that_is_killed_leaves_a_whole_price_list() {
+    let mut daemon = Daemon::prepare(DaemonOptions::new().fail_points("store.rates.written=return(kill)"));
+    daemon.launch();
+    assert!(daemon.wait_exit(PATIENCE).is_some());
+    daemon.unset_environment("FAILPOINTS");
+    daemon.restart();
+    let prices = daemon.books().rows("SELECT kind, from_second FROM hookledger_prices WHERE from_second = 0");
+    assert_eq!(prices.len(), 2, "a rate and a quota per dollar, from the beginning: {prices:?}");
+    with_users(&daemon);
+    deliver(daemon.address(), SECRET, usage_bodies(20, "first"), 2, patient()).assert_all_acknowledged();
+    assert_charged_once(&daemon.books(), 20);
 }
 
 #[test]

@@ -84,7 +84,8 @@ const RULES: &[(&str, &str)] = &[
         "SELECT printf('user %s: transaction %s is of %s, the one written before it of %s',
              userId, id, createdAt, earlier)
            FROM (SELECT userId, id, createdAt,
-             lag(createdAt) OVER (PARTITION BY userId ORDER BY id) AS earlier FROM credit_transactions)
+             lag(createdAt) OVER (PARTITION BY userId ORDER BY id) AS earlier FROM credit_transactions
+             WHERE type <> 'ADMIN_ADJUST')
            WHERE createdAt < earlier",
     ),
     (

@@ -21,6 +21,8 @@ pub enum MigrateError {
     Missing(String),
     #[error("the folder {0} cannot be made: {1}")]
     Folder(String, std::io::Error),
+    #[error("the lock file {0} cannot be used: {1}")]
+    Lock(String, std::io::Error),
     #[error("the database is of another version ({0}): run `hookledger migrate`, or use the version that made it")]
     Version(String),
     #[error("the database cannot be opened: {0}")]
@@ -48,6 +50,7 @@ fn migrator() -> Migrator {
 /// Creates what is missing.
 pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
     make_folder(options)?;
+    let _turn = wait_for_turn(options)?;
     let mut connection = connect::writer(options, true).await?;
     match migrator().run(&mut connection).await {
         Ok(()) => {}
@@ -91,6 +94,17 @@ async fn applied_versions(connection: &mut SqliteConnection) -> Result<Vec<i64>,
     let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await;
     let applied = applied.map_err(|error| MigrateError::Version(error.to_string()))?;
     Ok(applied.into_iter().map(|migration| migration.version).collect())
+}
+
+/// Two programs that start at once migrate one after the other. The lock ends with the returned file.
+fn wait_for_turn(options: &SqliteOptions) -> Result<std::fs::File, MigrateError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut path = options.path.clone().into_os_string();
+    path.push(".migrate-lock");
+    let failed = |error| MigrateError::Lock(path.to_string_lossy().into_owned(), error);
+    let file = std::fs::File::options().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
 }
 
 fn make_folder(options: &SqliteOptions) -> Result<(), MigrateError> {
