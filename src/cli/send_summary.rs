@@ -229,9 +229,8 @@ mod tests {
     fn a_single_answer_has_the_names_of_many() {
         let answer = Answer::fake(200, PROCESSED, Duration::from_millis(3));
         let mut tally = Tally::new().unwrap();
-        let answer = Ok(answer);
-        tally.add(&answer, 0);
-        let single = Single::answered("evt-1", &answer.unwrap(), tally.summary(Duration::from_secs(1)));
+        tally.add(&Ok(Answer::fake(200, PROCESSED, Duration::from_millis(3))), 0);
+        let single = Single::answered("evt-1", &answer, tally.summary(Duration::from_secs(1)));
         let json = serde_json::to_value(&single).unwrap();
         assert_eq!((&json["status"], &json["eventId"], &json["sent"]), (&200.into(), &"evt-1".into(), &1.into()));
         assert!(single.text().starts_with("200 Event processed successfully (3"), "{}", single.text());

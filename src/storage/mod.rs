@@ -4,8 +4,8 @@
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
 pub mod books;
-pub mod sqlite;
 mod raw_meta;
+pub mod sqlite;
 mod stored;
 
 use std::sync::Arc;

@@ -24,7 +24,7 @@ pub fn with_users(daemon: &Daemon) {
 pub fn usage_bodies(count: usize, prefix: &str) -> Vec<String> {
     let body = |number: usize| {
         let token = number as i64 % TOKENS + 1;
-        Usage::new(&format!("{prefix}-{number}")).remote_key(token).quota(number as i64 % 7 * 310).json()
+        Usage::new(format!("{prefix}-{number}")).remote_key(token).quota(number as i64 % 7 * 310).json()
     };
     (0..count).map(body).collect()
 }
@@ -88,7 +88,7 @@ fn killed_at_every_fail_point_in_turn() {
         let mut daemon = Daemon::start(DaemonOptions::new());
         with_users(&daemon);
         let passes = random.below(if point == "scheduler.wake" { 2 } else { 5 });
-        daemon.set_environment("FAILPOINTS", &format!("{point}={passes}*off->1*return(kill)"));
+        daemon.set_environment("FAILPOINTS", format!("{point}={passes}*off->1*return(kill)"));
         daemon.kill();
         daemon.launch();
         let ongoing = start_delivery(daemon.address(), SECRET, mixed_bodies(EVENTS), 8, patient());
@@ -153,7 +153,8 @@ fn restarts_are_counted_by_actor_and_cause() {
 
 #[test]
 fn an_actor_that_cannot_be_kept_alive_ends_the_process_with_70() {
-    let options = DaemonOptions::new().fail_points("scheduler.wake=panic").set("HOOKLEDGER__SUPERVISOR__MAX_RESTARTS", "4");
+    let options =
+        DaemonOptions::new().fail_points("scheduler.wake=panic").set("HOOKLEDGER__SUPERVISOR__MAX_RESTARTS", "4");
     let daemon = Daemon::prepare(options);
     daemon.launch();
     assert_eq!(daemon.wait_exit(PATIENCE), Some(70));

@@ -55,7 +55,7 @@ fn trace_of_single_events(synchronous: Option<&str>) -> (usize, usize) {
     let user = daemon.add_user("user@example.com", 1000);
     daemon.add_key(&user, 1);
     for number in 0..EVENTS_TRACED {
-        let response = daemon.post(&Usage::new(&format!("e-{number}")).remote_key(1).quota(700).json());
+        let response = daemon.post(Usage::new(format!("e-{number}")).remote_key(1).quota(700).json());
         assert_eq!(response.status, 200);
     }
     // strace writes its file in its own time.

@@ -367,26 +367,3 @@ fn a_head_that_does_not_come_in_time_closes_the_connection() {
     intake.assert_left("a head byte by byte", NOTHING);
     intake.finish();
 }
-
-#[test]
-fn a_later_head_on_a_connection_has_no_more_time_than_the_first() {
-    let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "500ms");
-    let mut intake = Intake::start_with(options.set("HOOKLEDGER__SERVER__KEEP_ALIVE", "1s"));
-    let request = intake.daemon.signed_request(Body::usage("first").json());
-    let kept_connection = || {
-        let mut connection = intake.daemon.connection();
-        connection.request(&request).expect("the first request is answered");
-        connection
-    };
-    let mut silent = kept_connection();
-    silent.set_timeout(Duration::from_secs(5));
-    silent.send(&request[..60]).expect("the start is taken");
-    let read = silent.read_to_end().expect("the connection is closed: half a second head, and silence");
-    assert!(read.is_empty() || read.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&read));
-    match trickle(&mut kept_connection(), &request) {
-        Ok(answer) => assert_eq!(answer.status, 408, "a second head byte by byte: {}", answer.text()),
-        Err(error) => assert_ne!(error.kind(), io::ErrorKind::TimedOut, "a second head byte by byte"),
-    }
-    intake.assert_left("a second head, slowly", CHARGED);
-    intake.finish();
-}

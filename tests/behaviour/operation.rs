@@ -33,10 +33,10 @@ fn log_lines_of(daemon: &Daemon, event_id: &str) -> Vec<serde_json::Value> {
 #[test]
 fn metrics_tell_what_happened() {
     let daemon = with_user();
-    daemon.post(&usage("e-1"));
-    daemon.post(&usage("e-1"));
-    daemon.post(&Usage::new("e-2").remote_key(99).quota(5).json());
-    daemon.post(&ping("p-1"));
+    daemon.post(usage("e-1"));
+    daemon.post(usage("e-1"));
+    daemon.post(Usage::new("e-2").remote_key(99).quota(5).json());
+    daemon.post(ping("p-1"));
     daemon.post_with(&[], usage("e-3").as_bytes());
     for (name, value) in [
         ("hookledger_webhook_requests_total{outcome=\"processed\"}", 2.0),
@@ -72,7 +72,7 @@ fn metrics_tell_what_happened() {
 #[test]
 fn every_metric_is_described() {
     let daemon = with_user();
-    daemon.post(&usage("e-1"));
+    daemon.post(usage("e-1"));
     let text = daemon.metrics();
     let described = |name: &str| text.lines().any(|line| line.starts_with(&format!("# HELP {name} ")));
     let mut names = 0;
@@ -88,9 +88,9 @@ fn every_metric_is_described() {
 #[test]
 fn a_failure_is_logged_once_with_its_event_id() {
     let daemon = with_user();
-    daemon.post(&Usage::new("e-unknown").remote_key(99).quota(5).json());
-    daemon.post(&usage("e-conflict"));
-    daemon.post(&Usage::new("e-conflict").remote_key(1).quota(7).json());
+    daemon.post(Usage::new("e-unknown").remote_key(99).quota(5).json());
+    daemon.post(usage("e-conflict"));
+    daemon.post(Usage::new("e-conflict").remote_key(1).quota(7).json());
     for (event_id, outcome) in [("e-unknown", "failed"), ("e-conflict", "conflict")] {
         let lines = wait_until("the line is there", PATIENCE, || {
             let lines = log_lines_of(&daemon, event_id);
@@ -107,14 +107,14 @@ fn a_database_that_fails_shows_in_readiness_and_recovers_by_itself() {
     let mut daemon = with_user();
     daemon.set_environment("FAILPOINTS", "store.settle.written=return(error);store.record.written=return(error)");
     daemon.restart();
-    let refused = daemon.post(&usage("e-1"));
+    let refused = daemon.post(usage("e-1"));
     assert_eq!(refused.status, 503);
     assert!(refused.header("Retry-After").is_some());
     // The next probe commits, since only batches fail here.
     wait_until("ready again", PATIENCE, || daemon.is_ready().then_some(()));
     daemon.unset_environment("FAILPOINTS");
     daemon.restart();
-    assert_eq!(daemon.post(&usage("e-1")).json()["message"], "Event processed successfully");
+    assert_eq!(daemon.post(usage("e-1")).json()["message"], "Event processed successfully");
     daemon.books().assert_whole();
 }
 
@@ -128,5 +128,5 @@ fn a_second_daemon_on_the_same_files_is_refused() {
     assert_eq!(second.status.code(), Some(2));
     let log = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(log.contains("another daemon"), "{log}");
-    assert_eq!(daemon.post(&usage("e-1")).status, 200, "the first goes on");
+    assert_eq!(daemon.post(usage("e-1")).status, 200, "the first goes on");
 }

@@ -89,7 +89,8 @@ fn uses_of(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
     let prefix = format!("src/{folder}/");
     for (name, text) in source_files().into_iter().filter(|(name, _)| name.starts_with(&prefix)) {
         for part in text.split("crate::").skip(1) {
-            let room: String = part.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect();
+            let room: String =
+                part.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect();
             if !room.is_empty() && room != folder {
                 uses.entry(room).or_default().insert(name.clone());
             }

@@ -150,8 +150,7 @@ impl Found {
         let rows = LoggedRows::new(std::mem::take(&mut self.logged));
         let missing: HashSet<ClaimKey> = rows.claim_keys().filter(|key| !looked_up.contains(key)).collect();
         if !missing.is_empty() {
-            let found =
-                sqlx::query(CLAIM_SQL).bind(claim_keys_json(&missing)?).fetch_all(&mut *connection).await?;
+            let found = sqlx::query(CLAIM_SQL).bind(claim_keys_json(&missing)?).fetch_all(&mut *connection).await?;
             for row in &found {
                 self.claims.insert(claim_row(row)?);
             }

@@ -224,9 +224,8 @@ fn transactions(plan: &Plan) -> Result<String, StoreError> {
 
 fn balances(context: &Context, changes: &[AccountChange], now: UnixMillis) -> Result<String, StoreError> {
     let moving = changes.iter().filter(|change| change.creates_balance || change.balance_delta != Credits::ZERO);
-    let rows = moving.map(|change| {
-        json!([context.ids.next(now).as_str(), change.user_id.as_str(), change.balance_delta.get()])
-    });
+    let rows = moving
+        .map(|change| json!([context.ids.next(now).as_str(), change.user_id.as_str(), change.balance_delta.get()]));
     parameter(&rows.collect::<Vec<Value>>())
 }
 

@@ -64,9 +64,7 @@ impl Writer {
         let copying = checkpoint::run(context.options.clone(), progress.clone());
         let owner = Owner { context, connection: None, is_writable: is_writable.clone(), progress };
         let work = async move { tokio::join!(owner.run(queue), copying) };
-        std::thread::Builder::new()
-            .name("ledger-writer".to_owned())
-            .spawn(move || runtime.block_on(work))?;
+        std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || runtime.block_on(work))?;
         Ok(Writer { commands, is_writable })
     }
 
