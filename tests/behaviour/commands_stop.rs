@@ -27,6 +27,13 @@ fn credit(event_id: &str) -> String {
     Usage::new(event_id).quota(500).at_secs(now_secs()).json()
 }
 
+/// Waits until the daemon has begun with its first event.
+#[track_caller]
+fn wait_arrived(daemon: &Daemon) {
+    let arrived = "hookledger_channel_last_event_timestamp_seconds";
+    wait_until("the event has arrived", PATIENCE, || daemon.metric(arrived));
+}
+
 #[track_caller]
 fn assert_books(daemon: &Daemon, user: &str, balance: i64) {
     assert_eq!(daemon.books().balance(user), balance);
@@ -49,16 +56,24 @@ fn the_last_events_before_the_end_are_in_the_books() {
     assert!(log.contains("SIGTERM") && log.lines().last().is_some_and(|line| line.contains("stopped")), "{log}");
 }
 
+/// The last commit comes as late as one can: while the daemon stops.
 #[test]
 fn a_stopped_daemon_leaves_everything_in_one_file() {
-    let (daemon, user) = with_user(DaemonOptions::new());
-    assert_eq!(daemon.post(credit("last")).status, 200);
-    assert_eq!(daemon.terminate(), 0);
+    let (daemon, user) = with_user(DaemonOptions::new().fail_points("store.settle.written=1*sleep(700)"));
+    let answer = thread::scope(|scope| {
+        let answer = scope.spawn(|| daemon.post(credit("last")));
+        wait_arrived(&daemon);
+        assert_eq!(daemon.terminate(), 0);
+        answer.join().expect("it is answered")
+    });
+    assert_eq!(answer.status, 200);
+    let left = fs::metadata(daemon.folder().join("hookledger.db-wal")).map_or(0, |log| log.len());
+    assert_eq!(left, 0, "bytes left in the write-ahead log, which a stop folds into the database");
     // What an operator copies, who sees one file.
     let copy = daemon.folder().join("copy.db");
     fs::copy(daemon.database_file(), &copy).unwrap();
     let copied = Books::at(&copy);
-    assert_eq!((copied.count("webhook_logs"), copied.balance(&user)), (1, 99), "the write-ahead log is folded in");
+    assert_eq!((copied.count("webhook_logs"), copied.balance(&user)), (1, 99), "nothing is missing in the copy");
     copied.assert_whole();
 }
 
@@ -67,8 +82,7 @@ fn an_event_that_is_being_settled_is_finished_and_answered() {
     let (daemon, user) = with_user(DaemonOptions::new().fail_points("store.settle.written=1*sleep(700)"));
     thread::scope(|scope| {
         let answer = scope.spawn(|| daemon.post(credit("under way")));
-        let arrived = "hookledger_channel_last_event_timestamp_seconds";
-        wait_until("the event has arrived", PATIENCE, || daemon.metric(arrived));
+        wait_arrived(&daemon);
         assert_eq!(daemon.terminate(), 0);
         let answer = answer.join().expect("it is answered");
         assert_eq!((answer.status, answer.json()["success"].as_bool()), (200, Some(true)), "{}", answer.text());

@@ -235,3 +235,25 @@ fn a_new_quota_per_dollar_counts_from_the_minute_after_its_start() {
     assert_eq!(daemon.books().scalar_i64(units), 2000, "in the units of its second");
     assert_sound(&daemon);
 }
+
+#[test]
+fn a_rate_is_stored_once_also_where_the_clock_was_set_back_before_an_older_change() {
+    let daemon = Daemon::start(DaemonOptions::new().movable_clock());
+    let user = customer(&daemon, "user", 0, 1);
+    set_rate(&daemon, "2000");
+    noticed(&daemon, 2_000_000_000);
+    daemon.clock().set_offset_millis(-3_600_000);
+    set_rate(&daemon, "3000");
+    let stored = || daemon.books().scalar_i64("SELECT count(*) FROM hookledger_prices WHERE value = 3000000000");
+    wait_until("the rate is noticed", PATIENCE, || (stored() > 0).then_some(()));
+    // A further look, two minutes on; that the metric falls and rises proves that it took place.
+    daemon.clock().advance(Duration::from_secs(120));
+    set_rate(&daemon, "none");
+    wait_condition(&daemon, true, "a look");
+    set_rate(&daemon, "3000");
+    wait_condition(&daemon, false, "another look");
+    assert_eq!(stored(), 1, "entries of one change");
+    charge(&daemon, &dollar("now", daemon.clock().now_secs()));
+    assert_account(&daemon, &user, -3000, 0, "a dollar at the rate of today");
+    assert_sound(&daemon);
+}

@@ -47,6 +47,12 @@ pub async fn after_commit(
     Ok(())
 }
 
+/// Copies everything and empties the log.
+pub async fn fold(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(connection).await?;
+    Ok(())
+}
+
 /// Copies pages whenever something was committed, until the writer closes.
 pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
     let mut connection: Option<SqliteConnection> = None;

@@ -34,7 +34,15 @@ pub enum MigrateError {
 impl MigrateError {
     /// Waiting may help: another process holds a lock, say.
     pub fn may_pass(&self) -> bool {
-        matches!(self, MigrateError::Open(_))
+        /// SQLITE_CORRUPT and SQLITE_NOTADB: no waiting makes a database of it.
+        const LASTING: [&str; 2] = ["11", "26"];
+        match self {
+            MigrateError::Open(error) => {
+                let code = error.as_database_error().and_then(|error| error.code());
+                !code.is_some_and(|code| LASTING.contains(&code.as_ref()))
+            }
+            _ => false,
+        }
     }
 }
 

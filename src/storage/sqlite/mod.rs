@@ -53,6 +53,7 @@ pub struct SqliteOptions {
 pub struct SqliteStore {
     writer: Writer,
     readers: SqlitePool,
+    clock: SharedClock,
 }
 
 /// Creates the database if it is missing and brings its tables up to date.
@@ -65,14 +66,15 @@ impl SqliteStore {
     pub async fn open(options: SqliteOptions, clock: SharedClock) -> Result<Self, MigrateError> {
         let installation = migrate::check(&options).await?;
         let readers = connect::readers(&options);
-        let writer = Writer::start(options, clock, installation).map_err(MigrateError::Thread)?;
-        Ok(SqliteStore { writer, readers })
+        let writer = Writer::start(options, clock.clone(), installation).map_err(MigrateError::Thread)?;
+        Ok(SqliteStore { writer, readers, clock })
     }
 
     /// Finishes the writes that wait, folds the write-ahead log into the database, and closes it.
     pub async fn close(&self) {
-        self.writer.close().await;
+        // Readers first: an open one keeps the log from being folded.
         self.readers.close().await;
+        self.writer.close().await;
     }
 
     async fn write<T, E: From<StoreError>>(
@@ -104,7 +106,7 @@ impl LedgerStore for SqliteStore {
     }
 
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError> {
-        if let Some(look) = prices::look(&self.readers, configured).await? {
+        if let Some(look) = prices::look(&self.readers, configured, self.clock.now()).await? {
             return Ok(look);
         }
         self.write(|reply| Command::StorePrices(configured, reply)).await

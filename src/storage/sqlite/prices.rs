@@ -6,6 +6,7 @@ use super::error::unreadable;
 use super::writer::Context;
 use crate::domain::money::{QuotaPerUnit, Rate};
 use crate::domain::pricing::{Dated, PriceBook, effective_second};
+use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::{ConfiguredPrices, PriceLook, StoreError};
 
@@ -42,11 +43,16 @@ fn lists(mut rows: Vec<PriceRow>) -> Result<Lists, StoreError> {
 struct Comparison {
     new_rate: Option<Rate>,
     new_quota: Option<QuotaPerUnit>,
-    is_first: bool,
+    /// The second from which a new value counts.
+    from_second: i64,
     invalid_rate: Option<String>,
 }
 
-async fn compare(connection: &mut SqliteConnection, configured: ConfiguredPrices) -> Result<Comparison, StoreError> {
+async fn compare(
+    connection: &mut SqliteConnection,
+    configured: ConfiguredPrices,
+    now: UnixMillis,
+) -> Result<Comparison, StoreError> {
     let option = sqlx::query_scalar::<_, String>("SELECT value FROM options WHERE key = 'UsdToCreditsRate'")
         .fetch_optional(&mut *connection)
         .await?;
@@ -54,7 +60,8 @@ async fn compare(connection: &mut SqliteConnection, configured: ConfiguredPrices
         .fetch_all(connection)
         .await?;
     let (rates, quotas) = lists(rows)?;
-    let (last_rate, last_quota) = (rates.last().map(|dated| dated.value), quotas.last().map(|dated| dated.value));
+    let from_second = if rates.is_empty() || quotas.is_empty() { 0 } else { effective_second(now) };
+    let (last_rate, last_quota) = (value_from(&rates, from_second), value_from(&quotas, from_second));
     let (wanted_rate, invalid_rate) = match option {
         None => (configured.usd_to_credits, None),
         Some(text) => match Rate::parse(&text) {
@@ -66,15 +73,24 @@ async fn compare(connection: &mut SqliteConnection, configured: ConfiguredPrices
     Ok(Comparison {
         new_rate: (last_rate != Some(wanted_rate)).then_some(wanted_rate),
         new_quota: (last_quota != Some(configured.quota_per_unit)).then_some(configured.quota_per_unit),
-        is_first: rates.is_empty() || quotas.is_empty(),
+        from_second,
         invalid_rate,
     })
 }
 
+/// The value that will hold at that second as the list stands.
+fn value_from<T: Copy>(list: &[Dated<T>], second: i64) -> Option<T> {
+    list.iter().rev().find(|entry| entry.from_second <= second).or(list.first()).map(|entry| entry.value)
+}
+
 /// Looks without writing; `None` if something has to be stored.
-pub async fn look(readers: &SqlitePool, configured: ConfiguredPrices) -> Result<Option<PriceLook>, StoreError> {
+pub async fn look(
+    readers: &SqlitePool,
+    configured: ConfiguredPrices,
+    now: UnixMillis,
+) -> Result<Option<PriceLook>, StoreError> {
     let mut connection = readers.acquire().await?;
-    let found = compare(&mut connection, configured).await?;
+    let found = compare(&mut connection, configured, now).await?;
     let is_settled = found.new_rate.is_none() && found.new_quota.is_none();
     Ok(is_settled.then_some(PriceLook { changed_from_second: None, invalid_rate: found.invalid_rate }))
 }
@@ -86,11 +102,17 @@ pub async fn store(
     configured: ConfiguredPrices,
 ) -> Result<PriceLook, StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let found = compare(&mut transaction, configured).await?;
-    let from_second = if found.is_first { 0 } else { effective_second(context.clock.now()) };
+    let found = compare(&mut transaction, configured, context.clock.now()).await?;
+    let from_second = found.from_second;
     let new = [(RATE, found.new_rate.map(Rate::micros)), (QUOTA, found.new_quota.map(QuotaPerUnit::get))];
     let mut changed_from_second = None;
     for (kind, value) in new.into_iter().filter_map(|(kind, value)| Some((kind, value?))) {
+        // What was to count from later on is overtaken: a clock that was set back left it there.
+        sqlx::query("DELETE FROM hookledger_prices WHERE kind = ?1 AND from_second > ?2")
+            .bind(kind)
+            .bind(from_second)
+            .execute(&mut *transaction)
+            .await?;
         // A second change within the same minute replaces the first, which has not begun to count.
         sqlx::query(
             "INSERT INTO hookledger_prices (kind, from_second, value) VALUES (?1, ?2, ?3) \

@@ -100,10 +100,8 @@ impl Owner {
     async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         while let Some(command) = queue.recv().await {
             if let Command::Close(reply) = command {
-                if let Some(connection) = self.connection.take() {
-                    connection.close().await.ok();
-                }
                 self.progress.close();
+                self.fold_log().await;
                 reply.send(Ok(())).ok();
                 return;
             }
@@ -144,6 +142,22 @@ impl Owner {
             }
             Command::Probe(reply) => self.answer(reply, async |connection, _| prices::probe(connection).await).await,
             Command::Close(_) => {}
+        }
+    }
+
+    /// Leaves everything in the database file itself, for whoever copies that alone.
+    async fn fold_log(&mut self) {
+        let connection = match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => connect::writer(&self.context.options, false).await,
+        };
+        let folded = async {
+            let mut connection = connection?;
+            checkpoint::fold(&mut connection).await?;
+            connection.close().await
+        };
+        if let Err(error) = folded.await {
+            tracing::warn!(%error, "the write-ahead log stays beside the database; the next start reads it");
         }
     }
 
