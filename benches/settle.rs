@@ -13,7 +13,8 @@ use hookledger::domain::event::{Content, Tokens, UsageEvent};
 use hookledger::domain::ids::{EventId, RemoteKeyId};
 use hookledger::domain::money::{QuotaPerUnit, QuotaUnits, Rate};
 use hookledger::domain::pricing::{Overdraft, Price, Rounding};
-use hookledger::domain::settlement::LedgerPolicy;
+use hookledger::domain::retry::RetryPolicy;
+use hookledger::domain::settlement::{LedgerPolicy, Purpose};
 use hookledger::domain::time::UnixMillis;
 use hookledger::storage::books::{Books, NewKey, NewUser};
 use hookledger::storage::sqlite::{SqliteOptions, SqliteStore, migrate};
@@ -33,7 +34,16 @@ async fn run() {
         path: folder.join("hookledger.db"),
         lock_wait: Duration::from_secs(2),
         max_readers: 2,
-        policy: LedgerPolicy { rounding: Rounding::Carry, overdraft: Overdraft::Allow },
+        policy: LedgerPolicy {
+            rounding: Rounding::Carry,
+            overdraft: Overdraft::Allow,
+            key_grace: Duration::from_secs(3600),
+            retry: RetryPolicy {
+                max_attempts: 10,
+                base_delay: Duration::from_secs(2),
+                max_delay: Duration::from_secs(600),
+            },
+        },
     };
     migrate(&options).await.unwrap();
     let store = SqliteStore::open(options, Arc::new(SystemClock)).await.unwrap();
@@ -57,7 +67,7 @@ async fn run() {
         while started.elapsed() < Duration::from_secs(SECONDS_PER_SIZE) {
             let batch: Vec<_> = (0..size).map(|_| event(&mut number)).collect();
             let begun = Instant::now();
-            store.settle(batch).await.unwrap();
+            store.settle(batch, Purpose::Delivery).await.unwrap();
             took.push(begun.elapsed());
             events += size;
         }

@@ -91,7 +91,12 @@ pub fn sqlite_options(settings: &Settings) -> SqliteOptions {
         path: settings.database.url.path().to_owned(),
         lock_wait: settings.database.lock_wait,
         max_readers: settings.database.max_connections,
-        policy: LedgerPolicy { rounding: settings.ledger.rounding, overdraft: settings.ledger.overdraft },
+        policy: LedgerPolicy {
+            rounding: settings.ledger.rounding,
+            overdraft: settings.ledger.overdraft,
+            key_grace: settings.ledger.key_grace,
+            retry: settings.retry.policy(),
+        },
     }
 }
 
@@ -156,7 +161,12 @@ impl Daemon {
         }
         let admin_socket = settings.admin.socket.clone();
         let admin = server::bind_admin_socket(&admin_socket)
-            .and_then(|listener| server::admin(listener, web::Data::new(AdminState { store: parts.store.clone() })))
+            .and_then(|listener| {
+                server::admin(
+                    listener,
+                    web::Data::new(AdminState { store: parts.store.clone(), directory: parts.directory.clone() }),
+                )
+            })
             .map_err(|error| StartError::AdminSocket(admin_socket.clone(), error))?;
         servers.push(admin.handle());
         actix::spawn(admin);
@@ -283,7 +293,7 @@ impl Parts {
                 store: store.clone(),
                 directory: directory.clone(),
                 clock: clock.clone(),
-                retry: settings.retry.clone(),
+                retry: settings.retry.policy(),
                 max_batch,
             },
             logger: LoggerParts { store: store.clone(), directory: directory.clone(), clock: clock.clone(), max_batch },

@@ -3,7 +3,6 @@
 //! It decides nothing about money (`domain::settlement` does) and owns no connection (the store does).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 
@@ -12,12 +11,13 @@ use super::batching::{Batcher, Reply};
 use super::settling;
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
-use crate::config::RetrySettings;
 use crate::domain::event::UsageEvent;
 use crate::domain::outcome::SettlementOutcome;
+use crate::domain::retry::RetryPolicy;
+use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
-use crate::storage::{Store, StoreError};
+use crate::storage::{Store, StoreError, Waiting};
 
 /// Settle this event and tell what became of it.
 #[derive(Message)]
@@ -27,10 +27,10 @@ pub struct Settle {
     pub reply: Reply<SettlementOutcome>,
 }
 
-/// Settle what the inbox holds unsettled. Carries nothing, may come at any time and any number of times.
+/// Settle what the inbox holds unsettled. Carries no event, may come at any time and any number of times.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct SettlePending;
+pub struct SettleWaiting(pub Waiting);
 
 /// What the Ledger is made of; the Supervisor makes a fresh one from it.
 #[derive(Clone)]
@@ -38,21 +38,24 @@ pub struct LedgerParts {
     pub store: Arc<dyn Store>,
     pub directory: Arc<Directory>,
     pub clock: SharedClock,
-    pub retry: RetrySettings,
+    pub retry: RetryPolicy,
     pub max_batch: usize,
 }
 
 pub struct Ledger {
     parts: LedgerParts,
     fresh: Batcher<Arc<UsageEvent>, SettlementOutcome>,
-    pending: PendingRounds,
+    due: Rounds,
+    woken: Rounds,
     _guard: Guard,
 }
 
-/// Rounds over the pending events: one at a time, with growing pauses while the database fails.
+/// Rounds over stored events of one kind: one at a time, with growing pauses while the database fails.
 #[derive(Default)]
-struct PendingRounds {
+struct Rounds {
     is_under_way: bool,
+    /// Asked for while one was under way: what changed meanwhile may have been missed.
+    is_wanted_again: bool,
     failures: u32,
     not_before: Option<UnixMillis>,
 }
@@ -60,7 +63,7 @@ struct PendingRounds {
 impl Ledger {
     pub fn new(parts: LedgerParts, guard: Guard) -> Self {
         let fresh = Batcher::new(parts.max_batch, parts.directory.ledger.capacity());
-        Ledger { parts, fresh, pending: PendingRounds::default(), _guard: guard }
+        Ledger { parts, fresh, due: Rounds::default(), woken: Rounds::default(), _guard: guard }
     }
 
     fn settle_next(&mut self, context: &mut Context<Self>) {
@@ -70,7 +73,7 @@ impl Ledger {
         let store = self.parts.store.clone();
         let work = async move {
             failpoint::hit("ledger.batch.before")?;
-            settling::settle(store_as_ledger(&store), events).await
+            settling::settle(store_as_ledger(&store), events, Purpose::Delivery).await
         };
         let done = work.into_actor(self).map(move |outcomes, ledger, context| {
             if let Err(error) = &outcomes {
@@ -86,36 +89,52 @@ impl Ledger {
         context.spawn(done);
     }
 
-    fn settle_pending_from(&mut self, after: Option<String>, context: &mut Context<Self>) {
-        self.pending.is_under_way = true;
+    fn rounds(&mut self, kind: Waiting) -> &mut Rounds {
+        match kind {
+            Waiting::Due => &mut self.due,
+            Waiting::Woken => &mut self.woken,
+        }
+    }
+
+    fn begin_round(&mut self, kind: Waiting, context: &mut Context<Self>) {
+        let now = self.parts.clock.now();
+        let rounds = self.rounds(kind);
+        if rounds.is_under_way {
+            rounds.is_wanted_again = true;
+        } else if rounds.not_before.is_none_or(|at| now >= at) {
+            self.settle_waiting_from(kind, None, context);
+        }
+    }
+
+    fn settle_waiting_from(&mut self, kind: Waiting, after: Option<String>, context: &mut Context<Self>) {
+        let rounds = self.rounds(kind);
+        rounds.is_under_way = true;
         let (store, limit) = (self.parts.store.clone(), self.parts.max_batch);
-        let work = async move { settling::settle_pending(store_as_ledger(&store), after, limit).await };
-        let done = work.into_actor(self).map(|next, ledger, context| {
-            ledger.pending.is_under_way = false;
-            match next {
-                Ok(next) => {
-                    ledger.pending.failures = 0;
-                    ledger.pending.not_before = None;
-                    if next.is_some() {
-                        ledger.settle_pending_from(next, context);
-                    }
-                }
-                Err(error) => {
-                    let pause = back_off(&ledger.parts.retry, ledger.pending.failures);
-                    ledger.pending.failures = ledger.pending.failures.saturating_add(1);
-                    ledger.pending.not_before = Some(ledger.parts.clock.now().plus(pause));
-                    tracing::warn!(%error, pause_ms = pause.as_millis(), "pending events stay pending for now");
-                }
-            }
-        });
+        let work = async move { settling::settle_waiting(store_as_ledger(&store), kind, after, limit).await };
+        let done = work.into_actor(self).map(move |next, ledger, context| ledger.end_page(kind, next, context));
         context.spawn(done);
     }
-}
 
-/// Doubles with every failure, within the configured bounds.
-fn back_off(retry: &RetrySettings, failures: u32) -> Duration {
-    let factor = 2u32.saturating_pow(failures.min(16));
-    retry.base_delay.saturating_mul(factor).min(retry.max_delay)
+    fn end_page(&mut self, kind: Waiting, next: Result<Option<String>, StoreError>, context: &mut Context<Self>) {
+        let (now, retry) = (self.parts.clock.now(), self.parts.retry);
+        let rounds = self.rounds(kind);
+        rounds.is_under_way = false;
+        match next {
+            Ok(next) => {
+                rounds.failures = 0;
+                rounds.not_before = None;
+                if next.is_some() || std::mem::take(&mut rounds.is_wanted_again) {
+                    self.settle_waiting_from(kind, next, context);
+                }
+            }
+            Err(error) => {
+                let pause = retry.back_off(rounds.failures);
+                rounds.failures = rounds.failures.saturating_add(1);
+                rounds.not_before = Some(now.plus(pause));
+                tracing::warn!(%error, pause_ms = pause.as_millis(), "stored events stay unsettled for now");
+            }
+        }
+    }
 }
 
 fn store_as_ledger(store: &Arc<dyn Store>) -> &dyn crate::storage::LedgerStore {
@@ -128,7 +147,8 @@ impl Actor for Ledger {
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(self.parts.directory.ledger.capacity());
         // What an earlier life left unsettled is settled beside new events.
-        self.settle_pending_from(None, context);
+        self.begin_round(Waiting::Due, context);
+        self.begin_round(Waiting::Woken, context);
     }
 }
 
@@ -147,27 +167,11 @@ impl Handler<Settle> for Ledger {
     }
 }
 
-impl Handler<SettlePending> for Ledger {
+impl Handler<SettleWaiting> for Ledger {
     type Result = ();
 
-    fn handle(&mut self, _: SettlePending, context: &mut Self::Context) {
+    fn handle(&mut self, SettleWaiting(kind): SettleWaiting, context: &mut Self::Context) {
         self.parts.directory.ledger.taken();
-        let is_early = self.pending.not_before.is_some_and(|at| self.parts.clock.now() < at);
-        if !self.pending.is_under_way && !is_early {
-            self.settle_pending_from(None, context);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let retry = RetrySettings { base_delay: Duration::from_secs(2), max_delay: Duration::from_secs(60) };
-        let pauses: Vec<u64> = (0..8).map(|failures| back_off(&retry, failures).as_secs()).collect();
-        assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(back_off(&retry, u32::MAX), Duration::from_secs(60));
+        self.begin_round(kind, context);
     }
 }

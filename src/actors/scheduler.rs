@@ -10,14 +10,14 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::Directory;
-use super::ledger::SettlePending;
+use super::ledger::SettleWaiting;
 use super::limits::Limits;
 use super::logger::CountInbox;
 use super::steps::{Step, StepTimes};
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
 use crate::failpoint;
-use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError};
+use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError, Waiting};
 use crate::telemetry::metrics::{self, Metrics};
 
 /// Look what is due. Carries nothing.
@@ -70,12 +70,26 @@ impl Scheduler {
     fn begin(&mut self, step: Step, context: &mut Context<Self>) {
         match step {
             // A full or dead mailbox needs no care: the step comes again.
-            Step::SettlePending => drop(self.parts.directory.ledger.try_send(SettlePending)),
+            Step::SettleDue => drop(self.parts.directory.ledger.try_send(SettleWaiting(Waiting::Due))),
             Step::CountInbox => drop(self.parts.directory.logger.try_send(CountInbox)),
+            Step::LookAtTokens => return self.look_at_tokens(context),
             Step::LookAtPrices => return self.look_at_prices(context),
             Step::Upkeep => return self.upkeep(context),
         }
         self.parts.times.finish(step);
+    }
+
+    fn look_at_tokens(&mut self, context: &mut Context<Self>) {
+        let store = self.parts.store.clone();
+        let work = async move { store.look_at_tokens().await };
+        let done = work.into_actor(self).map(|look, scheduler, _| {
+            scheduler.parts.times.finish(Step::LookAtTokens);
+            if let Err(error) = look {
+                tracing::warn!(%error, "tokens without a key could not be looked at; the next minute will do");
+            }
+            scheduler.parts.directory.ledger.try_send(SettleWaiting(Waiting::Woken)).ok();
+        });
+        context.spawn(done);
     }
 
     fn look_at_prices(&mut self, context: &mut Context<Self>) {

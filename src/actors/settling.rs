@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::outcome::{Failure, SettlementOutcome};
-use crate::storage::{LedgerStore, Poison, StoreError};
+use crate::domain::settlement::Purpose;
+use crate::storage::{LedgerStore, Poison, StoreError, Waiting};
 use crate::telemetry::metrics;
 
 /// Settles a batch. If the database refuses the data, the batch is halved until the offender stands alone; that one
@@ -17,10 +18,11 @@ use crate::telemetry::metrics;
 pub fn settle<'a>(
     store: &'a dyn LedgerStore,
     events: Vec<Arc<UsageEvent>>,
+    purpose: Purpose,
 ) -> BoxFuture<'a, Result<Vec<SettlementOutcome>, StoreError>> {
     Box::pin(async move {
         let started = Instant::now();
-        let reason = match store.settle(events.clone()).await {
+        let reason = match store.settle(events.clone(), purpose).await {
             Ok(outcomes) => {
                 metrics::batch_committed(events.len(), started.elapsed());
                 count(&outcomes);
@@ -36,30 +38,31 @@ pub fn settle<'a>(
             return Ok(vec![SettlementOutcome::Failed(Failure::Unbookable(reason))]);
         }
         let (left, right) = events.split_at(events.len() / 2);
-        let mut outcomes = settle(store, left.to_vec()).await?;
-        outcomes.extend(settle(store, right.to_vec()).await?);
+        let mut outcomes = settle(store, left.to_vec(), purpose).await?;
+        outcomes.extend(settle(store, right.to_vec(), purpose).await?);
         Ok(outcomes)
     })
 }
 
-/// Settles one page of what is pending; answers where the next page begins, if there may be one.
-pub async fn settle_pending(
+/// Settles one page of what waits; answers where the next page begins, if there may be one.
+pub async fn settle_waiting(
     store: &dyn LedgerStore,
+    kind: Waiting,
     after: Option<String>,
     limit: usize,
 ) -> Result<Option<String>, StoreError> {
-    let page = store.pending(after, limit).await?;
+    let page = store.waiting(kind, after, limit).await?;
     let last = page.last().map(|pending| pending.inbox_id.clone());
     let is_full = page.len() == limit;
     let unreadable = page.iter().filter(|pending| pending.event.is_none());
     for pending in unreadable {
-        tracing::error!(inbox_id = %pending.inbox_id, "a pending row of webhook_logs holds no usage event any more");
+        tracing::error!(inbox_id = %pending.inbox_id, "a waiting row of webhook_logs holds no usage event any more");
     }
     let events: Vec<_> = page.into_iter().filter_map(|pending| pending.event).collect();
     if !events.is_empty() {
         let count = events.len();
-        settle(store, events).await?;
-        tracing::info!(count, "settled events that were pending");
+        settle(store, events, Purpose::Retry).await?;
+        tracing::info!(count, "events that waited were tried again");
     }
     Ok(last.filter(|_| is_full))
 }
@@ -78,7 +81,7 @@ fn count(outcomes: &[SettlementOutcome]) {
             SettlementOutcome::Unpaid { .. } => 1,
             SettlementOutcome::AlreadySettled => 2,
             SettlementOutcome::Conflict => 3,
-            SettlementOutcome::Failed(Failure::UnknownKey(_)) => 4,
+            SettlementOutcome::Failed(Failure::UnknownKey(_) | Failure::BeyondGrace(_) | Failure::FormerOwner(_)) => 4,
             SettlementOutcome::Failed(Failure::AmbiguousKey(_)) => 5,
             SettlementOutcome::Failed(Failure::Unbookable(_)) => 6,
             // Nothing was settled: the event is known to have failed before.

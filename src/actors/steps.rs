@@ -10,8 +10,10 @@ use crate::domain::time::UnixMillis;
 /// What recurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The Ledger settles what the inbox holds.
-    SettlePending,
+    /// The Ledger settles what is pending or due by the clock.
+    SettleDue,
+    /// Tokens without a key are looked at, and the Ledger settles what waited for those that have one now.
+    LookAtTokens,
     /// The rate in `options` and in the configuration is looked at.
     LookAtPrices,
     /// The Logger counts the inbox.
@@ -21,11 +23,13 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 4] = [Step::SettlePending, Step::LookAtPrices, Step::CountInbox, Step::Upkeep];
+    pub const ALL: [Step; 5] =
+        [Step::SettleDue, Step::LookAtTokens, Step::LookAtPrices, Step::CountInbox, Step::Upkeep];
 
     fn every(self) -> Duration {
         match self {
-            Step::SettlePending => Duration::from_secs(1),
+            Step::SettleDue => Duration::from_secs(1),
+            Step::LookAtTokens => Duration::from_secs(60),
             Step::LookAtPrices => Duration::from_secs(5),
             Step::CountInbox => Duration::from_secs(5),
             Step::Upkeep => Duration::from_secs(2),
@@ -86,12 +90,12 @@ mod tests {
     #[test]
     fn a_step_is_due_by_the_clock_and_never_over_itself() {
         let times = StepTimes::default();
-        assert!(times.begin_if_due(Step::SettlePending, at(0)), "never begun: due");
-        assert!(!times.begin_if_due(Step::SettlePending, at(5000)), "it still runs");
-        times.finish(Step::SettlePending);
-        assert!(times.begin_if_due(Step::SettlePending, at(5000)));
-        times.finish(Step::SettlePending);
-        assert!(!times.begin_if_due(Step::SettlePending, at(5999)), "woken too early");
+        assert!(times.begin_if_due(Step::SettleDue, at(0)), "never begun: due");
+        assert!(!times.begin_if_due(Step::SettleDue, at(5000)), "it still runs");
+        times.finish(Step::SettleDue);
+        assert!(times.begin_if_due(Step::SettleDue, at(5000)));
+        times.finish(Step::SettleDue);
+        assert!(!times.begin_if_due(Step::SettleDue, at(5999)), "woken too early");
         assert!(times.begin_if_due(Step::LookAtPrices, at(5999)), "steps do not wait for each other");
     }
 

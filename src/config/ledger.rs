@@ -1,5 +1,7 @@
 //! Settings of pricing and booking. The arithmetic is `domain`.
 
+use std::time::Duration;
+
 use ::config::ValueKind;
 
 use super::keys::{Kind, SectionKeys};
@@ -15,6 +17,7 @@ pub(super) const KEYS: SectionKeys = SectionKeys {
         ("quota_per_unit", Kind::Number),
         ("rounding", Kind::Text),
         ("overdraft", Kind::Text),
+        ("key_grace", Kind::Text),
         ("max_batch", Kind::Number),
     ],
 };
@@ -28,6 +31,8 @@ pub struct LedgerSettings {
     pub quota_per_unit: QuotaPerUnit,
     pub rounding: Rounding,
     pub overdraft: Overdraft,
+    /// How much older than its key a parked call may be and still be charged by itself.
+    pub key_grace: Duration,
     /// Events settled in one transaction, at most.
     pub max_batch: usize,
 }
@@ -42,6 +47,7 @@ impl LedgerSettings {
         let quota_per_unit = section.integer("quota_per_unit", 1..=MAX_RATE).and_then(QuotaPerUnit::new);
         let rounding = section.choice("rounding", &[("carry", Rounding::Carry), ("nearest", Rounding::Nearest)]);
         let overdraft = section.choice("overdraft", &[("allow", Overdraft::Allow), ("refuse", Overdraft::Refuse)]);
+        let key_grace = section.duration("key_grace", Duration::ZERO..=Duration::from_secs(365 * 86_400));
         let max_batch = section.integer("max_batch", 1..=4096);
         if rounding == Some(Rounding::Nearest) {
             section.warn(
@@ -56,6 +62,7 @@ impl LedgerSettings {
             quota_per_unit: quota_per_unit?,
             rounding: rounding?,
             overdraft: overdraft?,
+            key_grace: key_grace?,
             max_batch: max_batch?,
         })
     }

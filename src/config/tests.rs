@@ -85,7 +85,8 @@ fn each_default_is_the_documented_one() {
     assert_eq!((ledger.usd_to_credits.to_string().as_str(), ledger.quota_per_unit.get()), ("1000", 500_000));
     assert_eq!((ledger.rounding, ledger.overdraft), (Rounding::Carry, Overdraft::Allow));
     assert_eq!(ledger.max_batch, 512);
-    assert_eq!((retry.base_delay, retry.max_delay), (seconds(2), seconds(600)));
+    assert_eq!((retry.max_attempts, retry.base_delay, retry.max_delay), (10, seconds(2), seconds(600)));
+    assert_eq!(ledger.key_grace, seconds(3600));
     assert_eq!((supervisor.max_restarts, supervisor.window), (10, seconds(60)));
     assert_eq!(metrics.listen, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(admin.socket, state.join("admin.sock"));

@@ -25,6 +25,8 @@ pub struct OpenEvent {
     pub status: InboxStatus,
     /// `webhook_logs.errorMsg`
     pub message: Option<String>,
+    /// Errors so far.
+    pub attempts: u32,
     /// Absent if the stored payload cannot be read any more.
     pub content: Option<Content>,
 }

@@ -25,6 +25,13 @@ pub enum Failure {
     UnknownKey(RemoteKeyId),
     #[error("Several users have the API key with remoteKeyId: {0}; remove it from all but its owner")]
     AmbiguousKey(RemoteKeyId),
+    #[error(
+        "Call is older than the API key with remoteKeyId: {0} by more than ledger.key_grace; replay it with \
+         --beyond-grace"
+    )]
+    BeyondGrace(RemoteKeyId),
+    #[error("Call belongs to a former owner of remoteKeyId: {0}, whose API key is gone")]
+    FormerOwner(RemoteKeyId),
     #[error("Cannot be booked: {0}")]
     Unbookable(String),
     /// As it was stored by an earlier settlement.

@@ -28,6 +28,10 @@ pub struct Waiting {
     pub reason: WaitReason,
     pub remote_key_id: RemoteKeyId,
     pub called_at: UnixMillis,
+    /// Errors so far; what merely waits for a change uses up none.
+    pub attempts: u32,
+    /// When it is tried again by the clock; absent where a change wakes it, or a person.
+    pub due_at: Option<UnixMillis>,
 }
 
 /// Why an event waits.
@@ -37,6 +41,8 @@ pub enum WaitReason {
     Recorded,
     UnknownKey,
     AmbiguousKey,
+    /// History that is not billed by itself: a person decides.
+    BeyondGrace,
     Unbookable,
 }
 
@@ -46,6 +52,7 @@ impl WaitReason {
             WaitReason::Recorded => "recorded",
             WaitReason::UnknownKey => "unknown_key",
             WaitReason::AmbiguousKey => "ambiguous_key",
+            WaitReason::BeyondGrace => "beyond_grace",
             WaitReason::Unbookable => "unbookable",
         }
     }
@@ -89,6 +96,7 @@ fn usage(
                 inbox_id: id.clone(),
                 status: InboxStatus::Pending,
                 message: None,
+                attempts: 0,
                 content: Some(event.content.clone()),
             };
             known.insert(event.event_id.clone(), KnownEvent::Open(open));
@@ -103,6 +111,8 @@ fn usage(
                     reason: WaitReason::Recorded,
                     remote_key_id: event.content.remote_key_id,
                     called_at: event.content.called_at,
+                    attempts: 0,
+                    due_at: None,
                 }),
             });
             RecordOutcome::Recorded

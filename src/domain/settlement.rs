@@ -2,16 +2,19 @@
 //!
 //! Every store runs this same function between its reads and its writes, so that money is decided in one place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::UsageEvent;
 use super::ids::{KeyId, RecordId, RecordIds, RemoteKeyId, UserId};
 use super::known::{KnownEvent, KnownEvents, OpenEvent, Standing, standing};
 use super::money::{AmountTooLarge, Credits, Remainder};
 use super::outcome::{Failure, InboxStatus, SettlementOutcome};
-use super::pricing::{ExactPrice, Overdraft, PriceBook, Rounding, credits_to_move};
+use super::ownership::{Grace, KeyHolder, Owner, TokenHistory, who_pays};
+use super::pricing::{Dated, ExactPrice, Overdraft, PriceBook, Rounding, credits_to_move};
 use super::recording::{InboxRow, WaitReason, Waiting};
+use super::retry::RetryPolicy;
 use super::time::UnixMillis;
 
 /// How far a user's newest stamp may run ahead of the clock before stamps repeat.
@@ -22,6 +25,31 @@ const MAX_STAMP_LEAD_MILLIS: i64 = 1000;
 pub struct LedgerPolicy {
     pub rounding: Rounding,
     pub overdraft: Overdraft,
+    /// How much older than its key a parked call may be.
+    pub key_grace: Duration,
+    pub retry: RetryPolicy,
+}
+
+/// Why a batch is settled: it decides which stored events are tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The sender delivered them. What failed before is told, not tried.
+    Delivery,
+    /// Their time has come, or what they waited for has changed.
+    Retry,
+    /// A person asked for them, the dead ones too.
+    Replay { beyond_grace: bool },
+}
+
+impl Purpose {
+    fn tries(self, status: InboxStatus) -> bool {
+        match status {
+            InboxStatus::Pending => true,
+            InboxStatus::Failed => self != Purpose::Delivery,
+            InboxStatus::Dead => matches!(self, Purpose::Replay { .. }),
+            InboxStatus::Processed => false,
+        }
+    }
 }
 
 /// What the books said of everything that the batch touches.
@@ -30,19 +58,10 @@ pub struct Snapshot {
     pub known: KnownEvents,
     /// Tokens that have no entry have no key.
     pub owners: HashMap<RemoteKeyId, Owner>,
+    /// Tokens that have no entry were never looked at before.
+    pub tokens: HashMap<RemoteKeyId, TokenHistory>,
     pub accounts: HashMap<UserId, Account>,
     pub prices: PriceBook,
-}
-
-/// Whose a token is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    One {
-        user_id: UserId,
-        key_id: KeyId,
-    },
-    /// Several users have it: nobody is charged.
-    Several,
 }
 
 /// One user's books before the batch.
@@ -73,6 +92,10 @@ pub struct Plan {
     pub accounts: Vec<AccountChange>,
     /// Each key's newest call in this batch.
     pub key_uses: Vec<(KeyId, UnixMillis)>,
+    /// Tokens that no key has, at this look.
+    pub unknown_tokens: BTreeSet<RemoteKeyId>,
+    /// Who has a token from now on, where that is news.
+    pub new_holders: BTreeMap<RemoteKeyId, Dated<(UserId, KeyId)>>,
 }
 
 /// A call that is charged by this batch: a claim and its usage record.
@@ -121,17 +144,20 @@ pub fn plan(
     events: &[Arc<UsageEvent>],
     snapshot: Snapshot,
     policy: LedgerPolicy,
+    purpose: Purpose,
     now: UnixMillis,
     ids: &RecordIds,
 ) -> Plan {
     let mut planner = Planner {
         known: snapshot.known,
         owners: snapshot.owners,
+        tokens: snapshot.tokens,
         open_accounts: OpenAccounts { accounts: snapshot.accounts, changes: BTreeMap::new() },
         prices: snapshot.prices,
         key_uses: BTreeMap::new(),
         plan: Plan::default(),
         policy,
+        purpose,
         now,
         ids,
     };
@@ -154,11 +180,13 @@ pub fn next_stamp(now: UnixMillis, newest: Option<&NewestTransaction>) -> UnixMi
 struct Planner<'a> {
     known: KnownEvents,
     owners: HashMap<RemoteKeyId, Owner>,
+    tokens: HashMap<RemoteKeyId, TokenHistory>,
     open_accounts: OpenAccounts,
     prices: PriceBook,
     key_uses: BTreeMap<KeyId, UnixMillis>,
     plan: Plan,
     policy: LedgerPolicy,
+    purpose: Purpose,
     now: UnixMillis,
     ids: &'a RecordIds,
 }
@@ -173,7 +201,7 @@ impl Planner<'_> {
         let open = match standing(self.known.get(&event.event_id), event) {
             Standing::Conflicting => return SettlementOutcome::Conflict,
             Standing::Charged => return SettlementOutcome::AlreadySettled,
-            Standing::Open(open) if open.status != InboxStatus::Pending => {
+            Standing::Open(open) if !self.purpose.tries(open.status) => {
                 return SettlementOutcome::Failed(Failure::Stored(open.message.unwrap_or_default()));
             }
             Standing::Open(open) => Some(open),
@@ -181,11 +209,11 @@ impl Planner<'_> {
         };
         match self.charge(event) {
             Ok(outcome) => {
-                self.keep(event, open.as_ref(), InboxStatus::Processed, None, None);
+                self.keep(event, open.as_ref(), None);
                 outcome
             }
             Err((failure, reason)) => {
-                self.keep(event, open.as_ref(), InboxStatus::Failed, Some(failure.message()), Some(reason));
+                self.keep(event, open.as_ref(), Some((failure.message(), reason)));
                 SettlementOutcome::Failed(failure)
             }
         }
@@ -193,12 +221,7 @@ impl Planner<'_> {
 
     /// Books the event if it can be booked; changes nothing otherwise.
     fn charge(&mut self, event: &Arc<UsageEvent>) -> Result<SettlementOutcome, (Failure, WaitReason)> {
-        let token = event.content.remote_key_id;
-        let (user_id, key_id) = match self.owners.get(&token).filter(|_| !token.is_nobody()) {
-            None => return Err((Failure::UnknownKey(token), WaitReason::UnknownKey)),
-            Some(Owner::Several) => return Err((Failure::AmbiguousKey(token), WaitReason::AmbiguousKey)),
-            Some(Owner::One { user_id, key_id }) => (user_id.clone(), key_id.clone()),
-        };
+        let KeyHolder { user_id, key_id, .. } = self.who_pays(event)?;
         let unbookable = |error: AmountTooLarge| (Failure::Unbookable(error.to_string()), WaitReason::Unbookable);
         let price = self.prices.price(event.content.price, event.content.called_at).map_err(unbookable)?;
         let charge = self.book(event, user_id, key_id.clone(), price).map_err(unbookable)?;
@@ -210,6 +233,32 @@ impl Planner<'_> {
         };
         self.plan.charges.push(charge);
         Ok(outcome)
+    }
+
+    /// Looks whose call it is, and keeps what this look saw of the token.
+    fn who_pays(&mut self, event: &UsageEvent) -> Result<KeyHolder, (Failure, WaitReason)> {
+        let token = event.content.remote_key_id;
+        let owner = self.owners.get(&token);
+        let history = self.tokens.entry(token).or_default();
+        if let Some(Owner::One(holder)) = owner {
+            let value = (holder.user_id.clone(), holder.key_id.clone());
+            if history.holders.last().is_none_or(|newest| newest.value != value) {
+                let entry = Dated { from_second: self.now.as_secs(), value };
+                history.holders.push(entry.clone());
+                self.plan.new_holders.insert(token, entry);
+            }
+        }
+        let grace = match self.purpose {
+            Purpose::Replay { beyond_grace: true } => Grace::Unlimited,
+            _ => Grace::Within(self.policy.key_grace),
+        };
+        let payer = who_pays(token, event.content.called_at, owner, history, grace);
+        if let Err((_, WaitReason::UnknownKey)) = payer
+            && !token.is_nobody()
+        {
+            self.plan.unknown_tokens.insert(token);
+        }
+        payer
     }
 
     fn book(
@@ -253,19 +302,21 @@ impl Planner<'_> {
     }
 
     /// Writes down what became of the event, in the inbox and for the rest of this batch.
-    fn keep(
-        &mut self,
-        event: &UsageEvent,
-        open: Option<&OpenEvent>,
-        status: InboxStatus,
-        message: Option<String>,
-        reason: Option<WaitReason>,
-    ) {
+    fn keep(&mut self, event: &UsageEvent, open: Option<&OpenEvent>, failure: Option<(String, WaitReason)>) {
         let id = open.map_or_else(|| self.ids.next(self.now), |open| open.inbox_id.clone());
+        let (message, reason) = failure.unzip();
+        let waiting = reason.map(|reason| self.waiting(event, open, reason));
+        let status = waiting.map_or(InboxStatus::Processed, |(status, _)| status);
         let content = Some(event.content.clone());
-        let known = match status {
-            InboxStatus::Processed => KnownEvent::Charged { content },
-            _ => KnownEvent::Open(OpenEvent { inbox_id: id.clone(), status, message: message.clone(), content }),
+        let known = match waiting {
+            None => KnownEvent::Charged { content },
+            Some((status, Waiting { attempts, .. })) => KnownEvent::Open(OpenEvent {
+                inbox_id: id.clone(),
+                status,
+                message: message.clone(),
+                attempts,
+                content,
+            }),
         };
         self.known.insert(event.event_id.clone(), known);
         self.plan.inbox.push(InboxRow {
@@ -275,12 +326,21 @@ impl Planner<'_> {
             payload: event.payload.clone(),
             status,
             message,
-            waiting: reason.map(|reason| Waiting {
-                reason,
-                remote_key_id: event.content.remote_key_id,
-                called_at: event.content.called_at,
-            }),
+            waiting: waiting.map(|(_, waiting)| waiting),
         });
+    }
+
+    /// Only errors use up attempts and come back by the clock; the rest waits for a change.
+    fn waiting(&self, event: &UsageEvent, open: Option<&OpenEvent>, reason: WaitReason) -> (InboxStatus, Waiting) {
+        let attempts = open.map_or(0, |open| open.attempts);
+        let (status, attempts, due_at) = if reason == WaitReason::Unbookable {
+            let after = self.policy.retry.after_error(attempts, &event.event_id, self.now);
+            (after.status, after.attempts, after.due_at)
+        } else {
+            (InboxStatus::Failed, attempts, None)
+        };
+        let (remote_key_id, called_at) = (event.content.remote_key_id, event.content.called_at);
+        (status, Waiting { reason, remote_key_id, called_at, attempts, due_at })
     }
 
     fn finish(self) -> Plan {

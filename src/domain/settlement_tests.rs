@@ -38,14 +38,15 @@ fn user(name: &str) -> UserId {
 
 /// Token n belongs to the user `un` with the given balance; 500 units are one credit.
 fn snapshot(balances: &[(i64, i64)]) -> Snapshot {
-    let one = |token: i64| Owner::One {
-        user_id: user(&format!("u{token}")),
-        key_id: KeyId::parse(&format!("k{token}")).unwrap(),
+    let one = |token: i64| {
+        let (user_id, key_id) = (user(&format!("u{token}")), KeyId::parse(&format!("k{token}")).unwrap());
+        Owner::One(KeyHolder { user_id, key_id, key_created_at: now() })
     };
     let account = |balance: i64| Account { balance: Some(Credits::new(balance)), ..Account::default() };
     Snapshot {
         known: KnownEvents::new(),
         owners: balances.iter().map(|(token, _)| (RemoteKeyId::new(*token).unwrap(), one(*token))).collect(),
+        tokens: HashMap::new(),
         accounts: balances.iter().map(|(token, balance)| (user(&format!("u{token}")), account(*balance))).collect(),
         prices: PriceBook::new(
             vec![Dated { from_second: 0, value: Rate::parse("1000").unwrap() }],
@@ -55,10 +56,19 @@ fn snapshot(balances: &[(i64, i64)]) -> Snapshot {
     }
 }
 
-const CARRY: LedgerPolicy = LedgerPolicy { rounding: Rounding::Carry, overdraft: Overdraft::Allow };
+const CARRY: LedgerPolicy = LedgerPolicy {
+    rounding: Rounding::Carry,
+    overdraft: Overdraft::Allow,
+    key_grace: Duration::from_secs(3600),
+    retry: RetryPolicy { max_attempts: 3, base_delay: Duration::from_secs(2), max_delay: Duration::from_secs(60) },
+};
 
 fn settle(events: &[Arc<UsageEvent>], snapshot: Snapshot) -> Plan {
-    plan(events, snapshot, CARRY, now(), &RecordIds::new())
+    settle_for(Purpose::Delivery, events, snapshot)
+}
+
+fn settle_for(purpose: Purpose, events: &[Arc<UsageEvent>], snapshot: Snapshot) -> Plan {
+    plan(events, snapshot, CARRY, purpose, now(), &RecordIds::new())
 }
 
 #[test]
@@ -132,7 +142,7 @@ fn an_empty_account_is_overdrawn_or_refused_as_configured() {
     let events = [event("a", 1, 1000), event("b", 1, 1000)];
     let allowed = settle(&events, snapshot(&[(1, 0)]));
     assert_eq!(allowed.accounts[0].balance_delta, Credits::new(-4));
-    let refused = plan(&events, snapshot(&[(1, 1)]), refuse, now(), &RecordIds::new());
+    let refused = plan(&events, snapshot(&[(1, 1)]), refuse, Purpose::Delivery, now(), &RecordIds::new());
     assert_eq!(
         refused.outcomes,
         [
@@ -144,25 +154,70 @@ fn an_empty_account_is_overdrawn_or_refused_as_configured() {
     assert_eq!(refused.charges.len(), 2, "the refused call is claimed too");
 }
 
+/// A snapshot in which `e` waits in the given state, after some errors.
+fn waiting(status: InboxStatus, attempts: u32) -> Snapshot {
+    let content = Some(event("e", 1, 500).content.clone());
+    let (inbox_id, message) = (RecordId::parse("row").unwrap(), Some("why".to_owned()));
+    let known = KnownEvent::Open(OpenEvent { inbox_id, status, message, attempts, content });
+    let mut snapshot = snapshot(&[(1, 10)]);
+    snapshot.known = HashMap::from([(EventId::parse("e").unwrap(), known)]);
+    snapshot
+}
+
 #[test]
-fn a_pending_row_is_settled_in_place_and_a_failed_one_left_alone() {
-    let open = |status| {
-        let content = Some(event("e", 1, 500).content.clone());
-        let inbox_id = RecordId::parse("row").unwrap();
-        let message = Some("why".to_owned());
-        let known = KnownEvent::Open(OpenEvent { inbox_id, status, message, content });
-        let mut snapshot = snapshot(&[(1, 10)]);
-        snapshot.known = HashMap::from([(EventId::parse("e").unwrap(), known)]);
-        settle(&[event("e", 1, 500)], snapshot)
-    };
-    let pending = open(InboxStatus::Pending);
-    assert_eq!(pending.outcomes, [SettlementOutcome::Settled { credits: Credits::new(1) }]);
-    assert!(pending.inbox[0].exists && pending.inbox[0].id.as_str() == "row");
-    for status in [InboxStatus::Failed, InboxStatus::Dead] {
-        let left = open(status);
-        assert_eq!(left.outcomes, [SettlementOutcome::Failed(Failure::Stored("why".to_owned()))]);
-        assert!(left.charges.is_empty() && left.inbox.is_empty());
+fn a_stored_event_is_tried_by_whoever_may_try_it() {
+    let replay = Purpose::Replay { beyond_grace: false };
+    for (purpose, status, is_tried) in [
+        (Purpose::Delivery, InboxStatus::Pending, true),
+        (Purpose::Delivery, InboxStatus::Failed, false),
+        (Purpose::Delivery, InboxStatus::Dead, false),
+        (Purpose::Retry, InboxStatus::Pending, true),
+        (Purpose::Retry, InboxStatus::Failed, true),
+        (Purpose::Retry, InboxStatus::Dead, false),
+        (replay, InboxStatus::Dead, true),
+    ] {
+        let plan = settle_for(purpose, &[event("e", 1, 500)], waiting(status, 1));
+        if is_tried {
+            assert_eq!(plan.outcomes, [SettlementOutcome::Settled { credits: Credits::new(1) }], "{purpose:?}");
+            assert!(plan.inbox[0].exists && plan.inbox[0].id.as_str() == "row", "settled in place");
+        } else {
+            assert_eq!(plan.outcomes, [SettlementOutcome::Failed(Failure::Stored("why".to_owned()))]);
+            assert!(plan.charges.is_empty() && plan.inbox.is_empty(), "{purpose:?} leaves {status:?} alone");
+        }
     }
+}
+
+#[test]
+fn only_errors_use_up_attempts() {
+    let mut dear = (*event("e", 1, 500)).clone();
+    dear.content.price = Price::Quota(QuotaUnits::new(i64::MAX).unwrap());
+    let tried = |attempts: u32, key_is_there: bool| {
+        let mut snapshot = waiting(InboxStatus::Failed, attempts);
+        let known = snapshot.known.values_mut().next().unwrap();
+        let KnownEvent::Open(open) = known else { panic!() };
+        open.content = Some(dear.content.clone());
+        if !key_is_there {
+            snapshot.owners.clear();
+        }
+        let plan = settle_for(Purpose::Retry, &[Arc::new(dear.clone())], snapshot);
+        let waiting = plan.inbox[0].waiting.unwrap();
+        (plan.inbox[0].status, waiting.attempts, waiting.due_at.is_some())
+    };
+    assert_eq!(tried(0, true), (InboxStatus::Failed, 1, true));
+    assert_eq!(tried(2, true), (InboxStatus::Dead, 3, false), "the last try");
+    assert_eq!(tried(2, false), (InboxStatus::Failed, 2, false), "waiting for a key is no error");
+}
+
+#[test]
+fn a_look_keeps_what_it_saw_of_the_tokens() {
+    let plan = settle(&[event("a", 1, 500), event("b", 7, 500), event("c", 0, 500)], snapshot(&[(1, 10)]));
+    let token = |number| RemoteKeyId::new(number).unwrap();
+    assert_eq!(plan.unknown_tokens, BTreeSet::from([token(7)]), "0 is nobody's, not unknown");
+    assert_eq!(plan.new_holders.keys().copied().collect::<Vec<_>>(), [token(1)]);
+    let mut seen = snapshot(&[(1, 10)]);
+    let history = TokenHistory { last_unknown_at: None, holders: vec![plan.new_holders[&token(1)].clone()] };
+    seen.tokens.insert(token(1), history);
+    assert!(settle(&[event("d", 1, 500)], seen).new_holders.is_empty(), "no news");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::server::AdminState;
+use crate::actors::ledger::SettleWaiting;
+use crate::storage::Waiting;
 use crate::storage::books::{BooksError, NewGrant, NewKey, NewUser};
 
 /// Bytes of the largest request.
@@ -32,7 +34,12 @@ async fn add_user(state: web::Data<AdminState>, user: web::Json<NewUser>) -> Htt
 }
 
 async fn add_key(state: web::Data<AdminState>, key: web::Json<NewKey>) -> HttpResponse {
-    answer(state.store.add_key(key.into_inner()).await)
+    let added = state.store.add_key(key.into_inner()).await;
+    if added.is_ok() {
+        // Events that waited for this key are settled at once; if the Ledger is down, a look within a minute wakes them.
+        state.directory.ledger.try_send(SettleWaiting(Waiting::Woken)).ok();
+    }
+    answer(added)
 }
 
 async fn grant(state: web::Data<AdminState>, grant: web::Json<NewGrant>) -> HttpResponse {

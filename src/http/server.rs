@@ -57,6 +57,7 @@ impl HttpState {
 /// What the handlers of operators' requests share.
 pub struct AdminState {
     pub store: Arc<dyn Store>,
+    pub directory: Arc<Directory>,
 }
 
 /// The listener for senders.

@@ -14,7 +14,8 @@ use async_trait::async_trait;
 
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::money::{QuotaPerUnit, Rate};
-use crate::domain::outcome::{InboxStatus, RecordOutcome, SettlementOutcome};
+use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
 use crate::failpoint::InjectedFault;
 
@@ -90,7 +91,11 @@ pub struct Poison {
 #[async_trait]
 pub trait LedgerStore: Send + Sync + 'static {
     /// Settles a batch: each event is charged, or is stored with the reason why not, or was known. One outcome each.
-    async fn settle(&self, events: Vec<Arc<UsageEvent>>) -> Result<Vec<SettlementOutcome>, StoreError>;
+    async fn settle(
+        &self,
+        events: Vec<Arc<UsageEvent>>,
+        purpose: Purpose,
+    ) -> Result<Vec<SettlementOutcome>, StoreError>;
 
     /// Makes a batch durable without settling it. One outcome each.
     async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError>;
@@ -98,8 +103,16 @@ pub trait LedgerStore: Send + Sync + 'static {
     /// Stores an event that the database refuses to settle as failed, so that the others can go on.
     async fn set_aside(&self, poison: Poison) -> Result<(), StoreError>;
 
-    /// Pending events, oldest first, at most `limit`, newer than `after` (an inbox id) where that is given.
-    async fn pending(&self, after: Option<String>, limit: usize) -> Result<Vec<PendingEvent>, StoreError>;
+    /// Events to settle now, oldest first, at most `limit`, newer than `after` (an inbox id) where that is given.
+    async fn waiting(
+        &self,
+        kind: Waiting,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<WaitingEvent>, StoreError>;
+
+    /// Notes which tokens still have no key.
+    async fn look_at_tokens(&self) -> Result<(), StoreError>;
 
     /// Looks at the rate in `options` and at the configured values, and dates what changed.
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError>;
@@ -113,13 +126,21 @@ pub trait LedgerStore: Send + Sync + 'static {
     fn is_writable(&self) -> bool;
 }
 
+/// Which stored events are to be settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Pending, or failed and due by the clock.
+    Due,
+    /// Failed for want of one owner of their token, which has one now.
+    Woken,
+}
+
 /// An inbox row that waits.
 #[derive(Debug, Clone)]
-pub struct PendingEvent {
+pub struct WaitingEvent {
     pub inbox_id: String,
     /// Absent if the stored payload is no usage event any more.
     pub event: Option<Arc<UsageEvent>>,
-    pub status: InboxStatus,
 }
 
 /// A whole store: the daemon's side and the operator's.

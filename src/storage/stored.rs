@@ -8,8 +8,8 @@ use crate::domain::event::{Content, Delivery, UsageEvent};
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::{KnownEvent, KnownEvents, OpenEvent};
 use crate::domain::outcome::InboxStatus;
+use crate::domain::ownership::{KeyHolder, Owner};
 use crate::domain::parse::parse_body;
-use crate::domain::settlement::Owner;
 use crate::domain::time::UnixMillis;
 
 /// A row of `webhook_logs` as it bears on an event id.
@@ -20,8 +20,8 @@ pub struct LoggedRow {
     pub status: String,
     pub message: Option<String>,
     pub payload: String,
-    /// We wrote it and it waits for its settlement.
-    pub is_open: bool,
+    /// Errors so far, if we wrote it and it waits for its settlement.
+    pub open_attempts: Option<u32>,
 }
 
 /// An event id and the time under which its claim lies.
@@ -44,7 +44,7 @@ impl LoggedRows {
 
     /// Where a claim of one of these rows would lie: under the time that its stored payload tells.
     pub fn claim_keys(&self) -> impl Iterator<Item = ClaimKey> + '_ {
-        self.rows.iter().filter(|(row, _)| !row.is_open).filter_map(|(row, delivery)| match delivery {
+        self.rows.iter().filter(|(row, _)| row.open_attempts.is_none()).filter_map(|(row, delivery)| match delivery {
             Some(Delivery::Usage(event)) => Some((event.content.called_at, row.event_id.clone())),
             _ => None,
         })
@@ -69,9 +69,9 @@ fn meaning(row: LoggedRow, delivery: Option<Delivery>, is_charged: bool) -> Know
         Some(Delivery::Notice(notice)) => (None, Some(notice.kind)),
         None => (None, None),
     };
-    if row.is_open {
+    if let Some(attempts) = row.open_attempts {
         let status = InboxStatus::parse(&row.status).unwrap_or(InboxStatus::Failed);
-        return KnownEvent::Open(OpenEvent { inbox_id: row.inbox_id, status, message: row.message, content });
+        return KnownEvent::Open(OpenEvent { inbox_id: row.inbox_id, status, message: row.message, attempts, content });
     }
     if is_charged {
         return KnownEvent::Charged { content };
@@ -94,6 +94,7 @@ pub struct KeyRow {
     pub key_id: KeyId,
     pub user_id: UserId,
     pub is_active: bool,
+    pub created_at: UnixMillis,
 }
 
 /// Whose each token is. Of one user's several keys an active one is charged, else the one with the smallest id.
@@ -109,7 +110,8 @@ pub fn owners(rows: Vec<KeyRow>) -> HashMap<RemoteKeyId, Owner> {
         rows.sort_by(|left, right| (!left.is_active, &left.key_id).cmp(&(!right.is_active, &right.key_id)));
         let first = rows.first()?.clone();
         let is_single = rows.iter().all(|row| row.user_id == first.user_id);
-        Some(if is_single { Owner::One { user_id: first.user_id, key_id: first.key_id } } else { Owner::Several })
+        let KeyRow { user_id, key_id, created_at: key_created_at, .. } = first;
+        Some(if is_single { Owner::One(KeyHolder { user_id, key_id, key_created_at }) } else { Owner::Several })
     };
     by_token.into_iter().filter_map(|(token, rows)| Some((token, owner(rows)?))).collect()
 }

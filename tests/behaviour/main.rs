@@ -15,3 +15,4 @@ mod limits;
 mod money;
 mod operation;
 mod style;
+mod waiting;

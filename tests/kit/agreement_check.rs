@@ -19,7 +19,8 @@ const WHOLE: &str = "
     VALUES ('r', 'k', 'gpt-4', 100, 50, 150, 1);
   INSERT INTO webhook_logs (id, eventId, payload, status)
     VALUES ('w', 'e', '{}', 'processed'), ('x', 'f', '{}', 'failed');
-  INSERT INTO hookledger_inbox VALUES ('x', 'failed', 'unknown_key', 9, 1000, 2000);
+  INSERT INTO hookledger_inbox (inbox_id, state, reason, remote_key_id, called_at_ms, recorded_at_ms)
+    VALUES ('x', 'failed', 'unknown_key', 9, 1000, 2000);
   INSERT INTO hookledger_accounts VALUES ('u', 830000000000000, 0);
   INSERT INTO hookledger_claims (call_second, claim_id, source, event_id, event_at_ms, remote_key_id, model,
     prompt_tokens, completion_tokens, price_credits, price_femtos, rate_micros, quota_per_unit, user_id, key_id,

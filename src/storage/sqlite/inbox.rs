@@ -5,31 +5,48 @@ use std::sync::Arc;
 use sqlx::SqlitePool;
 
 use crate::domain::money::{CreditFemtos, Rate, Remainder};
-use crate::domain::outcome::InboxStatus;
 use crate::domain::time::UnixMillis;
 use crate::storage::books::{BooksError, ChargeView, EventDetail, EventFilter, EventView};
 use crate::storage::stored::usage_event;
-use crate::storage::{InboxCounts, PendingEvent, StoreError};
+use crate::storage::{InboxCounts, StoreError, Waiting, WaitingEvent};
 
-/// Pending events in the order in which they came.
-pub async fn pending(
+const DUE_SQL: &str = "SELECT d.inbox_id, w.payload FROM \
+       (SELECT inbox_id FROM hookledger_inbox WHERE state = 'pending' AND inbox_id > ?1 \
+        UNION ALL SELECT inbox_id FROM hookledger_inbox WHERE due_at_ms <= ?3 AND inbox_id > ?1) AS d \
+     JOIN webhook_logs AS w ON w.id = d.inbox_id ORDER BY d.inbox_id LIMIT ?2";
+
+// The tokens come first: they are few, however many events wait for them.
+const WOKEN_SQL: &str = "WITH waiting (token) AS MATERIALIZED \
+       (SELECT DISTINCT remote_key_id FROM hookledger_inbox WHERE reason IN ('unknown_key', 'ambiguous_key')), \
+     woken (token) AS MATERIALIZED \
+       (SELECT waiting.token FROM waiting JOIN api_keys AS k ON k.remoteKeyId = CAST(waiting.token AS TEXT) \
+        WHERE waiting.token <> 0 GROUP BY waiting.token HAVING COUNT(DISTINCT k.userId) = 1) \
+     SELECT i.inbox_id, w.payload FROM woken CROSS JOIN hookledger_inbox AS i \
+       ON i.reason IN ('unknown_key', 'ambiguous_key') AND i.remote_key_id = woken.token AND i.state = 'failed' \
+     JOIN webhook_logs AS w ON w.id = i.inbox_id \
+     WHERE i.inbox_id > ?1 ORDER BY i.inbox_id LIMIT ?2";
+
+/// Events to settle now, in the order in which they came.
+pub async fn waiting(
     readers: &SqlitePool,
+    kind: Waiting,
     after: Option<String>,
     limit: usize,
-) -> Result<Vec<PendingEvent>, StoreError> {
-    let rows = sqlx::query_as::<_, (String, String)>(
-        "SELECT i.inbox_id, w.payload FROM hookledger_inbox AS i JOIN webhook_logs AS w ON w.id = i.inbox_id \
-         WHERE i.state = 'pending' AND i.inbox_id > ?1 ORDER BY i.inbox_id LIMIT ?2",
-    )
-    .bind(after.unwrap_or_default())
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(readers)
-    .await?;
-    let events = rows.into_iter().map(|(inbox_id, payload)| PendingEvent {
-        inbox_id,
-        event: usage_event(&payload).map(Arc::new),
-        status: InboxStatus::Pending,
-    });
+    now: UnixMillis,
+) -> Result<Vec<WaitingEvent>, StoreError> {
+    let sql = match kind {
+        Waiting::Due => DUE_SQL,
+        Waiting::Woken => WOKEN_SQL,
+    };
+    let rows = sqlx::query_as::<_, (String, String)>(sql)
+        .bind(after.unwrap_or_default())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(now.as_millis())
+        .fetch_all(readers)
+        .await?;
+    let events = rows
+        .into_iter()
+        .map(|(inbox_id, payload)| WaitingEvent { inbox_id, event: usage_event(&payload).map(Arc::new) });
     Ok(events.collect())
 }
 

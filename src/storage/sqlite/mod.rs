@@ -14,6 +14,7 @@ mod prices;
 mod record;
 mod settle;
 mod snapshot;
+mod tokens;
 mod write;
 mod writer;
 
@@ -29,11 +30,11 @@ use super::books::{
     Books, BooksError, Created, CreditsView, EventDetail, EventFilter, EventView, Granted, KeyView, NewGrant, NewKey,
     NewUser, TransactionView, UserView,
 };
-use super::{ConfiguredPrices, InboxCounts, LedgerStore, PendingEvent, Poison, PriceLook, StoreError};
+use super::{ConfiguredPrices, InboxCounts, LedgerStore, Poison, PriceLook, StoreError, Waiting, WaitingEvent};
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
-use crate::domain::settlement::LedgerPolicy;
+use crate::domain::settlement::{LedgerPolicy, Purpose};
 use writer::{Command, Writer};
 
 pub use migrate::MigrateError;
@@ -89,8 +90,12 @@ impl SqliteStore {
 
 #[async_trait]
 impl LedgerStore for SqliteStore {
-    async fn settle(&self, events: Vec<Arc<UsageEvent>>) -> Result<Vec<SettlementOutcome>, StoreError> {
-        self.write(|reply| Command::Settle(events, reply)).await
+    async fn settle(
+        &self,
+        events: Vec<Arc<UsageEvent>>,
+        purpose: Purpose,
+    ) -> Result<Vec<SettlementOutcome>, StoreError> {
+        self.write(|reply| Command::Settle(events, purpose, reply)).await
     }
 
     async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {
@@ -101,8 +106,17 @@ impl LedgerStore for SqliteStore {
         self.write(|reply| Command::SetAside(poison, reply)).await
     }
 
-    async fn pending(&self, after: Option<String>, limit: usize) -> Result<Vec<PendingEvent>, StoreError> {
-        inbox::pending(&self.readers, after, limit).await
+    async fn waiting(
+        &self,
+        kind: Waiting,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<WaitingEvent>, StoreError> {
+        inbox::waiting(&self.readers, kind, after, limit, self.clock.now()).await
+    }
+
+    async fn look_at_tokens(&self) -> Result<(), StoreError> {
+        self.write(Command::LookAtTokens).await
     }
 
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError> {

@@ -8,7 +8,7 @@ use super::writer::Context;
 use super::{snapshot, write};
 use crate::domain::event::Delivery;
 use crate::domain::known::{Standing, standing};
-use crate::domain::outcome::{Failure, InboxStatus, RecordOutcome};
+use crate::domain::outcome::{Failure, RecordOutcome};
 use crate::domain::recording::{InboxRow, WaitReason, Waiting, plan_records};
 use crate::failpoint;
 use crate::storage::{Poison, StoreError, stored};
@@ -49,23 +49,26 @@ pub async fn set_aside(
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let claim_key = stored::claim_key(&event.event_id, &event.content);
     let known = snapshot::known(&mut transaction, [&event.event_id].into_iter(), [claim_key].into_iter()).await?;
-    let existing = match standing(known.get(&event.event_id), event) {
-        Standing::New => None,
-        Standing::Open(open) => Some(open.inbox_id),
+    let (existing, attempts) = match standing(known.get(&event.event_id), event) {
+        Standing::New => (None, 0),
+        Standing::Open(open) => (Some(open.inbox_id), open.attempts),
         Standing::Charged | Standing::Conflicting => return Ok(()),
     };
     let now = context.clock.now();
+    let after = context.options.policy.retry.after_error(attempts, &event.event_id, now);
     let row = InboxRow {
         exists: existing.is_some(),
         id: existing.unwrap_or_else(|| context.ids.next(now)),
         event_id: event.event_id.clone(),
         payload: event.payload.clone(),
-        status: InboxStatus::Failed,
+        status: after.status,
         message: Some(Failure::Unbookable(poison.reason.clone()).message()),
         waiting: Some(Waiting {
             reason: WaitReason::Unbookable,
             remote_key_id: event.content.remote_key_id,
             called_at: event.content.called_at,
+            attempts: after.attempts,
+            due_at: after.due_at,
         }),
     };
     write::inbox(&mut transaction, slice::from_ref(&row), now).await?;

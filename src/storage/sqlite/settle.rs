@@ -8,7 +8,7 @@ use super::writer::Context;
 use super::{snapshot, write};
 use crate::domain::event::UsageEvent;
 use crate::domain::outcome::SettlementOutcome;
-use crate::domain::settlement::plan;
+use crate::domain::settlement::{Purpose, plan};
 use crate::failpoint;
 use crate::storage::StoreError;
 
@@ -17,12 +17,13 @@ pub async fn settle(
     connection: &mut SqliteConnection,
     context: &Context,
     events: &[Arc<UsageEvent>],
+    purpose: Purpose,
 ) -> Result<Vec<SettlementOutcome>, StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     failpoint::hit("store.settle.begin")?;
     let snapshot = snapshot::read(&mut transaction, events).await?;
     let now = context.clock.now();
-    let plan = plan(events, snapshot, context.options.policy, now, &context.ids);
+    let plan = plan(events, snapshot, context.options.policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     write::plan(&mut transaction, context, &plan, now).await?;
     failpoint::hit("store.settle.written")?;

@@ -15,13 +15,15 @@ use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
 use crate::domain::money::{Credits, Remainder};
+use crate::domain::ownership::TokenHistory;
+use crate::domain::pricing::Dated;
 use crate::domain::settlement::{Account, NewestTransaction, Snapshot};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::stored::{self, ClaimKey, KeyRow, LoggedRow, LoggedRows};
 
 const LOGGED: i64 = 1;
-const LOGGED_SQL: &str = "SELECT 1, w.eventId, w.id, w.status, w.errorMsg, w.payload, i.inbox_id IS NOT NULL \
+const LOGGED_SQL: &str = "SELECT 1, w.eventId, w.id, w.status, w.errorMsg, w.payload, i.attempts \
      FROM jsonb_each(?) AS e CROSS JOIN webhook_logs AS w ON w.eventId = e.value \
      LEFT JOIN hookledger_inbox AS i ON i.inbox_id = w.id";
 
@@ -32,7 +34,7 @@ const CLAIM_SQL: &str = "SELECT 2, c.event_at_ms, c.event_id \
 
 // Tokens are compared as text: a number would match `042` as well, and by a scan of the whole table.
 const KEY: i64 = 3;
-const KEY_SQL: &str = "SELECT 3, k.remoteKeyId, k.id, k.userId, k.status = 'ACTIVE' \
+const KEY_SQL: &str = "SELECT 3, k.remoteKeyId, k.id, k.userId, k.status = 'ACTIVE', k.createdAt \
      FROM jsonb_each(?) AS e CROSS JOIN api_keys AS k ON k.remoteKeyId = e.value";
 
 const ACCOUNT: i64 = 4;
@@ -55,9 +57,19 @@ const ACCOUNT_SQL: &str = "SELECT 4, ?1, b.currentCredits, a.remainder_femtos, a
 const PRICE: i64 = 5;
 const PRICE_SQL: &str = "SELECT 5, kind, from_second, value FROM hookledger_prices";
 
+const UNKNOWN_TOKEN: i64 = 6;
+const UNKNOWN_TOKEN_SQL: &str = "SELECT 6, t.remote_key_id, t.last_look_ms \
+     FROM jsonb_each(?) AS e CROSS JOIN hookledger_unknown_tokens AS t ON t.remote_key_id = CAST(e.value AS INTEGER)";
+
+const HOLDER: i64 = 7;
+const HOLDER_SQL: &str = "SELECT 7, t.remote_key_id, t.from_second, t.user_id, t.key_id \
+     FROM jsonb_each(?) AS e CROSS JOIN hookledger_token_holders AS t ON t.remote_key_id = CAST(e.value AS INTEGER) \
+     ORDER BY t.remote_key_id, t.from_second";
+
 static KNOWN_SQL: LazyLock<String> = LazyLock::new(|| [LOGGED_SQL, CLAIM_SQL].join(";\n"));
-static ALL_SQL: LazyLock<String> =
-    LazyLock::new(|| [LOGGED_SQL, CLAIM_SQL, KEY_SQL, ACCOUNTS_OF_TOKENS_SQL, PRICE_SQL].join(";\n"));
+static ALL_SQL: LazyLock<String> = LazyLock::new(|| ALL.join(";\n"));
+const ALL: [&str; 7] =
+    [LOGGED_SQL, CLAIM_SQL, KEY_SQL, ACCOUNTS_OF_TOKENS_SQL, PRICE_SQL, UNKNOWN_TOKEN_SQL, HOLDER_SQL];
 
 /// Everything that settling `events` depends on.
 pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>]) -> Result<Snapshot, StoreError> {
@@ -71,6 +83,8 @@ pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>])
         .bind(claim_keys_json(&claim_keys)?)
         .bind(&tokens)
         .bind(&tokens)
+        .bind(&tokens)
+        .bind(&tokens)
         .fetch_all(&mut *connection)
         .await?;
     let mut found = Found::default();
@@ -81,6 +95,7 @@ pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>])
     Ok(Snapshot {
         known,
         owners: stored::owners(found.keys),
+        tokens: found.tokens,
         accounts: found.accounts,
         prices: prices::book(found.prices)?,
     })
@@ -120,6 +135,7 @@ struct Found {
     keys: Vec<KeyRow>,
     accounts: HashMap<UserId, Account>,
     prices: Vec<prices::PriceRow>,
+    tokens: HashMap<RemoteKeyId, TokenHistory>,
 }
 
 impl Found {
@@ -135,9 +151,20 @@ impl Found {
                 self.accounts.insert(user_id, account);
             }
             PRICE => self.prices.push((row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)),
+            UNKNOWN_TOKEN => self.token(row)?.last_unknown_at = Some(UnixMillis::new(row.try_get(2)?)),
+            HOLDER => {
+                let entry = holder_row(row)?;
+                self.token(row)?.holders.push(entry);
+            }
             other => return Err(unreadable("the number of a look", other)),
         }
         Ok(())
+    }
+
+    fn token(&mut self, row: &SqliteRow) -> Result<&mut TokenHistory, StoreError> {
+        let token: i64 = row.try_get(1)?;
+        let token = RemoteKeyId::new(token).ok_or_else(|| unreadable("remote_key_id", token))?;
+        Ok(self.tokens.entry(token).or_default())
     }
 
     /// Joins logged rows and claims. A row that tells of another time than its delivery does may have its claim
@@ -167,7 +194,7 @@ fn logged_row(row: &SqliteRow) -> Result<LoggedRow, StoreError> {
         status: row.try_get(3)?,
         message: row.try_get(4)?,
         payload: row.try_get(5)?,
-        is_open: row.try_get(6)?,
+        open_attempts: row.try_get(6)?,
     })
 }
 
@@ -184,7 +211,16 @@ fn key_row(row: &SqliteRow) -> Result<KeyRow, StoreError> {
         key_id: KeyId::parse(&key_id).map_err(|_| unreadable("api_keys.id", key_id))?,
         user_id: UserId::parse(&user_id).map_err(|_| unreadable("api_keys.userId", user_id))?,
         is_active: row.try_get(4)?,
+        // Another program's odd date: the key counts as old, and its token's looks decide.
+        created_at: UnixMillis::from_column(row.try_get(5)?).unwrap_or(UnixMillis::ZERO),
     })
+}
+
+fn holder_row(row: &SqliteRow) -> Result<Dated<(UserId, KeyId)>, StoreError> {
+    let (user_id, key_id): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+    let user_id = UserId::parse(&user_id).map_err(|_| unreadable("hookledger_token_holders.user_id", user_id))?;
+    let key_id = KeyId::parse(&key_id).map_err(|_| unreadable("hookledger_token_holders.key_id", key_id))?;
+    Ok(Dated { from_second: row.try_get(2)?, value: (user_id, key_id) })
 }
 
 fn account_row(row: &SqliteRow) -> Result<(UserId, Account), StoreError> {

@@ -12,6 +12,7 @@ use super::writer::Context;
 use crate::domain::ids::RequestId;
 use crate::domain::money::{Credits, QuotaUnits};
 use crate::domain::outcome::fit_column;
+use crate::domain::pricing::Dated;
 use crate::domain::recording::InboxRow;
 use crate::domain::settlement::{AccountChange, Charge, Plan};
 use crate::domain::time::UnixMillis;
@@ -28,9 +29,19 @@ const CHANGED_ROWS: &str = "UPDATE webhook_logs SET processedAt = ?, status = c.
 const NO_LONGER_WAITING: &str = "DELETE FROM hookledger_inbox WHERE inbox_id IN (SELECT value FROM jsonb_each(?))";
 
 const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, inbox_id, state, reason, remote_key_id, \
-       called_at_ms) \
-     SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each(?) WHERE true \
-     ON CONFLICT (inbox_id) DO UPDATE SET state = excluded.state, reason = excluded.reason";
+       called_at_ms, attempts, due_at_ms) \
+     SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
+     FROM jsonb_each(?) WHERE true \
+     ON CONFLICT (inbox_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
+       attempts = excluded.attempts, due_at_ms = excluded.due_at_ms";
+
+const UNKNOWN_TOKENS: &str = "INSERT INTO hookledger_unknown_tokens (last_look_ms, remote_key_id) \
+     SELECT ?, value FROM jsonb_each(?) WHERE true \
+     ON CONFLICT (remote_key_id) DO UPDATE SET last_look_ms = max(last_look_ms, excluded.last_look_ms)";
+
+const HOLDERS: &str = "INSERT INTO hookledger_token_holders (remote_key_id, from_second, user_id, key_id) \
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each(?) WHERE true \
+     ON CONFLICT (remote_key_id, from_second) DO UPDATE SET user_id = excluded.user_id, key_id = excluded.key_id";
 
 const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, \
        event_at_ms, request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, \
@@ -70,7 +81,9 @@ const INBOX: [&str; 4] = [NEW_ROWS, CHANGED_ROWS, NO_LONGER_WAITING, WAITING];
 const BOOKS: [&str; 6] = [CLAIMS, USAGE_RECORDS, TRANSACTIONS, BALANCES, ACCOUNTS, KEY_USES];
 
 static INBOX_SQL: LazyLock<String> = LazyLock::new(|| INBOX.join(";\n"));
-static ALL_SQL: LazyLock<String> = LazyLock::new(|| [&INBOX[..], &BOOKS[..]].concat().join(";\n"));
+const LOOKS: [&str; 2] = [UNKNOWN_TOKENS, HOLDERS];
+static NOTHING_CHARGED_SQL: LazyLock<String> = LazyLock::new(|| [&INBOX[..], &LOOKS[..]].concat().join(";\n"));
+static ALL_SQL: LazyLock<String> = LazyLock::new(|| [&INBOX[..], &LOOKS[..], &BOOKS[..]].concat().join(";\n"));
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
@@ -82,10 +95,15 @@ pub async fn plan(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     if plan.charges.is_empty() {
-        return inbox(connection, &plan.inbox, now).await;
+        if !plan.inbox.is_empty() {
+            let query = bind_inbox(sqlx::query(NOTHING_CHARGED_SQL.as_str()), &plan.inbox, now)?;
+            bind_looks(query, plan, now)?.execute(connection).await?;
+        }
+        return Ok(());
     }
     let at = now.to_column();
-    bind_inbox(sqlx::query(ALL_SQL.as_str()), &plan.inbox, now)?
+    let query = bind_inbox(sqlx::query(ALL_SQL.as_str()), &plan.inbox, now)?;
+    bind_looks(query, plan, now)?
         .bind(now.as_millis())
         .bind(claims(&plan.charges)?)
         .bind(usage_records(context, &plan.charges)?)
@@ -141,7 +159,9 @@ fn bind_inbox<'q>(query: Query<'q>, rows: &[InboxRow], now: UnixMillis) -> Resul
     let waiting = rows.iter().filter_map(|row| {
         let waiting = row.waiting.as_ref()?;
         let (token, called_at) = (waiting.remote_key_id.get(), waiting.called_at.as_millis());
-        Some((row.id.as_str(), row.status.as_str(), waiting.reason.as_str(), token, called_at))
+        let due_at = waiting.due_at.map(UnixMillis::as_millis);
+        let (status, reason) = (row.status.as_str(), waiting.reason.as_str());
+        Some((row.id.as_str(), status, reason, token, called_at, waiting.attempts, due_at))
     });
     let waiting: Vec<_> = waiting.collect();
     Ok(query
@@ -153,6 +173,15 @@ fn bind_inbox<'q>(query: Query<'q>, rows: &[InboxRow], now: UnixMillis) -> Resul
         .bind(parameter(&settled)?)
         .bind(now.as_millis())
         .bind(parameter(&waiting)?))
+}
+
+fn bind_looks<'q>(query: Query<'q>, plan: &Plan, now: UnixMillis) -> Result<Query<'q>, StoreError> {
+    let unknown: Vec<i64> = plan.unknown_tokens.iter().map(|token| token.get()).collect();
+    let holders = plan.new_holders.iter().map(|(token, Dated { from_second, value: (user_id, key_id) })| {
+        (token.get(), *from_second, user_id.as_str(), key_id.as_str())
+    });
+    let holders: Vec<_> = holders.collect();
+    Ok(query.bind(now.as_millis()).bind(parameter(&unknown)?).bind(parameter(&holders)?))
 }
 
 fn claims(charges: &[Charge]) -> Result<String, StoreError> {

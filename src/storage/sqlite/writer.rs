@@ -12,11 +12,12 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::{self, Progress};
-use super::{SqliteOptions, books_write, connect, prices, record, settle};
+use super::{SqliteOptions, books_write, connect, prices, record, settle, tokens};
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::ids::RecordIds;
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::settlement::Purpose;
 use crate::storage::books::{BooksError, Created, Granted, NewGrant, NewKey, NewUser};
 use crate::storage::{ConfiguredPrices, Poison, PriceLook, StoreError};
 
@@ -27,10 +28,11 @@ type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
 
 /// What the owner is asked to do: plain data and a place for the answer.
 pub enum Command {
-    Settle(Vec<Arc<UsageEvent>>, Reply<Vec<SettlementOutcome>>),
+    Settle(Vec<Arc<UsageEvent>>, Purpose, Reply<Vec<SettlementOutcome>>),
     Record(Vec<Delivery>, Reply<Vec<RecordOutcome>>),
     SetAside(Poison, Reply<()>),
     StorePrices(ConfiguredPrices, Reply<PriceLook>),
+    LookAtTokens(Reply<()>),
     AddUser(NewUser, Reply<Created, BooksError>),
     AddKey(NewKey, Reply<Created, BooksError>),
     Grant(NewGrant, Reply<Granted, BooksError>),
@@ -113,8 +115,11 @@ impl Owner {
 
     async fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Settle(events, reply) => {
-                self.answer(reply, async |connection, context| settle::settle(connection, context, &events).await).await
+            Command::Settle(events, purpose, reply) => {
+                self.answer(reply, async |connection, context| {
+                    settle::settle(connection, context, &events, purpose).await
+                })
+                .await
             }
             Command::Record(deliveries, reply) => {
                 self.answer(reply, async |connection, context| record::record(connection, context, &deliveries).await)
@@ -127,6 +132,9 @@ impl Owner {
             Command::StorePrices(configured, reply) => {
                 self.answer(reply, async |connection, context| prices::store(connection, context, configured).await)
                     .await
+            }
+            Command::LookAtTokens(reply) => {
+                self.answer(reply, async |connection, context| tokens::look(connection, context).await).await
             }
             Command::AddUser(user, reply) => {
                 self.answer(reply, async |connection, context| books_write::add_user(connection, context, user).await)
