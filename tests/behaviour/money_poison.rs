@@ -121,6 +121,28 @@ fn what_the_database_itself_refuses_is_kept_apart() {
 }
 
 #[test]
+fn values_that_make_no_sense_concern_their_own_events_alone() {
+    let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH));
+    let user = customer(&daemon, "user", 100, 1);
+    let broke = customer(&daemon, "broke", 100, 2);
+    let nameless = daemon.add_user("nameless@example.com", 100);
+    // What SQLite lets another program store: a balance that is no number, and a key without an id.
+    daemon.books().execute(&format!(
+        "UPDATE user_credit_balances SET currentCredits = 'plenty' WHERE userId = '{broke}';
+         INSERT INTO api_keys (id, userId, label, remoteKeyId) VALUES ('', '{nameless}', '', '3');"
+    ));
+    let mut bodies: Vec<String> = (0..20).map(|number| good(number, 1)).collect();
+    for (place, token) in [(3, 2), (11, 3), (17, 2)] {
+        bodies.insert(place, Usage::new(format!("bad-{place}")).remote_key(token).quota(UNITS_PER_CREDIT).json());
+    }
+    let messages = deliver_at_once(&daemon, bodies);
+    assert_parted(&daemon, &messages);
+    assert_account(&daemon, &user, 80, 0, "after twenty calls");
+    daemon.books().execute(&format!("UPDATE user_credit_balances SET currentCredits = 100 WHERE userId = '{broke}'"));
+    daemon.books().assert_whole();
+}
+
+#[test]
 fn a_key_of_a_user_who_is_gone_is_kept_apart() {
     let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH));
     let user = customer(&daemon, "user", 100, 1);

@@ -7,6 +7,10 @@ const DATA_CODES: [u32; 4] = [18, 19, 20, 25];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::ColumnDecode { .. }) {
+            // A value of another type than the column's: SQLite lets other programs store such.
+            return StoreError::Refused(error.to_string());
+        }
         let code = error.as_database_error().and_then(|error| error.code());
         let primary = code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
         match primary {
@@ -16,7 +20,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// A value that we stored ourselves and cannot read any more: someone changed it.
-pub fn unreadable(what: &'static str, value: impl std::fmt::Display) -> StoreError {
-    StoreError::Unavailable(format!("{what} holds {value}, which hookledger never writes: was it changed by hand?"))
+/// A stored value that makes no sense: it concerns the events that touch it, and no others.
+pub fn unreadable(what: &'static str, value: impl std::fmt::Debug) -> StoreError {
+    StoreError::Refused(format!("{what} holds {value:?}, which hookledger never writes: was it changed by hand?"))
 }

@@ -2,7 +2,6 @@
 
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
-use super::error::unreadable;
 use super::writer::Context;
 use crate::domain::money::{QuotaPerUnit, Rate};
 use crate::domain::pricing::{Dated, PriceBook, effective_second};
@@ -29,7 +28,8 @@ fn lists(mut rows: Vec<PriceRow>) -> Result<Lists, StoreError> {
     rows.sort_by_key(|(_, from_second, _)| *from_second);
     let (mut rates, mut quotas) = (Vec::new(), Vec::new());
     for (kind, from_second, value) in rows {
-        let odd = || unreadable("hookledger_prices.value", value);
+        // Without prices nothing can be booked: this is no single event's fault.
+        let odd = || StoreError::Unavailable(format!("hookledger_prices holds {value}: was it changed by hand?"));
         if kind == RATE {
             rates.push(Dated { from_second, value: Rate::from_micros(value).ok_or_else(odd)? });
         } else {
