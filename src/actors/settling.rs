@@ -10,7 +10,9 @@ use futures_util::future::BoxFuture;
 use crate::domain::event::UsageEvent;
 use crate::domain::outcome::{Failure, SettlementOutcome};
 use crate::domain::settlement::Purpose;
-use crate::storage::{LedgerStore, Poison, StoreError, Waiting};
+use crate::domain::time::UnixMillis;
+use crate::storage::books::{NewReplay, Replayed};
+use crate::storage::{LedgerStore, Poison, Selection, Store, StoreError, Waiting};
 use crate::telemetry::metrics;
 
 /// Settles a batch. If the database refuses the data, the batch is halved until the offender stands alone; that one
@@ -65,6 +67,35 @@ pub async fn settle_waiting(
         tracing::info!(count, "events that waited were tried again");
     }
     Ok(last.filter(|_| is_full))
+}
+
+/// Settles one page of what a person selected; charges what can be charged, once.
+pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, StoreError> {
+    /// A page's transaction holds up the others' for some ten milliseconds.
+    const PAGE: usize = 256;
+    let NewReplay { event_id, since_ms, until_ms, beyond_grace, dry_run, after } = replay;
+    let (since, until) = (since_ms.map(UnixMillis::new), until_ms.map(UnixMillis::new));
+    let page = store.selected(Selection { event_id, since, until }, after, PAGE).await?;
+    let next = page.last().filter(|_| page.len() == PAGE).map(|last| last.inbox_id.clone());
+    let events: Vec<_> = page.into_iter().filter_map(|waiting| waiting.event).collect();
+    let mut replayed = Replayed { tried: events.len() as u64, next, ..Replayed::default() };
+    if events.is_empty() {
+        return Ok(replayed);
+    }
+    let purpose = Purpose::Replay { beyond_grace, is_dry_run: dry_run };
+    let outcomes = if dry_run { store.settle(events, purpose).await? } else { settle(store, events, purpose).await? };
+    for outcome in outcomes {
+        match outcome {
+            SettlementOutcome::Settled { credits } => {
+                replayed.charged += 1;
+                replayed.credits += credits.get();
+            }
+            SettlementOutcome::Unpaid { .. } => replayed.charged += 1,
+            SettlementOutcome::AlreadySettled => replayed.already_charged += 1,
+            SettlementOutcome::Conflict | SettlementOutcome::Failed(_) => replayed.still_failed += 1,
+        }
+    }
+    Ok(replayed)
 }
 
 fn count(outcomes: &[SettlementOutcome]) {

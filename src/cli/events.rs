@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum, value_parser};
 
 use super::failure::Failure;
 use super::output::{facts, or_dash};
+use super::replay::{self, ReplayArguments};
 use super::{Context, books_access};
 use crate::domain::outcome::InboxStatus;
 use crate::storage::books::{Books, ChargeView, EventDetail, EventFilter, EventView};
@@ -18,6 +19,8 @@ pub enum EventsCommand {
         #[arg(value_name = "EVENT_ID")]
         event_id: String,
     },
+    /// Settle again what is not settled: one event, a range, or all that failed; nothing is ever charged twice
+    Replay(ReplayArguments),
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +65,7 @@ pub async fn run(command: EventsCommand, context: &Context) -> Result<(), Failur
             let events = books_access::read(&settings, async |store| store.events(filter).await).await?;
             context.output.list(&events, &["event", "status", "created", "processed", "error"], row)
         }
+        EventsCommand::Replay(arguments) => replay::run(arguments, context).await,
         EventsCommand::Show { event_id } => {
             let event = books_access::read(&settings, async |store| store.event(event_id).await).await?;
             context.output.show(&event, tell)

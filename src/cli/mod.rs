@@ -12,6 +12,7 @@ mod http_client;
 mod key;
 mod migrate;
 mod output;
+mod replay;
 mod secret;
 mod send;
 mod send_event;

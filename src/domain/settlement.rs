@@ -38,10 +38,15 @@ pub enum Purpose {
     /// Their time has come, or what they waited for has changed.
     Retry,
     /// A person asked for them, the dead ones too.
-    Replay { beyond_grace: bool },
+    Replay { beyond_grace: bool, is_dry_run: bool },
 }
 
 impl Purpose {
+    /// Nothing of it is to be committed.
+    pub fn is_dry_run(self) -> bool {
+        matches!(self, Purpose::Replay { is_dry_run: true, .. })
+    }
+
     fn tries(self, status: InboxStatus) -> bool {
         match status {
             InboxStatus::Pending => true,
@@ -249,7 +254,7 @@ impl Planner<'_> {
             }
         }
         let grace = match self.purpose {
-            Purpose::Replay { beyond_grace: true } => Grace::Unlimited,
+            Purpose::Replay { beyond_grace: true, .. } => Grace::Unlimited,
             _ => Grace::Within(self.policy.key_grace),
         };
         let payer = who_pays(token, event.content.called_at, owner, history, grace);

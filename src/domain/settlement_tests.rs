@@ -166,7 +166,7 @@ fn waiting(status: InboxStatus, attempts: u32) -> Snapshot {
 
 #[test]
 fn a_stored_event_is_tried_by_whoever_may_try_it() {
-    let replay = Purpose::Replay { beyond_grace: false };
+    let replay = Purpose::Replay { beyond_grace: false, is_dry_run: false };
     for (purpose, status, is_tried) in [
         (Purpose::Delivery, InboxStatus::Pending, true),
         (Purpose::Delivery, InboxStatus::Failed, false),

@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::server::AdminState;
 use crate::actors::ledger::SettleWaiting;
+use crate::actors::settling;
 use crate::storage::Waiting;
-use crate::storage::books::{BooksError, NewGrant, NewKey, NewUser};
+use crate::storage::books::{BooksError, NewGrant, NewKey, NewReplay, NewUser};
 
 /// Bytes of the largest request.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -26,7 +27,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .app_data(json_config)
         .route("/admin/v1/users", web::post().to(add_user))
         .route("/admin/v1/keys", web::post().to(add_key))
-        .route("/admin/v1/credits/grants", web::post().to(grant));
+        .route("/admin/v1/credits/grants", web::post().to(grant))
+        .route("/admin/v1/events/replay", web::post().to(replay));
 }
 
 async fn add_user(state: web::Data<AdminState>, user: web::Json<NewUser>) -> HttpResponse {
@@ -44,6 +46,11 @@ async fn add_key(state: web::Data<AdminState>, key: web::Json<NewKey>) -> HttpRe
 
 async fn grant(state: web::Data<AdminState>, grant: web::Json<NewGrant>) -> HttpResponse {
     answer(state.store.grant(grant.into_inner()).await)
+}
+
+async fn replay(state: web::Data<AdminState>, page: web::Json<NewReplay>) -> HttpResponse {
+    let replayed = settling::replay(state.store.as_ref(), page.into_inner()).await;
+    answer(replayed.map_err(BooksError::from))
 }
 
 fn answer(result: Result<impl Serialize, BooksError>) -> HttpResponse {

@@ -173,6 +173,45 @@ pub struct ChargeView {
     pub remainder_after: String,
 }
 
+/// A page of unsettled events to settle again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewReplay {
+    /// This event alone.
+    #[serde(default)]
+    pub event_id: Option<String>,
+    /// Recorded at this time or later, in Unix milliseconds.
+    #[serde(default)]
+    pub since_ms: Option<i64>,
+    /// Recorded before this time, in Unix milliseconds.
+    #[serde(default)]
+    pub until_ms: Option<i64>,
+    /// Charge calls that are older than their key by more than the grace.
+    #[serde(default)]
+    pub beyond_grace: bool,
+    /// Tell what would happen, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Where the last page ended.
+    #[serde(default)]
+    pub after: Option<String>,
+}
+
+/// What settling a page again came to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replayed {
+    pub tried: u64,
+    pub charged: u64,
+    /// Whole credits deducted by these charges.
+    pub credits: i64,
+    pub already_charged: u64,
+    pub still_failed: u64,
+    /// Where the next page begins, if there may be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// Which events to list.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {

@@ -111,6 +111,14 @@ pub trait LedgerStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<WaitingEvent>, StoreError>;
 
+    /// Unsettled events that a person selected, the dead ones included; in pages as `waiting` answers.
+    async fn selected(
+        &self,
+        selection: Selection,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<WaitingEvent>, StoreError>;
+
     /// Notes which tokens still have no key.
     async fn look_at_tokens(&self) -> Result<(), StoreError>;
 
@@ -133,6 +141,16 @@ pub enum Waiting {
     Due,
     /// Failed for want of one owner of their token, which has one now.
     Woken,
+}
+
+/// What a person selects of the unsettled events; what is absent selects all.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    pub event_id: Option<String>,
+    /// Recorded at this time or later.
+    pub since: Option<UnixMillis>,
+    /// Recorded before this time.
+    pub until: Option<UnixMillis>,
 }
 
 /// An inbox row that waits.

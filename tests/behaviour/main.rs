@@ -14,5 +14,6 @@ mod intake;
 mod limits;
 mod money;
 mod operation;
+mod replay;
 mod style;
 mod waiting;

@@ -81,7 +81,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "storage"]),
     ("actors", &["clock", "config", "domain", "failpoint", "storage", "telemetry"]),
     ("http", &["actors", "clock", "config", "domain", "failpoint", "storage", "telemetry"]),
-    ("cli", &["app", "clock", "config", "domain", "failpoint", "storage"]),
+    ("cli", &["actors", "app", "clock", "config", "domain", "failpoint", "storage"]),
 ];
 
 fn uses_of(folder: &str) -> BTreeMap<String, BTreeSet<String>> {

@@ -8,7 +8,7 @@ use crate::domain::money::{CreditFemtos, Rate, Remainder};
 use crate::domain::time::UnixMillis;
 use crate::storage::books::{BooksError, ChargeView, EventDetail, EventFilter, EventView};
 use crate::storage::stored::usage_event;
-use crate::storage::{InboxCounts, StoreError, Waiting, WaitingEvent};
+use crate::storage::{InboxCounts, Selection, StoreError, Waiting, WaitingEvent};
 
 const DUE_SQL: &str = "SELECT d.inbox_id, w.payload FROM \
        (SELECT inbox_id FROM hookledger_inbox WHERE state = 'pending' AND inbox_id > ?1 \
@@ -26,6 +26,23 @@ const WOKEN_SQL: &str = "WITH waiting (token) AS MATERIALIZED \
      JOIN webhook_logs AS w ON w.id = i.inbox_id \
      WHERE i.inbox_id > ?1 ORDER BY i.inbox_id LIMIT ?2";
 
+const SELECTED_SQL: &str = "SELECT i.inbox_id, w.payload FROM hookledger_inbox AS i JOIN webhook_logs AS w \
+       ON w.id = i.inbox_id \
+     WHERE i.inbox_id > ?1 AND (?3 IS NULL OR w.eventId = ?3) AND (?4 IS NULL OR i.recorded_at_ms >= ?4) \
+       AND (?5 IS NULL OR i.recorded_at_ms < ?5) \
+     ORDER BY i.inbox_id LIMIT ?2";
+
+type WaitingRow = (String, String);
+
+fn page_size(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn waiting_events(rows: Vec<WaitingRow>) -> Vec<WaitingEvent> {
+    let event = |(inbox_id, payload): WaitingRow| WaitingEvent { inbox_id, event: usage_event(&payload).map(Arc::new) };
+    rows.into_iter().map(event).collect()
+}
+
 /// Events to settle now, in the order in which they came.
 pub async fn waiting(
     readers: &SqlitePool,
@@ -38,16 +55,31 @@ pub async fn waiting(
         Waiting::Due => DUE_SQL,
         Waiting::Woken => WOKEN_SQL,
     };
-    let rows = sqlx::query_as::<_, (String, String)>(sql)
+    let rows = sqlx::query_as::<_, WaitingRow>(sql)
         .bind(after.unwrap_or_default())
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(page_size(limit))
         .bind(now.as_millis())
         .fetch_all(readers)
         .await?;
-    let events = rows
-        .into_iter()
-        .map(|(inbox_id, payload)| WaitingEvent { inbox_id, event: usage_event(&payload).map(Arc::new) });
-    Ok(events.collect())
+    Ok(waiting_events(rows))
+}
+
+/// Unsettled events that a person selected, in the order in which they came.
+pub async fn selected(
+    readers: &SqlitePool,
+    selection: Selection,
+    after: Option<String>,
+    limit: usize,
+) -> Result<Vec<WaitingEvent>, StoreError> {
+    let rows = sqlx::query_as::<_, WaitingRow>(SELECTED_SQL)
+        .bind(after.unwrap_or_default())
+        .bind(page_size(limit))
+        .bind(selection.event_id)
+        .bind(selection.since.map(UnixMillis::as_millis))
+        .bind(selection.until.map(UnixMillis::as_millis))
+        .fetch_all(readers)
+        .await?;
+    Ok(waiting_events(rows))
 }
 
 /// Counts what waits. Processed rows are not counted: they are many, and do not wait.

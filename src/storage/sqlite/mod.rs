@@ -30,7 +30,9 @@ use super::books::{
     Books, BooksError, Created, CreditsView, EventDetail, EventFilter, EventView, Granted, KeyView, NewGrant, NewKey,
     NewUser, TransactionView, UserView,
 };
-use super::{ConfiguredPrices, InboxCounts, LedgerStore, Poison, PriceLook, StoreError, Waiting, WaitingEvent};
+use super::{
+    ConfiguredPrices, InboxCounts, LedgerStore, Poison, PriceLook, Selection, StoreError, Waiting, WaitingEvent,
+};
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
@@ -113,6 +115,15 @@ impl LedgerStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<WaitingEvent>, StoreError> {
         inbox::waiting(&self.readers, kind, after, limit, self.clock.now()).await
+    }
+
+    async fn selected(
+        &self,
+        selection: Selection,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<WaitingEvent>, StoreError> {
+        inbox::selected(&self.readers, selection, after, limit).await
     }
 
     async fn look_at_tokens(&self) -> Result<(), StoreError> {

@@ -27,6 +27,10 @@ pub async fn settle(
     failpoint::hit("store.settle.planned")?;
     write::plan(&mut transaction, context, &plan, now).await?;
     failpoint::hit("store.settle.written")?;
+    if purpose.is_dry_run() {
+        transaction.rollback().await?;
+        return Ok(plan.outcomes);
+    }
     transaction.commit().await?;
     failpoint::hit("store.settle.committed")?;
     Ok(plan.outcomes)

@@ -153,14 +153,13 @@ impl Owner {
         }
     }
 
-    /// Leaves everything in the database file itself, for whoever copies that alone.
+    /// Leaves everything in the database file itself, for whoever copies that alone. A program that wrote nothing has
+    /// no connection here, and must not disturb a daemon that runs beside it.
     async fn fold_log(&mut self) {
-        let connection = match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => connect::writer(&self.context.options, false).await,
+        let Some(mut connection) = self.connection.take() else {
+            return;
         };
         let folded = async {
-            let mut connection = connection?;
             checkpoint::fold(&mut connection).await?;
             connection.close().await
         };
