@@ -28,6 +28,7 @@ use crate::clock::{self, SharedClock};
 use crate::config::{ConfigError, Loaded, Settings, ensure_secret};
 use crate::domain::settlement::LedgerPolicy;
 use crate::domain::signature::Verifier;
+use crate::http::balance::AccessToken;
 use crate::http::server::{self, AdminState, HttpState};
 use crate::setup::Setup;
 use crate::storage::sqlite::{MigrateError, SqliteOptions, SqliteStore, migrate};
@@ -325,6 +326,7 @@ impl Parts {
             clock: self.clock.clone(),
             server: settings.server.clone(),
             webhook: settings.webhook.clone(),
+            balance_token: settings.balance.token.as_ref().map(AccessToken::new),
             in_flight: Semaphore::new(settings.server.max_in_flight),
             is_stopping,
         }

@@ -5,17 +5,8 @@ ALTER TABLE hookledger_inbox ADD COLUMN due_at_ms INTEGER;
 CREATE INDEX hookledger_inbox_due ON hookledger_inbox (due_at_ms) WHERE due_at_ms IS NOT NULL;
 CREATE INDEX hookledger_inbox_token ON hookledger_inbox (reason, remote_key_id);
 
--- What looks saw of a token: the last time that no key had it ...
+-- What looks saw of a token: the last time that no key had it.
 CREATE TABLE hookledger_unknown_tokens (
   remote_key_id INTEGER NOT NULL PRIMARY KEY,
   last_look_ms  INTEGER NOT NULL
-) WITHOUT ROWID;
-
--- ... and who had it from which second on.
-CREATE TABLE hookledger_token_holders (
-  remote_key_id INTEGER NOT NULL,
-  from_second   INTEGER NOT NULL,
-  user_id       TEXT NOT NULL,
-  key_id        TEXT NOT NULL,
-  PRIMARY KEY (remote_key_id, from_second)
 ) WITHOUT ROWID;

@@ -97,11 +97,15 @@ impl Ledger {
     }
 
     fn begin_round(&mut self, kind: Waiting, context: &mut Context<Self>) {
-        let now = self.parts.clock.now();
+        let (now, longest) = (self.parts.clock.now(), self.parts.retry.max_delay);
         let rounds = self.rounds(kind);
         if rounds.is_under_way {
             rounds.is_wanted_again = true;
-        } else if rounds.not_before.is_none_or(|at| now >= at) {
+            return;
+        }
+        // A clock that was set back must not keep the pause for longer than it was meant.
+        let is_early = rounds.not_before.is_some_and(|at| now < at && at.since(now) <= longest);
+        if !is_early {
             self.settle_waiting_from(kind, None, context);
         }
     }

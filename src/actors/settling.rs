@@ -112,7 +112,7 @@ fn count(outcomes: &[SettlementOutcome]) {
             SettlementOutcome::Unpaid { .. } => 1,
             SettlementOutcome::AlreadySettled => 2,
             SettlementOutcome::Conflict => 3,
-            SettlementOutcome::Failed(Failure::UnknownKey(_) | Failure::BeyondGrace(_) | Failure::FormerOwner(_)) => 4,
+            SettlementOutcome::Failed(Failure::UnknownKey(_) | Failure::BeyondGrace(_)) => 4,
             SettlementOutcome::Failed(Failure::AmbiguousKey(_)) => 5,
             SettlementOutcome::Failed(Failure::Unbookable(_)) => 6,
             // Nothing was settled: the event is known to have failed before.

@@ -2,7 +2,7 @@
 //!
 //! Each section declares its own keys beside its struct; meaning and limits belong there too.
 
-use super::{admin, database, ledger, log, metrics, rate_limit, retry, server, supervisor, webhook};
+use super::{admin, balance, database, ledger, log, metrics, rate_limit, retry, server, supervisor, webhook};
 
 /// Start of the environment's names for keys: `HOOKLEDGER__SERVER__LISTEN`.
 pub(super) const VARIABLE_PREFIX: &str = "HOOKLEDGER__";
@@ -19,6 +19,14 @@ pub(super) enum Kind {
     List,
     /// A list that is never shown, and whose digits stay text.
     Secrets,
+    /// Text that is never shown.
+    Secret,
+}
+
+impl Kind {
+    pub(super) fn is_secret(self) -> bool {
+        matches!(self, Kind::Secret | Kind::Secrets)
+    }
 }
 
 /// One section of the file and its keys, in the order in which they are shown.
@@ -33,6 +41,7 @@ pub(super) const SECTIONS: &[SectionKeys] = &[
     server::KEYS,
     webhook::KEYS,
     rate_limit::KEYS,
+    balance::KEYS,
     database::KEYS,
     ledger::KEYS,
     retry::KEYS,

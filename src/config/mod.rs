@@ -5,6 +5,7 @@
 //! reads the configuration file or an environment variable.
 
 mod admin;
+mod balance;
 mod checks;
 mod database;
 mod error;
@@ -27,11 +28,14 @@ mod webhook;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_balance;
+#[cfg(test)]
 mod tests_problems;
 
 use std::path::Path;
 
 pub use admin::AdminSettings;
+pub use balance::BalanceSettings;
 pub use database::{DatabaseSettings, DatabaseUrl};
 pub use error::{ConfigError, Problem};
 pub use ledger::LedgerSettings;
@@ -57,6 +61,7 @@ pub struct Settings {
     pub server: ServerSettings,
     pub webhook: WebhookSettings,
     pub rate_limit: RateLimitSettings,
+    pub balance: BalanceSettings,
     pub database: DatabaseSettings,
     pub ledger: LedgerSettings,
     pub retry: RetrySettings,
@@ -109,6 +114,7 @@ fn read(reader: &mut Reader) -> Option<Settings> {
     let server = ServerSettings::read(reader);
     let webhook = WebhookSettings::read(reader);
     let rate_limit = RateLimitSettings::read(reader);
+    let balance = BalanceSettings::read(reader);
     let database = DatabaseSettings::read(reader);
     let ledger = LedgerSettings::read(reader);
     let retry = RetrySettings::read(reader);
@@ -123,6 +129,7 @@ fn read(reader: &mut Reader) -> Option<Settings> {
         server: server?,
         webhook: webhook?,
         rate_limit: rate_limit?,
+        balance: balance?,
         database: database?,
         ledger: ledger?,
         retry: retry?,

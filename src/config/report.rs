@@ -74,7 +74,7 @@ impl Report {
 fn show(written: &ValueKind, kind: Kind) -> ReportValue {
     match written {
         ValueKind::Array(elements) if kind == Kind::Secrets => ReportValue::List(vec![MASK.to_owned(); elements.len()]),
-        _ if kind == Kind::Secrets => ReportValue::Text(MASK.to_owned()),
+        _ if kind.is_secret() => ReportValue::Text(MASK.to_owned()),
         ValueKind::Array(elements) => {
             ReportValue::List(elements.iter().map(|element| element.kind.to_string()).collect())
         }

@@ -13,12 +13,13 @@ use ::config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 use super::error::Problem;
 use super::keys::{self, Kind, SECTIONS, VARIABLE_PREFIX};
 use super::report::DEFAULT_ORIGIN;
-use super::{secret, suggest, values};
+use super::{balance, secret, suggest, values};
 
 /// The commented reference, which is the defaults as well.
 const DEFAULT_TEXT: &str = include_str!("../../config/default.toml");
 
-/// Names of LetAiCode's guide that stand for one key each. `HOST` and `PORT` are half a key.
+/// Names of LetAiCode's guide that stand for one key each. `HOST` and `PORT` are half a key, and
+/// `NEW_API_ADMIN_TOKEN` lends itself to one.
 const GUIDE_NAMES: [(&str, &str); 3] =
     [("WEBHOOK_SECRET", "webhook.secrets"), ("WEBHOOK_ENABLED", "webhook.enabled"), ("DATABASE_URL", "database.url")];
 
@@ -41,7 +42,7 @@ impl Layers {
         let guide = guide_layer(&environment, listen);
         let variables = layers.variable_layer(&environment);
         match merge([defaults, file, guide, variables]) {
-            Ok(values) => layers.values = values,
+            Ok(values) => layers.values = with_admin_token(values, &environment),
             Err(error) => layers.refuse(None, DEFAULT_ORIGIN, format!("the layers can't be merged: {error}")),
         }
         layers
@@ -59,7 +60,8 @@ impl Layers {
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 let layer = self.text_layer(&text, &place);
-                if layer.values.contains_key("webhook.secrets") && secret::is_open_to_everyone(&path) {
+                let has_secrets = keys::all().any(|(key, kind)| kind.is_secret() && layer.values.contains_key(&key));
+                if has_secrets && secret::is_open_to_everyone(&path) {
                     self.warnings
                         .push(format!("{place} holds secrets and everyone on this machine can read it: chmod 640 it"));
                 }
@@ -166,6 +168,20 @@ fn guide_layer(environment: &BTreeMap<String, String>, lower_listen: Option<&str
     layer
 }
 
+/// new-api's own token opens the balance question where the operator named none for it, in whatever layer.
+fn with_admin_token(
+    mut values: BTreeMap<String, Value>,
+    environment: &BTreeMap<String, String>,
+) -> BTreeMap<String, Value> {
+    let name = balance::ADMIN_TOKEN_VARIABLE;
+    let token = environment.get(name).filter(|text| !text.trim().is_empty());
+    let is_named = ["balance.token", "balance.token_file"].iter().any(|key| values.contains_key(*key));
+    if let Some(token) = token.filter(|_| !is_named) {
+        values.insert("balance.token".to_owned(), Value::new(Some(&place_of(name)), token.as_str()));
+    }
+    values
+}
+
 /// `HOST` and `PORT` each replace their part of the address below.
 fn guide_listen(host: Option<&String>, port: Option<&String>, lower: Option<SocketAddr>) -> Option<(String, String)> {
     let place = match (host, port) {
@@ -189,7 +205,7 @@ fn place_of(variable: &str) -> String {
 fn value_of(text: &str, kind: Kind) -> ValueKind {
     let trimmed = text.trim();
     match kind {
-        Kind::Text => ValueKind::String(text.to_owned()),
+        Kind::Text | Kind::Secret => ValueKind::String(text.to_owned()),
         Kind::Number => trimmed.parse().map_or_else(|_| ValueKind::String(text.to_owned()), ValueKind::I64),
         Kind::Boolean => match trimmed.to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => ValueKind::Boolean(true),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::keys::{self, Kind};
+use super::keys;
 use super::*;
 use crate::domain::pricing::{Overdraft, Rounding};
 
@@ -64,7 +64,7 @@ fn entry_of<'a>(loaded: &'a Loaded, key: &str) -> &'a ReportEntry {
 fn each_default_is_the_documented_one() {
     let loaded = load_here(None, &[]).unwrap();
     assert_eq!(loaded.warnings, Vec::<String>::new());
-    let Settings { server, webhook, rate_limit, database, ledger, retry, supervisor, metrics, admin, log } =
+    let Settings { server, webhook, rate_limit, balance, database, ledger, retry, supervisor, metrics, admin, log } =
         loaded.settings;
     let seconds = Duration::from_secs;
     assert_eq!(server.listen, "127.0.0.1:4000".parse().unwrap());
@@ -77,6 +77,7 @@ fn each_default_is_the_documented_one() {
     assert_eq!((webhook.max_age, webhook.max_future), (seconds(86_400), seconds(300)));
     assert_eq!((rate_limit.per_second, rate_limit.burst), (20000, 40000));
     assert_eq!((rate_limit.bad_per_second, rate_limit.bad_burst, rate_limit.max_sources), (5, 20, 100_000));
+    assert!(balance.token.is_none());
     let state = std::env::current_dir().unwrap().join("hookledger-data");
     assert_eq!(database.url, DatabaseUrl::Sqlite(state.join("hookledger.db")));
     assert_eq!(database.url.state_folder(), state);
@@ -119,11 +120,12 @@ fn every_key_of_the_reference_is_accepted_from_the_environment() {
         };
         let folder = Folder::new();
         let secrets = folder.file("secrets", SECRET, 0o600);
-        let text = if key == "webhook.secrets_file" { secrets.display().to_string() } else { text };
+        let is_secret_file = matches!(key.as_str(), "webhook.secrets_file" | "balance.token_file");
+        let text = if is_secret_file { secrets.display().to_string() } else { text };
         let variable = keys::variable_of(&key);
         let loaded = load_here(None, &[(variable.as_str(), text.as_str())]).unwrap();
         assert_eq!(origin_of(&loaded, &key), format!("environment variable {variable}"));
-        if kind != Kind::Secrets && key != "webhook.secrets_file" {
+        if !kind.is_secret() && !is_secret_file {
             assert_eq!(entry_of(&loaded, &key).value, entry_of(&defaults, &key).value, "{key}");
         }
     }

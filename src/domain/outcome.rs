@@ -30,8 +30,6 @@ pub enum Failure {
          --beyond-grace"
     )]
     BeyondGrace(RemoteKeyId),
-    #[error("Call belongs to a former owner of remoteKeyId: {0}, whose API key is gone")]
-    FormerOwner(RemoteKeyId),
     #[error("Cannot be booked: {0}")]
     Unbookable(String),
     /// As it was stored by an earlier settlement.

@@ -1,13 +1,12 @@
-//! Whose call it is: the owner of the token in the call's own second, as far as we have seen it.
+//! Whose call it is: the user whose key the token is.
 //!
-//! History is never billed by surprise: a token that nobody had, or that somebody else had, charges nobody for what
-//! was called before, beyond the grace that a late `key add` is given.
+//! History is never billed by surprise: a token that nobody had charges nobody for what was called before, beyond the
+//! grace that a late `key add` is given.
 
 use std::time::Duration;
 
 use super::ids::{KeyId, RemoteKeyId, UserId};
 use super::outcome::Failure;
-use super::pricing::Dated;
 use super::recording::WaitReason;
 use super::time::UnixMillis;
 
@@ -29,12 +28,10 @@ pub struct KeyHolder {
 }
 
 /// What earlier looks saw of a token.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TokenHistory {
     /// The last look at which no key had it.
     pub last_unknown_at: Option<UnixMillis>,
-    /// Who had it from which second on, in their order.
-    pub holders: Vec<Dated<(UserId, KeyId)>>,
 }
 
 /// How old a call may be.
@@ -50,7 +47,7 @@ pub fn who_pays(
     token: RemoteKeyId,
     called_at: UnixMillis,
     owner: Option<&Owner>,
-    history: &TokenHistory,
+    history: TokenHistory,
     grace: Grace,
 ) -> Result<KeyHolder, (Failure, WaitReason)> {
     let holder = match owner.filter(|_| !token.is_nobody()) {
@@ -58,15 +55,6 @@ pub fn who_pays(
         Some(Owner::Several) => return Err((Failure::AmbiguousKey(token), WaitReason::AmbiguousKey)),
         Some(Owner::One(holder)) => holder,
     };
-    if let Some((user_id, key_id)) = holder_at(history, called_at)
-        && *user_id != holder.user_id
-    {
-        // The key itself moved to another user: the call is still its former owner's.
-        if *key_id == holder.key_id {
-            return Ok(KeyHolder { user_id: user_id.clone(), ..holder.clone() });
-        }
-        return Err((Failure::FormerOwner(token), WaitReason::BeyondGrace));
-    }
     if let (Grace::Within(grace), Some(last_unknown_at)) = (grace, history.last_unknown_at) {
         let known_since = last_unknown_at.max(holder.key_created_at);
         if called_at < known_since.minus(grace) {
@@ -74,12 +62,6 @@ pub fn who_pays(
         }
     }
     Ok(holder.clone())
-}
-
-/// Who had the token at that time. Seconds before the first entry take the first.
-fn holder_at(history: &TokenHistory, called_at: UnixMillis) -> Option<&(UserId, KeyId)> {
-    let later = history.holders.partition_point(|entry| entry.from_second <= called_at.as_secs());
-    history.holders.get(later.saturating_sub(1)).map(|entry| &entry.value)
 }
 
 #[cfg(test)]
@@ -101,7 +83,7 @@ mod tests {
         KeyHolder { user_id, key_id, key_created_at: at(created_minute) }
     }
 
-    fn payer(call: i64, owner: &KeyHolder, history: &TokenHistory, grace: Grace) -> Result<String, WaitReason> {
+    fn payer(call: i64, owner: &KeyHolder, history: TokenHistory, grace: Grace) -> Result<String, WaitReason> {
         let owner = Owner::One(owner.clone());
         let payer = who_pays(token(), at(call), Some(&owner), history, grace);
         payer.map(|holder| holder.user_id.to_string()).map_err(|(_, reason)| reason)
@@ -109,47 +91,26 @@ mod tests {
 
     #[test]
     fn a_late_key_gets_the_calls_of_its_grace_and_no_history() {
-        let parked = TokenHistory { last_unknown_at: Some(at(1000)), holders: Vec::new() };
+        let parked = TokenHistory { last_unknown_at: Some(at(1000)) };
         let late = holder("u", "k", 1001);
-        assert_eq!(payer(981, &late, &parked, Grace::Within(HOUR)), Ok("u".to_owned()), "20 minutes late");
-        assert_eq!(payer(941, &late, &parked, Grace::Within(HOUR)), Ok("u".to_owned()), "to the minute");
-        assert_eq!(payer(940, &late, &parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
-        assert_eq!(payer(-500_000, &late, &parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace), "a year");
-        assert_eq!(payer(-500_000, &late, &parked, Grace::Unlimited), Ok("u".to_owned()), "a person said so");
+        assert_eq!(payer(981, &late, parked, Grace::Within(HOUR)), Ok("u".to_owned()), "20 minutes late");
+        assert_eq!(payer(941, &late, parked, Grace::Within(HOUR)), Ok("u".to_owned()), "to the minute");
+        assert_eq!(payer(940, &late, parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
+        assert_eq!(payer(-500_000, &late, parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace), "a year");
+        assert_eq!(payer(-500_000, &late, parked, Grace::Unlimited), Ok("u".to_owned()), "a person said so");
     }
 
     #[test]
     fn a_key_that_was_made_earlier_counts_from_the_last_look_without_it() {
-        let parked = TokenHistory { last_unknown_at: Some(at(1000)), holders: Vec::new() };
+        let parked = TokenHistory { last_unknown_at: Some(at(1000)) };
         let old = holder("u", "k", 0);
-        assert_eq!(payer(945, &old, &parked, Grace::Within(HOUR)), Ok("u".to_owned()));
-        assert_eq!(payer(900, &old, &parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
+        assert_eq!(payer(945, &old, parked, Grace::Within(HOUR)), Ok("u".to_owned()));
+        assert_eq!(payer(900, &old, parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
     }
 
     #[test]
     fn a_token_that_was_never_parked_has_no_grace_to_exceed() {
         let fresh = TokenHistory::default();
-        assert_eq!(payer(-500, &holder("u", "k", 0), &fresh, Grace::Within(HOUR)), Ok("u".to_owned()));
-    }
-
-    #[test]
-    fn a_call_is_its_owners_of_that_second() {
-        let entry = |minute: i64, user: &str, key: &str| {
-            let value = (UserId::parse(user).unwrap(), KeyId::parse(key).unwrap());
-            Dated { from_second: at(minute).as_secs(), value }
-        };
-        let history = |second: (&str, &str)| TokenHistory {
-            last_unknown_at: None,
-            holders: vec![entry(100, "a", "k1"), entry(200, second.0, second.1)],
-        };
-        let moved = history(("b", "k1"));
-        let now = holder("b", "k1", 0);
-        assert_eq!(payer(199, &now, &moved, Grace::Within(HOUR)), Ok("a".to_owned()), "the key moved after the call");
-        assert_eq!(payer(50, &now, &moved, Grace::Within(HOUR)), Ok("a".to_owned()), "before the first look");
-        assert_eq!(payer(200, &now, &moved, Grace::Within(HOUR)), Ok("b".to_owned()));
-        let replaced = history(("b", "k2"));
-        let now = holder("b", "k2", 150);
-        assert_eq!(payer(199, &now, &replaced, Grace::Unlimited), Err(WaitReason::BeyondGrace), "a's key is gone");
-        assert_eq!(payer(201, &now, &replaced, Grace::Within(HOUR)), Ok("b".to_owned()));
+        assert_eq!(payer(-500, &holder("u", "k", 0), fresh, Grace::Within(HOUR)), Ok("u".to_owned()));
     }
 }

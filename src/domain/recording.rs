@@ -128,11 +128,8 @@ fn notice(
     inbox: &mut Vec<InboxRow>,
 ) -> RecordOutcome {
     match known.get(&notice.event_id) {
-        Some(KnownEvent::Logged { notice: Some(kind) }) if *kind != notice.kind => RecordOutcome::Conflict,
-        Some(KnownEvent::Logged { .. }) => {
-            RecordOutcome::Known { status: InboxStatus::Processed, message: notice.kind.message() }
-        }
-        Some(KnownEvent::Open(_) | KnownEvent::Charged { .. }) => RecordOutcome::Conflict,
+        // Its own answer stands above the one for known ids, whatever lies under this one: a notice moves nothing.
+        Some(_) => RecordOutcome::Known { status: InboxStatus::Processed, message: notice.kind.message() },
         None => {
             known.insert(notice.event_id.clone(), KnownEvent::Logged { notice: Some(notice.kind.clone()) });
             inbox.push(InboxRow {

@@ -12,7 +12,7 @@ use super::known::{KnownEvent, KnownEvents, OpenEvent, Standing, standing};
 use super::money::{AmountTooLarge, Credits, Remainder};
 use super::outcome::{Failure, InboxStatus, SettlementOutcome};
 use super::ownership::{Grace, KeyHolder, Owner, TokenHistory, who_pays};
-use super::pricing::{Dated, ExactPrice, Overdraft, PriceBook, Rounding, credits_to_move};
+use super::pricing::{ExactPrice, Overdraft, PriceBook, Rounding, credits_to_move};
 use super::recording::{InboxRow, WaitReason, Waiting};
 use super::retry::RetryPolicy;
 use super::time::UnixMillis;
@@ -99,8 +99,6 @@ pub struct Plan {
     pub key_uses: Vec<(KeyId, UnixMillis)>,
     /// Tokens that no key has, at this look.
     pub unknown_tokens: BTreeSet<RemoteKeyId>,
-    /// Who has a token from now on, where that is news.
-    pub new_holders: BTreeMap<RemoteKeyId, Dated<(UserId, KeyId)>>,
 }
 
 /// A call that is charged by this batch: a claim and its usage record.
@@ -244,15 +242,9 @@ impl Planner<'_> {
     fn who_pays(&mut self, event: &UsageEvent) -> Result<KeyHolder, (Failure, WaitReason)> {
         let token = event.content.remote_key_id;
         let owner = self.owners.get(&token);
-        let history = self.tokens.entry(token).or_default();
-        if let Some(Owner::One(holder)) = owner {
-            let value = (holder.user_id.clone(), holder.key_id.clone());
-            if history.holders.last().is_none_or(|newest| newest.value != value) {
-                let entry = Dated { from_second: self.now.as_secs(), value };
-                history.holders.push(entry.clone());
-                self.plan.new_holders.insert(token, entry);
-            }
-        }
+        // A look that a clock ahead of time has stored counts as now.
+        let last_unknown_at = self.tokens.get(&token).and_then(|history| history.last_unknown_at);
+        let history = TokenHistory { last_unknown_at: last_unknown_at.map(|at| at.min(self.now)) };
         let grace = match self.purpose {
             Purpose::Replay { beyond_grace: true, .. } => Grace::Unlimited,
             _ => Grace::Within(self.policy.key_grace),

@@ -59,10 +59,12 @@ fn answer(result: Result<impl Serialize, BooksError>) -> HttpResponse {
         Err(error) => error,
     };
     let status = match &error {
-        BooksError::NoSuchUser(_) | BooksError::NoSuchEvent(_) => StatusCode::NOT_FOUND,
-        BooksError::EmailTaken(_) | BooksError::RemoteIdTaken { .. } | BooksError::IdempotencyConflict(_) => {
-            StatusCode::CONFLICT
-        }
+        BooksError::NoSuchUser(_) | BooksError::NoSuchEvent(_) | BooksError::NoSuchKey(_) => StatusCode::NOT_FOUND,
+        BooksError::EmailTaken(_)
+        | BooksError::RemoteIdTaken { .. }
+        | BooksError::IdempotencyConflict(_)
+        | BooksError::KeyNotActive(_)
+        | BooksError::SeveralKeyOwners(_) => StatusCode::CONFLICT,
         BooksError::Invalid(_) => StatusCode::BAD_REQUEST,
         BooksError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
     };

@@ -103,12 +103,11 @@ impl Answer {
     }
 
     /// For what moves no credits.
-    pub fn of_notice(outcome: RecordOutcome, kind: &NoticeKind, event_id: &str) -> Self {
+    pub fn of_notice(kind: &NoticeKind, event_id: &str) -> Self {
         let event_id = event_id.to_owned();
-        match (outcome, kind.message()) {
-            (RecordOutcome::Conflict, _) => Answer::Conflict { event_id },
-            (_, Some(message)) => Answer::UnknownType { message, event_id },
-            (_, None) => Answer::Ping { event_id },
+        match kind.message() {
+            Some(message) => Answer::UnknownType { message, event_id },
+            None => Answer::Ping { event_id },
         }
     }
 

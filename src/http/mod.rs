@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod balance;
 pub mod health;
 pub mod server;
 pub mod source;

@@ -1,7 +1,8 @@
 //! Builds the three listeners: for senders, for the command line, and for Prometheus.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +16,9 @@ use actix_web::{App, Error, HttpResponse, HttpServer, web};
 use tokio::sync::Semaphore;
 
 use super::answer::Answer;
+use super::balance::AccessToken;
 use super::source::{client_address, is_within};
-use super::{admin, health, webhook};
+use super::{admin, balance, health, webhook};
 use crate::actors::{ActorName, Directory};
 use crate::clock::SharedClock;
 use crate::config::{ServerSettings, WebhookSettings};
@@ -30,6 +32,8 @@ pub struct HttpState {
     pub clock: SharedClock,
     pub server: ServerSettings,
     pub webhook: WebhookSettings,
+    /// Of the balance question; none: it cannot be asked.
+    pub balance_token: Option<AccessToken>,
     pub in_flight: Semaphore,
     pub is_stopping: Arc<AtomicBool>,
 }
@@ -78,6 +82,7 @@ pub fn public(state: web::Data<HttpState>) -> std::io::Result<(SocketAddr, Serve
                     .default_service(web::to(webhook::wrong_method)),
             )
             .service(read_only(webhook_health, web::get().to(health::webhook_health)))
+            .configure(|routes| balance::routes(routes, &state))
             .service(read_only("/healthz".to_owned(), web::get().to(health::alive)))
             .service(read_only("/readyz".to_owned(), web::get().to(health::ready)))
             .default_service(web::to(no_such_path))
@@ -96,7 +101,7 @@ pub fn public(state: web::Data<HttpState>) -> std::io::Result<(SocketAddr, Serve
     Ok((bound, server.run()))
 }
 
-fn read_only(path: String, get: actix_web::Route) -> actix_web::Resource {
+pub(super) fn read_only(path: String, get: actix_web::Route) -> actix_web::Resource {
     let wrong_method = || async { Answer::WrongMethod { allowed: "GET" }.into_response() };
     web::resource(path).route(get).default_service(web::to(wrong_method))
 }
@@ -105,7 +110,7 @@ async fn no_such_path() -> HttpResponse {
     Answer::NotFound.into_response()
 }
 
-/// The first check of all; health is anybody's to ask.
+/// The first check of all. Health is anybody's to ask, and the balance question has a token of its own.
 async fn only_allowed_sources(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -116,7 +121,8 @@ async fn only_allowed_sources(
     let allowed = &state.webhook.allow_sources;
     let is_health = matches!(request.path(), "/healthz" | "/readyz")
         || request.path().strip_prefix(state.server.webhook_path.as_str()) == Some("/health");
-    if !allowed.is_empty() && !is_health {
+    let is_exempt = is_health || (state.balance_token.is_some() && balance::is_question(request.path()));
+    if !allowed.is_empty() && !is_exempt {
         let source = client_address(request.request(), &state.server.trusted_proxies);
         if !source.is_some_and(|source| is_within(source, allowed)) {
             metrics::webhook_answered(Answer::ForbiddenSource.outcome(), Duration::ZERO);
@@ -138,11 +144,13 @@ pub fn admin(listener: UnixListener, state: web::Data<AdminState>) -> std::io::R
 /// Opens the admin socket; a file that nobody listens behind is left over from a crash and is replaced.
 pub fn bind_admin_socket(path: &Path) -> std::io::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another daemon listens behind it"));
+        return Err(std::io::Error::new(ErrorKind::AddrInUse, "another daemon listens behind it"));
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => return Err(std::io::Error::new(ErrorKind::AlreadyExists, "it is a file and no socket")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;

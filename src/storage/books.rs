@@ -2,10 +2,14 @@
 //!
 //! Shapes here are shown to people and programs; their JSON names stay.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use crate::domain::ids::{KeyId, RemoteKeyId};
+use crate::domain::time::UnixMillis;
 
 /// Why the books refused a request.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -20,6 +24,12 @@ pub enum BooksError {
     IdempotencyConflict(String),
     #[error("no event has the id {0}")]
     NoSuchEvent(String),
+    #[error("there is no key with {0}")]
+    NoSuchKey(KeySelector),
+    #[error("the key with {0} is not ACTIVE")]
+    KeyNotActive(KeySelector),
+    #[error("several users have a key with {0}")]
+    SeveralKeyOwners(KeySelector),
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]
@@ -212,6 +222,38 @@ pub struct Replayed {
     pub next: Option<String>,
 }
 
+/// Names a key: by its own id, or by what new-api knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySelector {
+    /// `api_keys.id`
+    Id(KeyId),
+    /// `api_keys.remoteKeyId`
+    Remote(RemoteKeyId),
+}
+
+impl fmt::Display for KeySelector {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeySelector::Id(id) => write!(formatter, "id {id}"),
+            KeySelector::Remote(id) => write!(formatter, "remoteKeyId {id}"),
+        }
+    }
+}
+
+/// What the owner of an active key has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyBalance {
+    /// Whole credits; 0 without a row of balances.
+    pub credits: i64,
+    pub user_id: String,
+    pub key_id: String,
+    /// Absent if the key has none that new-api could know.
+    pub remote_key_id: Option<RemoteKeyId>,
+    pub label: String,
+    /// When the balance last moved; without one, when the key was made.
+    pub last_updated: UnixMillis,
+}
+
 /// Which events to list.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
@@ -231,6 +273,8 @@ pub trait Books: Send + Sync + 'static {
     /// Newest first, at most `limit`; of one user (id or email) where that is given.
     async fn keys(&self, user: Option<String>, limit: u32) -> Result<Vec<KeyView>, BooksError>;
     async fn credits(&self, user: String) -> Result<CreditsView, BooksError>;
+    /// What the owner of an ACTIVE key has, as of the last commit. Never waits for a writer.
+    async fn key_balance(&self, key: KeySelector) -> Result<KeyBalance, BooksError>;
     /// Newest first, at most `limit`.
     async fn history(&self, user: String, limit: u32) -> Result<Vec<TransactionView>, BooksError>;
     /// Newest first.

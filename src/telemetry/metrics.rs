@@ -21,6 +21,8 @@ const SOURCE_CONDITION: &str = "hookledger_source_condition";
 const ACTOR_UP: &str = "hookledger_actor_up";
 const ACTOR_RESTARTS: &str = "hookledger_actor_restarts_total";
 const MAILBOX_DEPTH: &str = "hookledger_actor_mailbox_depth";
+const BALANCE_REQUESTS: &str = "hookledger_balance_requests_total";
+const BALANCE_DURATION: &str = "hookledger_balance_duration_seconds";
 const RATE_LIMIT_SOURCES: &str = "hookledger_rate_limit_sources";
 const LAST_EVENT: &str = "hookledger_channel_last_event_timestamp_seconds";
 const BUILD_INFO: &str = "hookledger_build_info";
@@ -80,6 +82,8 @@ fn describe() {
     describe_gauge!(ACTOR_UP, "1 while the actor runs.");
     describe_counter!(ACTOR_RESTARTS, "Restarts of an actor by cause.");
     describe_gauge!(MAILBOX_DEPTH, "Messages that wait for the actor.");
+    describe_counter!(BALANCE_REQUESTS, "Balance questions by what was answered.");
+    describe_histogram!(BALANCE_DURATION, Unit::Seconds, "From a balance question's arrival to its answer.");
     describe_gauge!(RATE_LIMIT_SOURCES, "Source addresses that the rate limits remember.");
     describe_gauge!(LAST_EVENT, Unit::Seconds, "When the newest authentic usage event arrived, Unix time.");
     describe_gauge!(BUILD_INFO, "1, with the version as a label.");
@@ -88,6 +92,11 @@ fn describe() {
 pub fn webhook_answered(outcome: &'static str, took: Duration) {
     counter!(WEBHOOK_REQUESTS, "outcome" => outcome).increment(1);
     histogram!(WEBHOOK_DURATION).record(took);
+}
+
+pub fn balance_answered(outcome: &'static str, took: Duration) {
+    counter!(BALANCE_REQUESTS, "outcome" => outcome).increment(1);
+    histogram!(BALANCE_DURATION).record(took);
 }
 
 pub fn usage_event_arrived(at_secs: i64) {

@@ -9,8 +9,19 @@ use super::{failing, fine, json_of, ran};
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 
 /// Sections that this version knows.
-const SECTIONS: &[&str] =
-    &["server", "webhook", "rate_limit", "database", "ledger", "retry", "supervisor", "metrics", "admin", "log"];
+const SECTIONS: &[&str] = &[
+    "server",
+    "webhook",
+    "rate_limit",
+    "balance",
+    "database",
+    "ledger",
+    "retry",
+    "supervisor",
+    "metrics",
+    "admin",
+    "log",
+];
 
 const FILE: &str = r#"
 [server]

@@ -7,6 +7,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod balance;
 mod commands;
 mod crashes;
 mod faults;

@@ -147,18 +147,3 @@ fn errors_come_back_on_their_schedule_until_they_are_dead() {
     daemon.clock().advance(1440 * MINUTE);
     assert_eq!(books.count("hookledger_claims"), 1, "a dead one stays dead");
 }
-
-#[test]
-fn a_late_call_is_charged_to_the_owner_of_its_second() {
-    let daemon = daemon_with_clock();
-    let (before, after) = (daemon.add_user("before@example.com", 100), daemon.add_user("after@example.com", 100));
-    daemon.add_key(&before, TOKEN);
-    assert_eq!(deliver(&daemon, "first")["message"], "Event processed successfully");
-    let called_at = daemon.clock().now_secs();
-    daemon.clock().advance(10 * MINUTE);
-    daemon.books().execute(&format!("UPDATE api_keys SET userId = '{after}'"));
-    assert_eq!(deliver(&daemon, "second")["message"], "Event processed successfully");
-    let late = Usage::new("late").remote_key(TOKEN).quota(1000).at_secs(called_at).json();
-    assert_eq!(daemon.post(&late).json()["message"], "Event processed successfully");
-    assert_eq!((daemon.books().balance(&before), daemon.books().balance(&after)), (96, 98));
-}

@@ -3,8 +3,10 @@
 use sqlx::SqlitePool;
 
 use super::inbox::decimal;
+use crate::domain::ids::RemoteKeyId;
+use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
-use crate::storage::books::{BooksError, CreditsView, KeyView, TransactionView, UserView};
+use crate::storage::books::{BooksError, CreditsView, KeyBalance, KeySelector, KeyView, TransactionView, UserView};
 
 /// Newest first.
 pub async fn users(readers: &SqlitePool, limit: u32) -> Result<Vec<UserView>, StoreError> {
@@ -72,6 +74,49 @@ pub async fn credits(readers: &SqlitePool, user: String) -> Result<CreditsView, 
     .await
     .map_err(StoreError::from)?;
     Ok(CreditsView { user_id, email, credits, remainder: decimal(0, remainder), unpaid })
+}
+
+type BalanceRow = (i64, bool, i64, String, String, Option<String>, String, Option<String>, String);
+
+// One statement, and so one instant. The first row is the one that is charged: `stored::owners` sorts alike.
+const KEY_BY_ID: &str = "SELECT 1, k.status = 'ACTIVE', COALESCE(b.currentCredits, 0), k.userId, k.id, \
+       k.remoteKeyId, k.label, b.updatedAt, k.createdAt \
+     FROM api_keys AS k LEFT JOIN user_credit_balances AS b ON b.userId = k.userId WHERE k.id = ?1";
+
+// Compared as text: a number would match `042` as well.
+const KEY_BY_REMOTE_ID: &str = "SELECT (SELECT COUNT(DISTINCT o.userId) FROM api_keys AS o WHERE o.remoteKeyId = ?1), \
+       k.status = 'ACTIVE', COALESCE(b.currentCredits, 0), k.userId, k.id, k.remoteKeyId, k.label, b.updatedAt, \
+       k.createdAt \
+     FROM api_keys AS k LEFT JOIN user_credit_balances AS b ON b.userId = k.userId WHERE k.remoteKeyId = ?1 \
+     ORDER BY k.status = 'ACTIVE' DESC, k.id LIMIT 1";
+
+/// What the owner of an active key has.
+pub async fn key_balance(readers: &SqlitePool, key: KeySelector) -> Result<KeyBalance, BooksError> {
+    let (sql, id) = match &key {
+        // A row that claims to be of token 0 is nobody's: its calls are charged to nobody either.
+        KeySelector::Remote(id) if id.is_nobody() => return Err(BooksError::NoSuchKey(key)),
+        KeySelector::Remote(id) => (KEY_BY_REMOTE_ID, id.to_string()),
+        KeySelector::Id(id) => (KEY_BY_ID, id.to_string()),
+    };
+    let row = sqlx::query_as::<_, BalanceRow>(sql).bind(id).fetch_optional(readers).await.map_err(StoreError::from)?;
+    let Some(row) = row else { return Err(BooksError::NoSuchKey(key)) };
+    let (owners, is_active, credits, user_id, key_id, remote_key_id, label, updated_at, created_at) = row;
+    if owners > 1 {
+        return Err(BooksError::SeveralKeyOwners(key));
+    }
+    if !is_active {
+        return Err(BooksError::KeyNotActive(key));
+    }
+    let last_updated = UnixMillis::from_column(updated_at.as_deref().unwrap_or(&created_at));
+    Ok(KeyBalance {
+        credits,
+        user_id,
+        key_id,
+        remote_key_id: remote_key_id.as_deref().and_then(RemoteKeyId::parse),
+        label,
+        // Another program's odd date is no reason to keep a call waiting.
+        last_updated: last_updated.unwrap_or(UnixMillis::ZERO),
+    })
 }
 
 type TransactionRow = (String, String, String, i64, i64, Option<String>, Option<String>);

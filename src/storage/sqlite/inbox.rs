@@ -10,7 +10,7 @@ use crate::storage::books::{BooksError, ChargeView, EventDetail, EventFilter, Ev
 use crate::storage::stored::usage_event;
 use crate::storage::{InboxCounts, Selection, StoreError, Waiting, WaitingEvent};
 
-const DUE_SQL: &str = "SELECT d.inbox_id, w.payload FROM \
+const DUE_SQL: &str = "SELECT d.inbox_id, CAST(w.payload AS TEXT) FROM \
        (SELECT inbox_id FROM hookledger_inbox WHERE state = 'pending' AND inbox_id > ?1 \
         UNION ALL SELECT inbox_id FROM hookledger_inbox WHERE due_at_ms <= ?3 AND inbox_id > ?1) AS d \
      JOIN webhook_logs AS w ON w.id = d.inbox_id ORDER BY d.inbox_id LIMIT ?2";
@@ -21,12 +21,12 @@ const WOKEN_SQL: &str = "WITH waiting (token) AS MATERIALIZED \
      woken (token) AS MATERIALIZED \
        (SELECT waiting.token FROM waiting JOIN api_keys AS k ON k.remoteKeyId = CAST(waiting.token AS TEXT) \
         WHERE waiting.token <> 0 GROUP BY waiting.token HAVING COUNT(DISTINCT k.userId) = 1) \
-     SELECT i.inbox_id, w.payload FROM woken CROSS JOIN hookledger_inbox AS i \
+     SELECT i.inbox_id, CAST(w.payload AS TEXT) FROM woken CROSS JOIN hookledger_inbox AS i \
        ON i.reason IN ('unknown_key', 'ambiguous_key') AND i.remote_key_id = woken.token AND i.state = 'failed' \
      JOIN webhook_logs AS w ON w.id = i.inbox_id \
      WHERE i.inbox_id > ?1 ORDER BY i.inbox_id LIMIT ?2";
 
-const SELECTED_SQL: &str = "SELECT i.inbox_id, w.payload FROM hookledger_inbox AS i JOIN webhook_logs AS w \
+const SELECTED_SQL: &str = "SELECT i.inbox_id, CAST(w.payload AS TEXT) FROM hookledger_inbox AS i JOIN webhook_logs AS w \
        ON w.id = i.inbox_id \
      WHERE i.inbox_id > ?1 AND (?3 IS NULL OR w.eventId = ?3) AND (?4 IS NULL OR i.recorded_at_ms >= ?4) \
        AND (?5 IS NULL OR i.recorded_at_ms < ?5) \

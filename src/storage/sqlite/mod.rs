@@ -27,8 +27,8 @@ use sqlx::SqlitePool;
 use tokio::sync::oneshot;
 
 use super::books::{
-    Books, BooksError, Created, CreditsView, EventDetail, EventFilter, EventView, Granted, KeyView, NewGrant, NewKey,
-    NewUser, TransactionView, UserView,
+    Books, BooksError, Created, CreditsView, EventDetail, EventFilter, EventView, Granted, KeyBalance, KeySelector,
+    KeyView, NewGrant, NewKey, NewUser, TransactionView, UserView,
 };
 use super::{
     ConfiguredPrices, InboxCounts, LedgerStore, Poison, PriceLook, Selection, StoreError, Waiting, WaitingEvent,
@@ -174,6 +174,10 @@ impl Books for SqliteStore {
 
     async fn credits(&self, user: String) -> Result<CreditsView, BooksError> {
         books_read::credits(&self.readers, user).await
+    }
+
+    async fn key_balance(&self, key: KeySelector) -> Result<KeyBalance, BooksError> {
+        books_read::key_balance(&self.readers, key).await
     }
 
     async fn history(&self, user: String, limit: u32) -> Result<Vec<TransactionView>, BooksError> {

@@ -16,14 +16,14 @@ use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
 use crate::domain::money::{Credits, Remainder};
 use crate::domain::ownership::TokenHistory;
-use crate::domain::pricing::Dated;
 use crate::domain::settlement::{Account, NewestTransaction, Snapshot};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::stored::{self, ClaimKey, KeyRow, LoggedRow, LoggedRows};
 
 const LOGGED: i64 = 1;
-const LOGGED_SQL: &str = "SELECT 1, w.eventId, w.id, w.status, w.errorMsg, w.payload, i.attempts \
+const LOGGED_SQL: &str = "SELECT 1, w.eventId, w.id, CAST(w.status AS TEXT), CAST(w.errorMsg AS TEXT), CAST(w.payload AS TEXT), \
+       i.attempts \
      FROM jsonb_each(?) AS e CROSS JOIN webhook_logs AS w ON w.eventId = e.value \
      LEFT JOIN hookledger_inbox AS i ON i.inbox_id = w.id";
 
@@ -61,15 +61,9 @@ const UNKNOWN_TOKEN: i64 = 6;
 const UNKNOWN_TOKEN_SQL: &str = "SELECT 6, t.remote_key_id, t.last_look_ms \
      FROM jsonb_each(?) AS e CROSS JOIN hookledger_unknown_tokens AS t ON t.remote_key_id = CAST(e.value AS INTEGER)";
 
-const HOLDER: i64 = 7;
-const HOLDER_SQL: &str = "SELECT 7, t.remote_key_id, t.from_second, t.user_id, t.key_id \
-     FROM jsonb_each(?) AS e CROSS JOIN hookledger_token_holders AS t ON t.remote_key_id = CAST(e.value AS INTEGER) \
-     ORDER BY t.remote_key_id, t.from_second";
-
 static KNOWN_SQL: LazyLock<String> = LazyLock::new(|| [LOGGED_SQL, CLAIM_SQL].join(";\n"));
 static ALL_SQL: LazyLock<String> = LazyLock::new(|| ALL.join(";\n"));
-const ALL: [&str; 7] =
-    [LOGGED_SQL, CLAIM_SQL, KEY_SQL, ACCOUNTS_OF_TOKENS_SQL, PRICE_SQL, UNKNOWN_TOKEN_SQL, HOLDER_SQL];
+const ALL: [&str; 6] = [LOGGED_SQL, CLAIM_SQL, KEY_SQL, ACCOUNTS_OF_TOKENS_SQL, PRICE_SQL, UNKNOWN_TOKEN_SQL];
 
 /// Everything that settling `events` depends on.
 pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>]) -> Result<Snapshot, StoreError> {
@@ -81,7 +75,6 @@ pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>])
     let rows = sqlx::query(ALL_SQL.as_str())
         .bind(json(&ids)?)
         .bind(claim_keys_json(&claim_keys)?)
-        .bind(&tokens)
         .bind(&tokens)
         .bind(&tokens)
         .bind(&tokens)
@@ -152,10 +145,6 @@ impl Found {
             }
             PRICE => self.prices.push((row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)),
             UNKNOWN_TOKEN => self.token(row)?.last_unknown_at = Some(UnixMillis::new(row.try_get(2)?)),
-            HOLDER => {
-                let entry = holder_row(row)?;
-                self.token(row)?.holders.push(entry);
-            }
             other => return Err(unreadable("the number of a look", other)),
         }
         Ok(())
@@ -214,13 +203,6 @@ fn key_row(row: &SqliteRow) -> Result<KeyRow, StoreError> {
         // Another program's odd date: the key counts as old, and its token's looks decide.
         created_at: UnixMillis::from_column(row.try_get(5)?).unwrap_or(UnixMillis::ZERO),
     })
-}
-
-fn holder_row(row: &SqliteRow) -> Result<Dated<(UserId, KeyId)>, StoreError> {
-    let (user_id, key_id): (String, String) = (row.try_get(3)?, row.try_get(4)?);
-    let user_id = UserId::parse(&user_id).map_err(|_| unreadable("hookledger_token_holders.user_id", user_id))?;
-    let key_id = KeyId::parse(&key_id).map_err(|_| unreadable("hookledger_token_holders.key_id", key_id))?;
-    Ok(Dated { from_second: row.try_get(2)?, value: (user_id, key_id) })
 }
 
 fn account_row(row: &SqliteRow) -> Result<(UserId, Account), StoreError> {

@@ -12,7 +12,6 @@ use super::writer::Context;
 use crate::domain::ids::RequestId;
 use crate::domain::money::{Credits, QuotaUnits};
 use crate::domain::outcome::fit_column;
-use crate::domain::pricing::Dated;
 use crate::domain::recording::InboxRow;
 use crate::domain::settlement::{AccountChange, Charge, Plan};
 use crate::domain::time::UnixMillis;
@@ -38,10 +37,6 @@ const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, inbox_id, s
 const UNKNOWN_TOKENS: &str = "INSERT INTO hookledger_unknown_tokens (last_look_ms, remote_key_id) \
      SELECT ?, value FROM jsonb_each(?) WHERE true \
      ON CONFLICT (remote_key_id) DO UPDATE SET last_look_ms = max(last_look_ms, excluded.last_look_ms)";
-
-const HOLDERS: &str = "INSERT INTO hookledger_token_holders (remote_key_id, from_second, user_id, key_id) \
-     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each(?) WHERE true \
-     ON CONFLICT (remote_key_id, from_second) DO UPDATE SET user_id = excluded.user_id, key_id = excluded.key_id";
 
 const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, \
        event_at_ms, request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, \
@@ -81,7 +76,7 @@ const INBOX: [&str; 4] = [NEW_ROWS, CHANGED_ROWS, NO_LONGER_WAITING, WAITING];
 const BOOKS: [&str; 6] = [CLAIMS, USAGE_RECORDS, TRANSACTIONS, BALANCES, ACCOUNTS, KEY_USES];
 
 static INBOX_SQL: LazyLock<String> = LazyLock::new(|| INBOX.join(";\n"));
-const LOOKS: [&str; 2] = [UNKNOWN_TOKENS, HOLDERS];
+const LOOKS: [&str; 1] = [UNKNOWN_TOKENS];
 static NOTHING_CHARGED_SQL: LazyLock<String> = LazyLock::new(|| [&INBOX[..], &LOOKS[..]].concat().join(";\n"));
 static ALL_SQL: LazyLock<String> = LazyLock::new(|| [&INBOX[..], &LOOKS[..], &BOOKS[..]].concat().join(";\n"));
 
@@ -177,11 +172,7 @@ fn bind_inbox<'q>(query: Query<'q>, rows: &[InboxRow], now: UnixMillis) -> Resul
 
 fn bind_looks<'q>(query: Query<'q>, plan: &Plan, now: UnixMillis) -> Result<Query<'q>, StoreError> {
     let unknown: Vec<i64> = plan.unknown_tokens.iter().map(|token| token.get()).collect();
-    let holders = plan.new_holders.iter().map(|(token, Dated { from_second, value: (user_id, key_id) })| {
-        (token.get(), *from_second, user_id.as_str(), key_id.as_str())
-    });
-    let holders: Vec<_> = holders.collect();
-    Ok(query.bind(now.as_millis()).bind(parameter(&unknown)?).bind(parameter(&holders)?))
+    Ok(query.bind(now.as_millis()).bind(parameter(&unknown)?))
 }
 
 fn claims(charges: &[Charge]) -> Result<String, StoreError> {

@@ -65,6 +65,8 @@ impl Writer {
         let progress = Arc::new(Progress::default());
         let copying = checkpoint::run(context.options.clone(), progress.clone());
         let owner = Owner { context, connection: None, is_writable: is_writable.clone(), progress };
+        // A panic in the copying must not end the owner.
+        let copying = AssertUnwindSafe(copying).catch_unwind();
         let work = async move { tokio::join!(owner.run(queue), copying) };
         std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || runtime.block_on(work))?;
         Ok(Writer { commands, is_writable })
@@ -79,7 +81,7 @@ impl Writer {
     }
 
     pub fn is_writable(&self) -> bool {
-        self.is_writable.load(Ordering::Acquire)
+        self.is_writable.load(Ordering::Acquire) && !self.commands.is_closed()
     }
 
     /// Lets what waits finish, then closes the connection.
@@ -107,8 +109,13 @@ impl Owner {
                 reply.send(Ok(())).ok();
                 return;
             }
-            self.carry_out(command).await;
-            self.keep_log_short().await;
+            let work = async {
+                self.carry_out(command).await;
+                self.keep_log_short().await;
+            };
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                self.connection = None;
+            }
         }
         self.progress.close();
     }
@@ -203,7 +210,9 @@ impl Owner {
             Ok(result) => {
                 let failed = result.as_ref().err().and_then(AsStoreError::as_store_error);
                 let is_broken = matches!(failed, Some(StoreError::Unavailable(_)));
-                self.is_writable.store(!is_broken, Ordering::Release);
+                if is_broken || result.is_ok() {
+                    self.is_writable.store(!is_broken, Ordering::Release);
+                }
                 if failed.is_none() {
                     self.connection = Some(connection);
                 }

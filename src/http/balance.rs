@@ -1,0 +1,212 @@
+//! The balance question: before it relays a call, new-api asks whether the key's owner still has credits.
+//!
+//! It stands in the way of every call, so it touches no actor and waits for no write: one look at the books, as of
+//! the last commit. Nothing about a key is told to someone without the token.
+
+use std::fmt;
+use std::time::Instant;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde_json::json;
+use sha2::Sha256;
+
+use super::server::{HttpState, read_only};
+use crate::domain::ids::{KeyId, RemoteKeyId};
+use crate::domain::time::UnixMillis;
+use crate::storage::books::{BooksError, KeyBalance, KeySelector};
+use crate::telemetry::metrics;
+
+const TOKEN_HEADER: &str = "X-API-Key";
+
+const PATH_START: &str = "/api/api-keys/";
+const PATH_END: &str = "/credit-balance";
+
+/// Adds the two paths, if there is a token with which they can be asked.
+pub fn routes(config: &mut web::ServiceConfig, state: &HttpState) {
+    if state.balance_token.is_none() {
+        return;
+    }
+    config
+        .service(read_only(format!("{PATH_START}remote/{{id}}{PATH_END}"), web::get().to(by_remote_id)))
+        .service(read_only(format!("{PATH_START}{{id}}{PATH_END}"), web::get().to(by_id)));
+}
+
+/// Whether a path is one of the two.
+pub fn is_question(path: &str) -> bool {
+    let id = path.strip_prefix(PATH_START).and_then(|rest| rest.strip_suffix(PATH_END));
+    let id = id.map(|id| id.strip_prefix("remote/").unwrap_or(id));
+    id.is_some_and(|id| !id.is_empty() && !id.contains('/'))
+}
+
+/// A token that requests carry in a header. Prints nothing of it.
+#[derive(Clone)]
+pub struct AccessToken {
+    fingerprint: Option<Hmac<Sha256>>,
+}
+
+impl AccessToken {
+    pub fn new(token: &SecretString) -> Self {
+        AccessToken { fingerprint: fingerprint(token.expose_secret().as_bytes()) }
+    }
+
+    /// Compares fingerprints in constant time, so that the time taken tells nothing of where a guess went wrong.
+    pub fn is(&self, given: &[u8]) -> bool {
+        let (Some(expected), Some(given)) = (self.fingerprint.clone(), fingerprint(given)) else { return false };
+        expected.verify(&given.finalize().into_bytes()).is_ok()
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("AccessToken")
+    }
+}
+
+/// HMAC takes keys of any length, so this always gives one. The key only sets these fingerprints apart from others.
+fn fingerprint(token: &[u8]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"hookledger access token").ok()?;
+    mac.update(token);
+    Some(mac)
+}
+
+/// What became of one question.
+enum Outcome {
+    Found(KeyBalance),
+    MissingToken,
+    WrongToken,
+    NoSuchKey,
+    NotActive,
+    SeveralOwners,
+    Unavailable(BooksError),
+}
+
+type Id = Result<web::Path<String>, actix_web::Error>;
+
+async fn by_id(request: HttpRequest, id: Id, state: web::Data<HttpState>) -> HttpResponse {
+    // What cannot be read as text or as an id is no key's.
+    let key = id.ok().and_then(|id| KeyId::parse(&id).ok()).map(KeySelector::Id);
+    answer(&request, key, &state).await
+}
+
+async fn by_remote_id(request: HttpRequest, id: Id, state: web::Data<HttpState>) -> HttpResponse {
+    let key = id.ok().and_then(|id| RemoteKeyId::parse(&id)).map(KeySelector::Remote);
+    answer(&request, key, &state).await
+}
+
+async fn answer(request: &HttpRequest, key: Option<KeySelector>, state: &HttpState) -> HttpResponse {
+    let started = Instant::now();
+    let outcome = ask(request, key, state).await;
+    metrics::balance_answered(outcome.name(), started.elapsed());
+    if let Outcome::Unavailable(error) = &outcome {
+        tracing::warn!(%error, "a balance could not be read");
+    }
+    outcome.into_response(state.clock.now())
+}
+
+async fn ask(request: &HttpRequest, key: Option<KeySelector>, state: &HttpState) -> Outcome {
+    let Some(given) = request.headers().get(TOKEN_HEADER) else { return Outcome::MissingToken };
+    if !state.balance_token.as_ref().is_some_and(|token| token.is(given.as_bytes())) {
+        return Outcome::WrongToken;
+    }
+    let Some(key) = key else { return Outcome::NoSuchKey };
+    match state.store.key_balance(key).await {
+        Ok(balance) => Outcome::Found(balance),
+        Err(BooksError::NoSuchKey(_)) => Outcome::NoSuchKey,
+        Err(BooksError::KeyNotActive(_)) => Outcome::NotActive,
+        Err(BooksError::SeveralKeyOwners(_)) => Outcome::SeveralOwners,
+        Err(error) => Outcome::Unavailable(error),
+    }
+}
+
+/// The data of an answer, as the protocol names it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BalanceData {
+    credit: i64,
+    user_id: String,
+    key_id: String,
+    remote_key_id: Option<i64>,
+    label: String,
+    last_updated: String,
+    timestamp: i64,
+}
+
+impl Outcome {
+    /// Label of `hookledger_balance_requests_total`.
+    fn name(&self) -> &'static str {
+        match self {
+            Outcome::Found(_) => "found",
+            Outcome::MissingToken => "missing_token",
+            Outcome::WrongToken => "wrong_token",
+            Outcome::NoSuchKey => "unknown_key",
+            Outcome::NotActive => "not_active",
+            Outcome::SeveralOwners => "ambiguous_key",
+            Outcome::Unavailable(_) => "unavailable",
+        }
+    }
+
+    fn into_response(self, now: UnixMillis) -> HttpResponse {
+        let (status, message) = match self {
+            Outcome::Found(balance) => return found(balance, now),
+            Outcome::MissingToken => (StatusCode::UNAUTHORIZED, "Missing X-API-Key"),
+            Outcome::WrongToken => (StatusCode::UNAUTHORIZED, "Invalid X-API-Key"),
+            Outcome::NoSuchKey => (StatusCode::NOT_FOUND, "API Key not found"),
+            Outcome::NotActive => (StatusCode::FORBIDDEN, "API Key is not active"),
+            Outcome::SeveralOwners => (StatusCode::FORBIDDEN, "Several users have this API Key"),
+            Outcome::Unavailable(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Balance could not be read now, please ask again")
+            }
+        };
+        let mut builder = HttpResponseBuilder::new(status);
+        builder.insert_header((CACHE_CONTROL, "no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            builder.insert_header((RETRY_AFTER, "1"));
+        }
+        builder.json(json!({ "success": false, "message": message }))
+    }
+}
+
+fn found(balance: KeyBalance, now: UnixMillis) -> HttpResponse {
+    let data = BalanceData {
+        credit: balance.credits,
+        user_id: balance.user_id,
+        key_id: balance.key_id,
+        remote_key_id: balance.remote_key_id.map(RemoteKeyId::get),
+        label: balance.label,
+        last_updated: balance.last_updated.to_rfc3339(),
+        timestamp: now.as_secs(),
+    };
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({ "success": true, "data": data }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_itself_opens() {
+        let token = AccessToken::new(&SecretString::from("a-token-of-some-length"));
+        assert!(token.is(b"a-token-of-some-length"));
+        for wrong in ["", "a-token-of-some-lengt", "a-token-of-some-length0", "A-token-of-some-length"] {
+            assert!(!token.is(wrong.as_bytes()), "{wrong:?}");
+        }
+        assert_eq!(format!("{token:?}"), "AccessToken");
+    }
+
+    #[test]
+    fn the_two_paths_are_known_and_no_others() {
+        for path in ["/api/api-keys/k1/credit-balance", "/api/api-keys/remote/42/credit-balance"] {
+            assert!(is_question(path), "{path}");
+        }
+        for path in
+            ["/api/api-keys/a/b/credit-balance", "/api/api-keys//credit-balance", "/api/api-keys/credit-balance", "/x"]
+        {
+            assert!(!is_question(path), "{path}");
+        }
+    }
+}
