@@ -39,7 +39,7 @@ enum Status {
     Pending,
     /// Settled
     Processed,
-    /// Not settled yet; tried again
+    /// Not settled: tried again, or waiting for a key or for a person
     Failed,
     /// Given up
     Dead,
