@@ -311,6 +311,7 @@ impl Parts {
                 limits,
                 metrics,
                 configured_prices,
+                retention: settings.retention.policy,
                 times: Arc::new(StepTimes::default()),
             },
             store,

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod logger;
 pub mod mailbox;
 pub mod receiver;
+pub mod retaining;
 pub mod scheduler;
 pub mod settling;
 pub mod steps;

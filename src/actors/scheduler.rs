@@ -13,9 +13,11 @@ use super::Directory;
 use super::ledger::SettleWaiting;
 use super::limits::Limits;
 use super::logger::CountInbox;
+use super::retaining::{self, Cleared};
 use super::steps::{Step, StepTimes};
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
+use crate::domain::retention::RetentionPolicy;
 use crate::failpoint;
 use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError, Waiting};
 use crate::telemetry::metrics::{self, Metrics};
@@ -40,6 +42,7 @@ pub struct SchedulerParts {
     pub limits: Arc<Limits>,
     pub metrics: Metrics,
     pub configured_prices: ConfiguredPrices,
+    pub retention: RetentionPolicy,
     pub times: Arc<StepTimes>,
 }
 
@@ -74,6 +77,7 @@ impl Scheduler {
             Step::CountInbox => drop(self.parts.directory.logger.try_send(CountInbox)),
             Step::LookAtTokens => return self.look_at_tokens(context),
             Step::LookAtPrices => return self.look_at_prices(context),
+            Step::Retain => return self.retain(context),
             Step::Upkeep => return self.upkeep(context),
         }
         self.parts.times.finish(step);
@@ -88,6 +92,22 @@ impl Scheduler {
                 tracing::warn!(%error, "tokens without a key could not be looked at; the next minute will do");
             }
             scheduler.parts.directory.ledger.try_send(SettleWaiting(Waiting::Woken)).ok();
+        });
+        context.spawn(done);
+    }
+
+    fn retain(&mut self, context: &mut Context<Self>) {
+        let (store, policy, now) = (self.parts.store.clone(), self.parts.retention, self.parts.clock.now());
+        let work = async move { retaining::retain(store.as_ref(), policy, now).await };
+        let done = work.into_actor(self).map(|cleared, scheduler, _| {
+            scheduler.parts.times.finish(Step::Retain);
+            match cleared {
+                Ok(cleared) if cleared == Cleared::default() => {}
+                Ok(Cleared { processed, dead, claims }) => {
+                    tracing::info!(processed, dead, claims, "old rows were cleared")
+                }
+                Err(error) => tracing::warn!(%error, "old rows could not be cleared; the next run goes on"),
+            }
         });
         context.spawn(done);
     }

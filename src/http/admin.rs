@@ -25,6 +25,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
     });
     config
         .app_data(json_config)
+        .configure(super::admin_charges::routes)
         .route("/admin/v1/users", web::post().to(add_user))
         .route("/admin/v1/keys", web::post().to(add_key))
         .route("/admin/v1/credits/grants", web::post().to(grant))
@@ -53,16 +54,22 @@ async fn replay(state: web::Data<AdminState>, page: web::Json<NewReplay>) -> Htt
     answer(replayed.map_err(BooksError::from))
 }
 
-fn answer(result: Result<impl Serialize, BooksError>) -> HttpResponse {
+pub fn answer(result: Result<impl Serialize, BooksError>) -> HttpResponse {
     let error = match result {
         Ok(made) => return HttpResponse::Ok().json(made),
         Err(error) => error,
     };
     let status = match &error {
-        BooksError::NoSuchUser(_) | BooksError::NoSuchEvent(_) | BooksError::NoSuchKey(_) => StatusCode::NOT_FOUND,
+        BooksError::NoSuchUser(_)
+        | BooksError::NoSuchEvent(_)
+        | BooksError::NoSuchKey(_)
+        | BooksError::NoSuchCharge(_) => StatusCode::NOT_FOUND,
         BooksError::EmailTaken(_)
         | BooksError::RemoteIdTaken { .. }
         | BooksError::IdempotencyConflict(_)
+        | BooksError::SeveralCharges { .. }
+        | BooksError::NothingLeft(_)
+        | BooksError::MoreThanLeft { .. }
         | BooksError::KeyNotActive(_)
         | BooksError::SeveralKeyOwners(_) => StatusCode::CONFLICT,
         BooksError::Invalid(_) => StatusCode::BAD_REQUEST,

@@ -2,6 +2,7 @@
 //! nothing about money.
 
 pub mod admin;
+pub mod admin_charges;
 pub mod answer;
 pub mod balance;
 pub mod health;

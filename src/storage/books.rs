@@ -3,12 +3,15 @@
 //! Shapes here are shown to people and programs; their JSON names stay.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::domain::ids::{KeyId, RemoteKeyId};
+use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
+use crate::domain::ids::{EventId, KeyId, RemoteKeyId};
+use crate::domain::refund::{ChargeKey, RefundOutcome, RefundRequest};
 use crate::domain::time::UnixMillis;
 
 /// Why the books refused a request.
@@ -26,6 +29,14 @@ pub enum BooksError {
     NoSuchEvent(String),
     #[error("there is no key with {0}")]
     NoSuchKey(KeySelector),
+    #[error("no charge has {0}")]
+    NoSuchCharge(ChargeSelector),
+    #[error("several charges have {selector}: {}; name one of them by its id", ids.join(", "))]
+    SeveralCharges { selector: ChargeSelector, ids: Vec<String> },
+    #[error("of the charge {0} nothing is left to give back")]
+    NothingLeft(String),
+    #[error("of the charge {charge} only {left} credits are left to give back")]
+    MoreThanLeft { charge: String, left: String },
     #[error("the key with {0} is not ACTIVE")]
     KeyNotActive(KeySelector),
     #[error("several users have a key with {0}")]
@@ -70,6 +81,60 @@ pub struct NewGrant {
     /// The same key grants once, however often it is sent.
     #[serde(default)]
     pub idempotency_key: Option<String>,
+}
+
+/// Credits added to or taken from a balance by a person.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewAdjustment {
+    /// Id or email.
+    pub user: String,
+    /// Whole credits, of either sign and not 0.
+    pub amount: i64,
+    pub reason: String,
+    /// The same key adjusts once, however often it is sent.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+}
+
+/// A token to be ignored, or no longer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewIgnore {
+    /// new-api's token id, above 0.
+    pub remote_id: i64,
+    /// End it.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+/// What ignoring a token came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ignored {
+    pub remote_id: i64,
+    pub is_ignored: bool,
+    /// Waiting events that were closed without a charge.
+    pub closed_events: u64,
+}
+
+/// A token that no key has, and what its waiting events come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnmatchedToken {
+    pub remote_id: i64,
+    /// The token's name, where new-api's log told it.
+    pub name: Option<String>,
+    pub calls: u64,
+    /// Quota units of the calls that are priced in them.
+    pub quota: i64,
+    /// Exact price of all calls in credits, as a decimal.
+    pub credits: String,
+    /// Oldest and newest call, UTC.
+    pub first_seen: String,
+    pub last_seen: String,
+    /// The command that gives it to a user.
+    pub command: String,
 }
 
 /// The id of what was made.
@@ -161,28 +226,6 @@ pub struct EventDetail {
     pub charge: Option<ChargeView>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ChargeView {
-    /// `usage_records.id`
-    pub id: String,
-    pub user_id: String,
-    pub key_id: String,
-    pub model: String,
-    pub prompt_tokens: i64,
-    pub completion_tokens: i64,
-    /// Quota units; absent where the sender priced in credits.
-    pub quota: Option<i64>,
-    /// The exact price in credits, as a decimal.
-    pub price: String,
-    pub usd_to_credits: String,
-    pub quota_per_unit: i64,
-    /// Whole credits deducted.
-    pub credits: i64,
-    pub remainder_before: String,
-    pub remainder_after: String,
-}
-
 /// A page of unsettled events to settle again.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -268,6 +311,35 @@ pub trait Books: Send + Sync + 'static {
     async fn add_user(&self, user: NewUser) -> Result<Created, BooksError>;
     async fn add_key(&self, key: NewKey) -> Result<Created, BooksError>;
     async fn grant(&self, grant: NewGrant) -> Result<Granted, BooksError>;
+    async fn adjust(&self, adjustment: NewAdjustment) -> Result<Granted, BooksError>;
+    /// Ignores a token and closes its waiting events without a charge, or ends that.
+    async fn ignore_token(&self, ignore: NewIgnore) -> Result<Ignored, BooksError>;
+    /// The ignored tokens, smallest first, at most `limit`.
+    async fn ignored_tokens(&self, limit: u32) -> Result<Vec<Ignored>, BooksError>;
+    /// Tokens that no key has and events wait for, most calls first, at most `limit`.
+    async fn unmatched_tokens(&self, limit: u32) -> Result<Vec<UnmatchedToken>, BooksError>;
+    /// Newest calls first, at most `limit`.
+    async fn charges(&self, filter: ChargeFilter, limit: u32) -> Result<Vec<ChargeView>, BooksError>;
+    async fn charge(&self, selector: ChargeSelector) -> Result<ChargeDetail, BooksError>;
+    async fn charge_key(&self, selector: ChargeSelector) -> Result<ChargeKey, BooksError>;
+    /// Books refunds, all in one transaction. One outcome each.
+    async fn refund(&self, requests: Vec<RefundRequest>, is_dry_run: bool) -> Result<Vec<RefundOutcome>, BooksError>;
+    /// Stores what a reversal selects, or finds it stored by an earlier run; the newest settlement that it covers.
+    async fn begin_reversal(
+        &self,
+        filter: ChargeFilter,
+        reason: Arc<str>,
+        idempotency_key: &str,
+        is_dry_run: bool,
+    ) -> Result<UnixMillis, BooksError>;
+    /// Charges that are not given back whole, in the order of their calls, at most `limit`.
+    async fn reversible(
+        &self,
+        filter: ChargeFilter,
+        settled_until: UnixMillis,
+        after: Option<ChargeKey>,
+        limit: usize,
+    ) -> Result<Vec<ChargeKey>, BooksError>;
     /// Newest first, at most `limit`.
     async fn users(&self, limit: u32) -> Result<Vec<UserView>, BooksError>;
     /// Newest first, at most `limit`; of one user (id or email) where that is given.
@@ -280,4 +352,13 @@ pub trait Books: Send + Sync + 'static {
     /// Newest first.
     async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, BooksError>;
     async fn event(&self, event_id: String) -> Result<EventDetail, BooksError>;
+}
+
+/// A text of 1 to 191 characters without NUL, as the platform's columns hold it.
+pub fn bounded<'a>(what: &str, text: &'a str) -> Result<&'a str, BooksError> {
+    match EventId::parse(text) {
+        Ok(_) if text.trim() == text => Ok(text),
+        Ok(_) => Err(BooksError::Invalid(format!("the {what} must not begin or end with a space"))),
+        Err(error) => Err(BooksError::Invalid(format!("the {what} {error}"))),
+    }
 }

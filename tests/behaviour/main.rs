@@ -8,6 +8,7 @@
 mod kit;
 
 mod balance;
+mod charges;
 mod commands;
 mod crashes;
 mod faults;
@@ -16,5 +17,7 @@ mod limits;
 mod money;
 mod operation;
 mod replay;
+mod retention;
 mod style;
+mod tokens;
 mod waiting;
