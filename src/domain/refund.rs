@@ -104,9 +104,15 @@ pub enum RefundOutcome {
     Refunded(Refund),
     /// The idempotency key had given this back before: nothing was added.
     Repeated(Refund),
+    Refused(RefundRefusal),
+}
+
+/// Why nothing was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefundRefusal {
+    NoSuchCharge,
     /// The idempotency key was used for another charge or amount.
     KeyConflict,
-    NoSuchCharge,
     /// The user is gone, and his books with him.
     NoUser,
     /// Nothing is left to give back.
@@ -115,6 +121,7 @@ pub enum RefundOutcome {
     MoreThanLeft(CreditFemtos),
     /// A part by quota of a charge that was priced in credits.
     NotPricedInQuota,
+    /// The books cannot hold the amount.
     TooLarge,
 }
 
@@ -150,7 +157,7 @@ pub fn plan_refunds(
     let mut planner =
         RefundPlanner { charges, earlier, open_accounts, rounding, now, ids, plan: RefundPlan::default() };
     for request in requests {
-        let outcome = planner.refund(request).unwrap_or_else(|refused| refused);
+        let outcome = planner.refund(request).unwrap_or_else(RefundOutcome::Refused);
         planner.plan.outcomes.push(outcome);
     }
     let mut plan = planner.plan;
@@ -169,8 +176,8 @@ struct RefundPlanner<'a> {
 }
 
 impl RefundPlanner<'_> {
-    fn refund(&mut self, request: &RefundRequest) -> Result<RefundOutcome, RefundOutcome> {
-        let charge = self.charges.get(&request.charge).ok_or(RefundOutcome::NoSuchCharge)?.clone();
+    fn refund(&mut self, request: &RefundRequest) -> Result<RefundOutcome, RefundRefusal> {
+        let charge = self.charges.get(&request.charge).ok_or(RefundRefusal::NoSuchCharge)?.clone();
         let key = (request.origin, request.idempotency_key.clone());
         if let Some(earlier) = self.earlier.get(&key) {
             let is_same = earlier.charge == request.charge
@@ -179,22 +186,22 @@ impl RefundPlanner<'_> {
                     None => true,
                 };
             let refund = earlier.refund.clone();
-            return Ok(if is_same { RefundOutcome::Repeated(refund) } else { RefundOutcome::KeyConflict });
+            return if is_same { Ok(RefundOutcome::Repeated(refund)) } else { Err(RefundRefusal::KeyConflict) };
         }
         if !charge.has_user {
-            return Err(RefundOutcome::NoUser);
+            return Err(RefundRefusal::NoUser);
         }
         let left = charge.price.credits.checked_sub(charge.refunded).unwrap_or_default();
         if left == CreditFemtos::ZERO {
-            return Err(RefundOutcome::NothingLeft);
+            return Err(RefundRefusal::NothingLeft);
         }
         let amount = asked(request.amount, &charge)?.unwrap_or(left);
         if amount > left {
-            return Err(RefundOutcome::MoreThanLeft(left));
+            return Err(RefundRefusal::MoreThanLeft(left));
         }
-        let refund = self.book(request, &charge, amount).map_err(|_: AmountTooLarge| RefundOutcome::TooLarge)?;
+        let refund = self.book(request, &charge, amount).map_err(|_: AmountTooLarge| RefundRefusal::TooLarge)?;
         if let Some(charge) = self.charges.get_mut(&request.charge) {
-            charge.refunded = charge.refunded.checked_add(amount).map_err(|_| RefundOutcome::TooLarge)?;
+            charge.refunded = charge.refunded.checked_add(amount).map_err(|_| RefundRefusal::TooLarge)?;
         }
         let earlier = EarlierRefund { charge: request.charge.clone(), refund: refund.clone() };
         self.earlier.insert(key, earlier);
@@ -249,16 +256,16 @@ impl RefundPlanner<'_> {
 }
 
 /// The exact amount that a request names; none for all that is left.
-fn asked(amount: RefundAmount, charge: &BookedCharge) -> Result<Option<CreditFemtos>, RefundOutcome> {
+fn asked(amount: RefundAmount, charge: &BookedCharge) -> Result<Option<CreditFemtos>, RefundRefusal> {
     match amount {
         RefundAmount::Rest => Ok(None),
         RefundAmount::Credits(amount) => Ok(Some(amount)),
         RefundAmount::Quota(units) => {
-            let all = charge.price.units.ok_or(RefundOutcome::NotPricedInQuota)?;
+            let all = charge.price.units.ok_or(RefundRefusal::NotPricedInQuota)?;
             if units == all {
                 return Ok(Some(charge.price.credits));
             }
-            charge.price.of_units(units).map(Some).map_err(|_| RefundOutcome::TooLarge)
+            charge.price.of_units(units).map(Some).map_err(|_| RefundRefusal::TooLarge)
         }
     }
 }

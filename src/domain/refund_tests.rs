@@ -82,7 +82,7 @@ fn a_repeat_gives_nothing_and_a_key_belongs_to_one_request() {
     let [first, repeat, conflict, second] = plan.outcomes.as_slice() else { panic!("{plan:?}") };
     let RefundOutcome::Refunded(booked) = first else { panic!("{first:?}") };
     assert_eq!(repeat, &RefundOutcome::Repeated(booked.clone()));
-    assert_eq!(conflict, &RefundOutcome::KeyConflict);
+    assert_eq!(conflict, &RefundOutcome::Refused(RefundRefusal::KeyConflict));
     assert!(matches!(second, RefundOutcome::Refunded(refund) if refund.balance_after == Credits::new(-2)));
     assert_eq!(plan.accounts[0].balance_delta, Credits::new(8));
 }
@@ -98,9 +98,9 @@ fn never_more_than_was_taken() {
         request("e", RefundAmount::Rest),
     ];
     let plan = refund(snapshot, &asked, Rounding::Carry);
-    assert_eq!(plan.outcomes[0], RefundOutcome::MoreThanLeft(femtos("10")));
-    assert_eq!(plan.outcomes[2], RefundOutcome::MoreThanLeft(femtos("0.5")));
-    assert_eq!(plan.outcomes[4], RefundOutcome::NothingLeft);
+    assert_eq!(plan.outcomes[0], RefundOutcome::Refused(RefundRefusal::MoreThanLeft(femtos("10"))));
+    assert_eq!(plan.outcomes[2], RefundOutcome::Refused(RefundRefusal::MoreThanLeft(femtos("0.5"))));
+    assert_eq!(plan.outcomes[4], RefundOutcome::Refused(RefundRefusal::NothingLeft));
     assert_eq!((plan.accounts[0].balance_delta, plan.accounts[0].remainder), (Credits::new(10), Remainder::ZERO));
 }
 
@@ -124,10 +124,13 @@ fn refusals_say_why() {
         plan.outcomes[0].clone()
     };
     let gone = |snapshot: &mut RefundSnapshot| snapshot.charges.values_mut().for_each(|charge| charge.has_user = false);
-    assert_eq!(outcome(|snapshot| snapshot.charges.clear(), RefundAmount::Rest), RefundOutcome::NoSuchCharge);
-    assert_eq!(outcome(gone, RefundAmount::Rest), RefundOutcome::NoUser);
+    assert_eq!(
+        outcome(|snapshot| snapshot.charges.clear(), RefundAmount::Rest),
+        RefundOutcome::Refused(RefundRefusal::NoSuchCharge)
+    );
+    assert_eq!(outcome(gone, RefundAmount::Rest), RefundOutcome::Refused(RefundRefusal::NoUser));
     let units = RefundAmount::Quota(QuotaUnits::new(1).unwrap());
-    assert_eq!(outcome(|_| {}, units), RefundOutcome::NotPricedInQuota);
+    assert_eq!(outcome(|_| {}, units), RefundOutcome::Refused(RefundRefusal::NotPricedInQuota));
 }
 
 proptest! {

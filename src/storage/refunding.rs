@@ -7,7 +7,9 @@ use super::books::{Books, BooksError, bounded};
 use super::charges::{ChargeSelector, NewRefund, NewReversal, Refunded, ReversalPlace, Reversed};
 use crate::domain::ids::RecordId;
 use crate::domain::money::{CreditFemtos, QuotaUnits};
-use crate::domain::refund::{ChargeKey, Refund, RefundAmount, RefundOrigin, RefundOutcome, RefundRequest};
+use crate::domain::refund::{
+    ChargeKey, Refund, RefundAmount, RefundOrigin, RefundOutcome, RefundRefusal, RefundRequest,
+};
 
 /// Charges that a reversal gives back in one transaction.
 const REVERSAL_PAGE: usize = 256;
@@ -52,7 +54,7 @@ pub async fn refund(store: &dyn Books, new: NewRefund) -> Result<Refunded, Books
     let (refund, repeated) = match outcome {
         Some(RefundOutcome::Refunded(refund)) => (refund, false),
         Some(RefundOutcome::Repeated(refund)) => (refund, true),
-        Some(refused) => return Err(refusal(refused, &new.charge, &idempotency_key)),
+        Some(RefundOutcome::Refused(refusal)) => return Err(refused(refusal, &new.charge, &idempotency_key)),
         None => return Err(BooksError::NoSuchCharge(ChargeSelector::Id(new.charge))),
     };
     Ok(refunded(refund, repeated))
@@ -74,21 +76,19 @@ fn refunded(refund: Refund, repeated: bool) -> Refunded {
     }
 }
 
-fn refusal(outcome: RefundOutcome, charge: &str, idempotency_key: &str) -> BooksError {
-    match outcome {
-        RefundOutcome::KeyConflict => BooksError::IdempotencyConflict(idempotency_key.to_owned()),
-        RefundOutcome::NoUser => BooksError::NoSuchUser(format!("of the charge {charge}")),
-        RefundOutcome::NothingLeft => BooksError::NothingLeft(charge.to_owned()),
-        RefundOutcome::MoreThanLeft(left) => {
+fn refused(refusal: RefundRefusal, charge: &str, idempotency_key: &str) -> BooksError {
+    match refusal {
+        RefundRefusal::KeyConflict => BooksError::IdempotencyConflict(idempotency_key.to_owned()),
+        RefundRefusal::NoUser => BooksError::NoSuchUser(format!("of the charge {charge}")),
+        RefundRefusal::NothingLeft => BooksError::NothingLeft(charge.to_owned()),
+        RefundRefusal::MoreThanLeft(left) => {
             BooksError::MoreThanLeft { charge: charge.to_owned(), left: left.to_string() }
         }
-        RefundOutcome::NotPricedInQuota => {
+        RefundRefusal::NotPricedInQuota => {
             BooksError::Invalid(format!("the charge {charge} was priced in credits: name an amount, not a quota"))
         }
-        RefundOutcome::TooLarge => BooksError::Invalid("the amount is larger than the books can hold".to_owned()),
-        RefundOutcome::NoSuchCharge | RefundOutcome::Refunded(_) | RefundOutcome::Repeated(_) => {
-            BooksError::NoSuchCharge(ChargeSelector::Id(charge.to_owned()))
-        }
+        RefundRefusal::TooLarge => BooksError::Invalid("the amount is larger than the books can hold".to_owned()),
+        RefundRefusal::NoSuchCharge => BooksError::NoSuchCharge(ChargeSelector::Id(charge.to_owned())),
     }
 }
 
@@ -132,8 +132,9 @@ pub async fn reverse(store: &dyn Books, new: NewReversal) -> Result<Reversed, Bo
                 amount = amount.checked_add(refund.amount).unwrap_or(amount);
             }
             // Another run beside this one gave it back in between.
-            RefundOutcome::Repeated(_) | RefundOutcome::NothingLeft | RefundOutcome::NoSuchCharge => {}
-            _ => reversed.refused += 1,
+            RefundOutcome::Repeated(_)
+            | RefundOutcome::Refused(RefundRefusal::NothingLeft | RefundRefusal::NoSuchCharge) => {}
+            RefundOutcome::Refused(_) => reversed.refused += 1,
         }
     }
     reversed.amount = amount.to_string();
