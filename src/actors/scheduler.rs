@@ -16,6 +16,7 @@ use super::logger::CountInbox;
 use super::steps::{Step, StepTimes};
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
+use crate::config::{Live, Settings};
 use crate::failpoint;
 use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError, Waiting};
 use crate::telemetry::metrics::{self, Metrics};
@@ -39,7 +40,7 @@ pub struct SchedulerParts {
     pub clock: SharedClock,
     pub limits: Arc<Limits>,
     pub metrics: Metrics,
-    pub configured_prices: ConfiguredPrices,
+    pub live: Live<Settings>,
     pub times: Arc<StepTimes>,
 }
 
@@ -93,7 +94,7 @@ impl Scheduler {
     }
 
     fn look_at_prices(&mut self, context: &mut Context<Self>) {
-        let (store, configured) = (self.parts.store.clone(), self.parts.configured_prices);
+        let (store, configured) = (self.parts.store.clone(), configured_prices(&self.parts.live.get()));
         let work = async move { store.look_at_prices(configured).await };
         let done = work.into_actor(self).map(|look, scheduler, _| {
             scheduler.parts.times.finish(Step::LookAtPrices);
@@ -140,6 +141,14 @@ impl Scheduler {
             }
         });
         context.spawn(done);
+    }
+}
+
+/// What the operator configured; the store dates what changed.
+pub fn configured_prices(settings: &Settings) -> ConfiguredPrices {
+    ConfiguredPrices {
+        usd_to_credits: settings.ledger.usd_to_credits,
+        quota_per_unit: settings.ledger.quota_per_unit,
     }
 }
 

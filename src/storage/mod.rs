@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::money::{QuotaPerUnit, Rate};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
-use crate::domain::settlement::Purpose;
+use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint::InjectedFault;
 
@@ -124,6 +124,9 @@ pub trait LedgerStore: Send + Sync + 'static {
 
     /// Looks at the rate in `options` and at the configured values, and dates what changed.
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError>;
+
+    /// Goes by this policy from the next batch on.
+    fn set_policy(&self, policy: LedgerPolicy);
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError>;
 

@@ -48,6 +48,7 @@ pub struct SqliteOptions {
     /// How long a statement waits for another process's write lock.
     pub lock_wait: Duration,
     pub max_readers: u32,
+    /// Holds until `set_policy`.
     pub policy: LedgerPolicy,
 }
 
@@ -135,6 +136,10 @@ impl LedgerStore for SqliteStore {
             return Ok(look);
         }
         self.write(|reply| Command::StorePrices(configured, reply)).await
+    }
+
+    fn set_policy(&self, policy: LedgerPolicy) {
+        self.writer.set_policy(policy);
     }
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {
