@@ -260,13 +260,8 @@ mod tests {
     #[test]
     fn other_numbers_hold_at_once_and_the_same_ones_forget_nothing() {
         let limits = limits(1, 3, 10);
-        let numbers = |burst| RateLimitSettings {
-            per_second: 1,
-            burst,
-            bad_per_second: 1,
-            bad_burst: 2,
-            max_sources: 10,
-        };
+        let numbers =
+            |burst| RateLimitSettings { per_second: 1, burst, bad_per_second: 1, bad_burst: 2, max_sources: 10 };
         let one = source("10.0.0.1");
         (0..3).for_each(|_| limits.check_good(one).unwrap());
         (0..2).for_each(|_| limits.check_bad(one).unwrap());

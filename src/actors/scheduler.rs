@@ -146,10 +146,7 @@ impl Scheduler {
 
 /// What the operator configured; the store dates what changed.
 pub fn configured_prices(settings: &Settings) -> ConfiguredPrices {
-    ConfiguredPrices {
-        usd_to_credits: settings.ledger.usd_to_credits,
-        quota_per_unit: settings.ledger.quota_per_unit,
-    }
+    ConfiguredPrices { usd_to_credits: settings.ledger.usd_to_credits, quota_per_unit: settings.ledger.quota_per_unit }
 }
 
 impl Actor for Scheduler {

@@ -163,9 +163,8 @@ impl Daemon {
 
         let is_stopping = Arc::new(AtomicBool::new(false));
         let state = parts.http_state(&settings, is_stopping.clone());
-        let (listen, public) =
-            server::public(web::Data::new(state), &settings.server)
-                .map_err(|error| StartError::Listen(settings.server.listen, error))?;
+        let (listen, public) = server::public(web::Data::new(state), &settings.server)
+            .map_err(|error| StartError::Listen(settings.server.listen, error))?;
         let mut servers = vec![public.handle()];
         actix::spawn(public);
         if let Some(address) = settings.metrics.listen {

@@ -135,7 +135,9 @@ fn tell(reloaded: &Reloaded) {
     }
     match reloaded.changed.as_slice() {
         [] => tracing::info!("the configuration was read anew: nothing that a reload can change has changed"),
-        changed => tracing::info!("the configuration was read anew and holds from now on; changed: {}", changed.join(", ")),
+        changed => {
+            tracing::info!("the configuration was read anew and holds from now on; changed: {}", changed.join(", "))
+        }
     }
     if !reloaded.at_next_start.is_empty() {
         tracing::warn!("changed, and takes effect at the next start: {}", reloaded.at_next_start.join(", "));

@@ -10,8 +10,10 @@ use super::reader::{Reader, Section};
 use super::secret;
 use super::values::{self, Parsed};
 
-pub(super) const KEYS: SectionKeys =
-    SectionKeys { name: "balance", keys: &[("token", Kind::Secret, Effect::AtReload), ("token_file", Kind::Text, Effect::AtReload)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "balance",
+    keys: &[("token", Kind::Secret, Effect::AtReload), ("token_file", Kind::Text, Effect::AtReload)],
+};
 
 /// The guide's name for new-api's own token, which opens the question where no other token is set.
 pub(super) const ADMIN_TOKEN_VARIABLE: &str = "NEW_API_ADMIN_TOKEN";

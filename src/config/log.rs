@@ -3,8 +3,10 @@
 use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 
-pub(super) const KEYS: SectionKeys =
-    SectionKeys { name: "log", keys: &[("format", Kind::Text, Effect::AtStart), ("level", Kind::Text, Effect::AtReload)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "log",
+    keys: &[("format", Kind::Text, Effect::AtStart), ("level", Kind::Text, Effect::AtReload)],
+};
 
 const FORMATS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];

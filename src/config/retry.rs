@@ -9,7 +9,11 @@ use crate::domain::retry::RetryPolicy;
 
 pub(super) const KEYS: SectionKeys = SectionKeys {
     name: "retry",
-    keys: &[("max_attempts", Kind::Number, Effect::AtReload), ("base_delay", Kind::Text, Effect::AtReload), ("max_delay", Kind::Text, Effect::AtReload)],
+    keys: &[
+        ("max_attempts", Kind::Number, Effect::AtReload),
+        ("base_delay", Kind::Text, Effect::AtReload),
+        ("max_delay", Kind::Text, Effect::AtReload),
+    ],
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);

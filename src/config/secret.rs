@@ -53,7 +53,8 @@ pub(super) fn find_secret(settings: &mut Settings) -> Result<(), ConfigError> {
         return Ok(());
     };
     settings.webhook.secrets = read_file(&path).map_err(|message| {
-        let message = format!("{message}; no secret is configured, and only a start generates one: set webhook.secrets");
+        let message =
+            format!("{message}; no secret is configured, and only a start generates one: set webhook.secrets");
         ConfigError::of_file(&path, message)
     })?;
     Ok(())

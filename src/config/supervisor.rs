@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 
-pub(super) const KEYS: SectionKeys =
-    SectionKeys { name: "supervisor", keys: &[("max_restarts", Kind::Number, Effect::AtStart), ("window", Kind::Text, Effect::AtStart)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "supervisor",
+    keys: &[("max_restarts", Kind::Number, Effect::AtStart), ("window", Kind::Text, Effect::AtStart)],
+};
 
 /// More than `max_restarts` within `window` ends the process with exit code 70.
 #[derive(Debug, Clone)]

@@ -78,10 +78,8 @@ fn a_file_that_a_key_names_counts_by_what_it_holds() {
     let secrets = folder.file("secrets", SECRET, 0o600);
     let token = folder.file("token", "a-token-of-some-length", 0o600);
     let (secrets, token) = (secrets.display().to_string(), token.display().to_string());
-    let variables = [
-        ("HOOKLEDGER__WEBHOOK__SECRETS_FILE", secrets.as_str()),
-        ("HOOKLEDGER__BALANCE__TOKEN_FILE", token.as_str()),
-    ];
+    let variables =
+        [("HOOKLEDGER__WEBHOOK__SECRETS_FILE", secrets.as_str()), ("HOOKLEDGER__BALANCE__TOKEN_FILE", token.as_str())];
     let running = load_here(None, &variables).unwrap();
     let same = running.replaced_by(load_here(None, &variables).unwrap()).unwrap();
     assert!(same.changed.is_empty(), "{:?}", same.changed);

@@ -68,9 +68,7 @@ async fn take(request: &HttpRequest, payload: web::Payload, state: &HttpState) -
     };
     match verdict {
         Verdict::Refused(refusal) => Answer::of_refusal(refusal),
-        Verdict::Usage { event, settlement } => {
-            settle(state, event, settlement, begun, policy.ack_timeout).await
-        }
+        Verdict::Usage { event, settlement } => settle(state, event, settlement, begun, policy.ack_timeout).await,
         Verdict::Notice { notice, record } => log_notice(notice, record, begun).await,
     }
 }

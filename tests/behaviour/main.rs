@@ -15,6 +15,7 @@ mod intake;
 mod limits;
 mod money;
 mod operation;
+mod reload;
 mod replay;
 mod style;
 mod waiting;
