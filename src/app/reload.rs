@@ -109,7 +109,10 @@ impl Reload {
         // A thread of its own: a file that hangs must hold up neither the daemon nor its end.
         std::thread::Builder::new()
             .name("reload".to_owned())
-            .spawn(move || reply.send(load().and_then(|fresh| in_force.replaced_by(fresh))))
+            .spawn(move || {
+                // Nobody waits any more if it took too long.
+                reply.send(load().and_then(|fresh| in_force.replaced_by(fresh))).ok();
+            })
             .map_err(ReloadError::Thread)?;
         match timeout(LONGEST_READ, outcome).await {
             Ok(Ok(outcome)) => Ok(outcome?),
