@@ -156,7 +156,7 @@ fn a_wrong_file_changes_nothing_says_why_and_can_be_mended() {
     assert!(!log_of(&daemon).contains("forgotten"), "what is no TOML may hold a secret");
 
     reload_with(&daemon, &secrets(&[SECRET, NEW_SECRET]));
-    assert_eq!((daemon.metric(SUCCESSFUL), daemon.reloads()), (Some(1.0), (1.0, 2.0)));
+    assert_eq!((daemon.metric(SUCCESSFUL), daemon.reloads()), (Some(1.0), (1, 2)));
     assert_eq!(status_signed(&daemon, NEW_SECRET, "now"), 200);
     end_unrefused(sender);
     daemon.books().assert_whole();
@@ -189,7 +189,7 @@ fn a_hang_up_during_the_start_ends_nothing_and_is_not_missed() {
     pipe.write_all(secrets(&[SECRET]).as_bytes()).unwrap();
     drop(pipe);
     daemon.wait_ready();
-    wait_until("the reload is over", PATIENCE, || (daemon.reloads() == (1.0, 0.0)).then_some(()));
+    wait_until("the reload is over", PATIENCE, || (daemon.reloads() == (1, 0)).then_some(()));
     assert_eq!(status_signed(&daemon, SECRET, "old"), 403);
     assert_eq!(status_signed(&daemon, NEW_SECRET, "new"), 200);
 }
@@ -209,7 +209,7 @@ fn many_hang_ups_at_once_end_with_the_last_file() {
     });
     reload_with(&daemon, &secrets(&[SECRET, NEW_SECRET]));
     assert_eq!(status_signed(&daemon, NEW_SECRET, "after all"), 200);
-    assert_eq!(daemon.reloads().1, 0.0);
+    assert_eq!(daemon.reloads().1, 0);
     end_unrefused(sender);
     assert_eq!(daemon.terminate(), 0, "a reload does not keep it from stopping");
 }

@@ -115,11 +115,11 @@ impl Daemon {
 
     /// How many reloads were applied, and how many refused.
     #[track_caller]
-    pub fn reloads(&self) -> (f64, f64) {
+    pub fn reloads(&self) -> (u64, u64) {
         let metrics = self.metrics();
         let count =
             |outcome: &str| sample(&metrics, &format!("hookledger_config_reloads_total{{outcome=\"{outcome}\"}}"));
-        (count("applied").unwrap_or_default(), count("refused").unwrap_or_default())
+        (count("applied").unwrap_or_default() as u64, count("refused").unwrap_or_default() as u64)
     }
 
     /// What Prometheus would scrape.
