@@ -29,9 +29,11 @@ mod tests;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app;
 use crate::config::{self, Loaded, Settings};
 use failure::{EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Failure};
 use output::Output;
@@ -101,10 +103,18 @@ struct Context {
 
 impl Context {
     fn load(&self) -> Result<Loaded, Failure> {
-        // What is not UTF-8 cannot be a setting.
-        let environment =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Ok(config::load(self.config.as_deref(), environment)?)
+        Ok(self.loader()()?)
+    }
+
+    /// Loads what the arguments and the environment of this process say, as often as it is called.
+    fn loader(&self) -> app::Load {
+        let file = self.config.clone();
+        Arc::new(move || {
+            // What is not UTF-8 cannot be a setting.
+            let environment = std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+            config::load(file.as_deref(), environment)
+        })
     }
 
     fn settings(&self) -> Result<Settings, Failure> {

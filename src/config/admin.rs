@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::database;
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 use super::values;
 
-pub(super) const KEYS: SectionKeys = SectionKeys { name: "admin", keys: &[("socket", Kind::Text)] };
+pub(super) const KEYS: SectionKeys = SectionKeys { name: "admin", keys: &[("socket", Kind::Text, Effect::AtStart)] };
 
 const SOCKET_NAME: &str = "admin.sock";
 

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use ::config::ValueKind;
 use secrecy::SecretString;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::{Reader, Section};
 use super::secret;
 use super::values::{self, Parsed};
 
-pub(super) const KEYS: SectionKeys =
-    SectionKeys { name: "balance", keys: &[("token", Kind::Secret), ("token_file", Kind::Text)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "balance",
+    keys: &[("token", Kind::Secret, Effect::AtReload), ("token_file", Kind::Text, Effect::AtReload)],
+};
 
 /// The guide's name for new-api's own token, which opens the question where no other token is set.
 pub(super) const ADMIN_TOKEN_VARIABLE: &str = "NEW_API_ADMIN_TOKEN";
@@ -57,8 +59,7 @@ fn read_token_file(section: &mut Section<'_>, path: PathBuf) -> Option<String> {
     if secret::is_open_to_others(&path) {
         section.warn(format!("{} holds a token and others than its owner can read it: chmod 600 it", path.display()));
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("must be readable: {error}"));
-    match text.and_then(|text| check(&text)) {
+    match section.read_file("token_file", &path).and_then(|text| check(&text)) {
         Ok(token) => Some(token),
         Err(message) => {
             section.refuse("token_file", format!("{}: {message}", path.display()));

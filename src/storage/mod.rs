@@ -18,7 +18,7 @@ use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::money::{QuotaPerUnit, Rate};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
 use crate::domain::retention::BookTimes;
-use crate::domain::settlement::Purpose;
+use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint::InjectedFault;
 
@@ -141,6 +141,9 @@ pub trait LedgerStore: Send + Sync + 'static {
         before: UnixMillis,
         page: Page,
     ) -> Result<(u64, Option<PagePlace>), StoreError>;
+
+    /// Goes by this policy from the next batch on.
+    fn set_policy(&self, policy: LedgerPolicy);
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError>;
 

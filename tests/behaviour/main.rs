@@ -16,6 +16,7 @@ mod intake;
 mod limits;
 mod money;
 mod operation;
+mod reload;
 mod replay;
 mod retention;
 mod style;

@@ -59,6 +59,7 @@ pub struct SqliteOptions {
     /// How long a statement waits for another process's write lock.
     pub lock_wait: Duration,
     pub max_readers: u32,
+    /// Holds until `set_policy`.
     pub policy: LedgerPolicy,
 }
 
@@ -168,6 +169,10 @@ impl LedgerStore for SqliteStore {
             return Ok((0, None));
         }
         Ok((self.write(|reply| Command::Retain(removal, reply)).await?, next))
+    }
+
+    fn set_policy(&self, policy: LedgerPolicy) {
+        self.writer.set_policy(policy);
     }
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {

@@ -1,6 +1,10 @@
 //! The composition root: settings become a running daemon, and a running daemon is drained and stopped.
 //!
-//! The order matters and stands here alone: database, prices, actors, listeners; and backwards.
+//! The order matters and stands here alone: database, prices, actors, listeners; and backwards. What they are made of
+//! is `parts`; what a running daemon takes over of a changed configuration is `reload`.
+
+mod parts;
+mod reload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,33 +12,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Context};
+use actix::Actor;
 use actix_web::dev::ServerHandle;
 use actix_web::web;
-use secrecy::ExposeSecret;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
-use crate::actors::ledger::{Ledger, LedgerParts};
-use crate::actors::limits::Limits;
-use crate::actors::logger::{Logger, LoggerParts};
-use crate::actors::mailbox::Mailbox;
-use crate::actors::receiver::{IntakePolicy, Receiver, ReceiverParts};
-use crate::actors::scheduler::{Scheduler, SchedulerParts, start_cron};
-use crate::actors::steps::StepTimes;
-use crate::actors::supervisor::{ChildSpec, GiveUp, Guard, Supervisor};
-use crate::actors::{ActorName, Directory};
+use crate::actors::scheduler::{configured_prices, start_cron};
+use crate::actors::supervisor::{GiveUp, Supervisor};
 use crate::clock::{self, SharedClock};
-use crate::config::{ConfigError, Loaded, Settings, ensure_secret};
+use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
 use crate::domain::settlement::LedgerPolicy;
-use crate::domain::signature::Verifier;
-use crate::http::balance::AccessToken;
-use crate::http::server::{self, AdminState, HttpState};
+use crate::http::server::{self, AdminState};
 use crate::setup::Setup;
 use crate::storage::sqlite::{MigrateError, SqliteOptions, SqliteStore, migrate};
-use crate::storage::{ConfiguredPrices, LedgerStore, Store, StoreError};
-use crate::telemetry::logs;
+use crate::storage::{LedgerStore, StoreError};
+use crate::telemetry::logs::{self, Level};
 use crate::telemetry::metrics::Metrics;
+use parts::Parts;
+
+pub use reload::{Load, Reload, ReloadError};
 
 /// The supervisor inside gave up.
 pub const EXIT_GAVE_UP: u8 = 70;
@@ -92,32 +89,50 @@ pub fn sqlite_options(settings: &Settings) -> SqliteOptions {
         path: settings.database.url.path().to_owned(),
         lock_wait: settings.database.lock_wait,
         max_readers: settings.database.max_connections,
-        policy: LedgerPolicy {
-            rounding: settings.ledger.rounding,
-            overdraft: settings.ledger.overdraft,
-            key_grace: settings.ledger.key_grace,
-            retry: settings.retry.policy(),
-        },
+        policy: ledger_policy(settings),
     }
 }
 
-/// Runs the daemon until a signal or its supervisor ends it.
-pub fn serve(loaded: Loaded, options: ServeOptions) -> ExitCode {
-    logs::set_up(&loaded.settings.log);
-    let _fail_points = crate::failpoint::set_up();
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+fn ledger_policy(settings: &Settings) -> LedgerPolicy {
+    LedgerPolicy {
+        rounding: settings.ledger.rounding,
+        overdraft: settings.ledger.overdraft,
+        key_grace: settings.ledger.key_grace,
+        retry: settings.retry.policy(),
     }
+}
+
+/// Runs the daemon until a signal or its supervisor ends it. `load` reads its configuration, now and at each reload.
+pub fn serve(load: Load, options: ServeOptions) -> Result<ExitCode, ConfigError> {
     let code = actix::System::new().block_on(async move {
-        match Daemon::start(loaded.settings, options).await {
-            Ok(daemon) => daemon.run().await,
+        // Before the configuration is looked at: a hang-up from here on neither ends the start nor is missed.
+        let hangups = signal(SignalKind::hangup());
+        let loaded = load()?;
+        let level = logs::set_up(&loaded.settings.log);
+        let _fail_points = crate::failpoint::set_up();
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let start = async {
+            let origin = Origin { load, level, hangups: hangups.map_err(StartError::Signals)? };
+            Daemon::start(loaded, origin, options).await
+        };
+        match start.await {
+            Ok(daemon) => Ok(daemon.run().await),
             Err(error) => {
                 tracing::error!("hookledger cannot start: {error}");
-                error.exit_code()
+                Ok(error.exit_code())
             }
         }
     });
-    ExitCode::from(code)
+    code.map(ExitCode::from)
+}
+
+/// What a reload goes back to.
+struct Origin {
+    load: Load,
+    level: Level,
+    hangups: Signal,
 }
 
 struct Daemon {
@@ -132,25 +147,24 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(mut settings: Settings, options: ServeOptions) -> Result<Self, StartError> {
-        let secret_file = ensure_secret(&mut settings)?;
+    async fn start(mut loaded: Loaded, origin: Origin, options: ServeOptions) -> Result<Self, StartError> {
+        let secret_file = ensure_secret(&mut loaded.settings)?;
+        let settings = loaded.settings.clone();
         let clock = clock::for_daemon();
         let store = Arc::new(open_store(&settings, clock.clone()).await?);
-        let configured_prices = ConfiguredPrices {
-            usd_to_credits: settings.ledger.usd_to_credits,
-            quota_per_unit: settings.ledger.quota_per_unit,
-        };
-        store.look_at_prices(configured_prices).await.map_err(StartError::Prices)?;
+        store.look_at_prices(configured_prices(&settings)).await.map_err(StartError::Prices)?;
         let metrics = Metrics::install()?;
-        let parts = Parts::new(&settings, clock, store.clone(), metrics.clone(), configured_prices);
+        let live = Live::new(settings.clone());
+        let parts = Parts::new(&live, clock, store.clone(), metrics.clone());
+        let reload = Reload::new(origin.load, loaded, live, &parts, origin.level);
         let (give_up, given_up) = give_up_channel();
         let supervisor = Supervisor::new(settings.supervisor.clone(), parts.child_specs(), give_up).start();
         let cron = start_cron(parts.directory.clone()).await?;
 
         let is_stopping = Arc::new(AtomicBool::new(false));
         let state = parts.http_state(&settings, is_stopping.clone());
-        let (listen, public) =
-            server::public(web::Data::new(state)).map_err(|error| StartError::Listen(settings.server.listen, error))?;
+        let (listen, public) = server::public(web::Data::new(state), &settings.server)
+            .map_err(|error| StartError::Listen(settings.server.listen, error))?;
         let mut servers = vec![public.handle()];
         actix::spawn(public);
         if let Some(address) = settings.metrics.listen {
@@ -171,6 +185,7 @@ impl Daemon {
             .map_err(|error| StartError::AdminSocket(admin_socket.clone(), error))?;
         servers.push(admin.handle());
         actix::spawn(admin);
+        actix::spawn(reload.on(origin.hangups));
 
         let setup = Setup { settings: &settings, listen, secret_file: secret_file.as_deref() };
         setup.log();
@@ -257,133 +272,5 @@ async fn open_store(settings: &Settings, clock: SharedClock) -> Result<SqliteSto
             }
             result => return result,
         }
-    }
-}
-
-/// Everything that the actors and handlers are made of.
-struct Parts {
-    store: Arc<dyn Store>,
-    directory: Arc<Directory>,
-    clock: SharedClock,
-    ledger: LedgerParts,
-    logger: LoggerParts,
-    receiver: ReceiverParts,
-    scheduler: SchedulerParts,
-}
-
-impl Parts {
-    fn new(
-        settings: &Settings,
-        clock: SharedClock,
-        store: Arc<dyn Store>,
-        metrics: Metrics,
-        configured_prices: ConfiguredPrices,
-    ) -> Self {
-        let directory = Arc::new(Directory::new(settings.server.max_in_flight));
-        let limits = Arc::new(Limits::new(&settings.rate_limit));
-        let max_batch = settings.ledger.max_batch;
-        let secrets = settings.webhook.secrets.iter().map(|secret| secret.expose_secret());
-        let policy = Arc::new(IntakePolicy {
-            verifier: Verifier::new(secrets),
-            is_enabled: settings.webhook.enabled,
-            max_age: settings.webhook.max_age,
-            max_future: settings.webhook.max_future,
-        });
-        Parts {
-            ledger: LedgerParts {
-                store: store.clone(),
-                directory: directory.clone(),
-                clock: clock.clone(),
-                retry: settings.retry.policy(),
-                max_batch,
-            },
-            logger: LoggerParts { store: store.clone(), directory: directory.clone(), clock: clock.clone(), max_batch },
-            receiver: ReceiverParts {
-                directory: directory.clone(),
-                clock: clock.clone(),
-                limits: limits.clone(),
-                policy,
-            },
-            scheduler: SchedulerParts {
-                store: store.clone(),
-                directory: directory.clone(),
-                clock: clock.clone(),
-                limits,
-                metrics,
-                configured_prices,
-                retention: settings.retention.policy,
-                times: Arc::new(StepTimes::default()),
-            },
-            store,
-            directory,
-            clock,
-        }
-    }
-
-    fn http_state(&self, settings: &Settings, is_stopping: Arc<AtomicBool>) -> HttpState {
-        HttpState {
-            directory: self.directory.clone(),
-            store: self.store.clone(),
-            clock: self.clock.clone(),
-            server: settings.server.clone(),
-            webhook: settings.webhook.clone(),
-            balance_token: settings.balance.token.as_ref().map(AccessToken::new),
-            in_flight: Semaphore::new(settings.server.max_in_flight),
-            is_stopping,
-        }
-    }
-
-    /// One factory an actor, in the order of their start.
-    fn child_specs(&self) -> Vec<ChildSpec> {
-        let (ledger, logger) = (self.ledger.clone(), self.logger.clone());
-        let (receiver, scheduler) = (self.receiver.clone(), self.scheduler.clone());
-        vec![
-            child(
-                &self.directory,
-                ActorName::Logger,
-                |all| &all.logger,
-                move |guard| Logger::new(logger.clone(), guard),
-            ),
-            child(
-                &self.directory,
-                ActorName::Ledger,
-                |all| &all.ledger,
-                move |guard| Ledger::new(ledger.clone(), guard),
-            ),
-            child(
-                &self.directory,
-                ActorName::Receiver,
-                |all| &all.receiver,
-                move |guard| Receiver::new(receiver.clone(), guard),
-            ),
-            child(
-                &self.directory,
-                ActorName::Scheduler,
-                |all| &all.scheduler,
-                move |guard| Scheduler::new(scheduler.clone(), guard),
-            ),
-        ]
-    }
-}
-
-/// Ties an actor's factory to its mailbox.
-fn child<A: Actor<Context = Context<A>> + Send>(
-    directory: &Arc<Directory>,
-    actor: ActorName,
-    mailbox: fn(&Directory) -> &Mailbox<A>,
-    make: impl Fn(Guard) -> A + Clone + Send + 'static,
-) -> ChildSpec {
-    let (for_start, for_withdraw) = (directory.clone(), directory.clone());
-    ChildSpec {
-        actor,
-        start: Box::new(move |arbiter, guard| {
-            let (make, mailbox) = (make.clone(), mailbox(&for_start));
-            let address = A::start_in_arbiter(arbiter, move |context| {
-                context.set_mailbox_capacity(1);
-                make(guard)
-            });
-            mailbox.publish(address);
-        }),
-        withdraw: Box::new(move || mailbox(&for_withdraw).withdraw()),
     }
 }
