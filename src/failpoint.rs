@@ -27,6 +27,14 @@ pub const ALL: &[&str] = &[
     "store.rates.written",
     "store.grant.written",
     "store.grant.committed",
+    "store.migrate.tables",
+    "store.marker.before",
+    "store.marker.written",
+    "store.backup.begun",
+    "store.backup.copied",
+    "store.restore.begun",
+    "store.restore.copied",
+    "store.restore.placed",
 ];
 
 /// A step that a test made fail.

@@ -4,7 +4,7 @@
 
 use crate::config::ConfigError;
 use crate::storage::books::BooksError;
-use crate::storage::sqlite::MigrateError;
+use crate::storage::sqlite::{BackupError, MigrateError, RestoreError};
 
 /// Done as asked.
 pub const EXIT_FINE: u8 = 0;
@@ -46,8 +46,31 @@ impl From<ConfigError> for Failure {
 impl From<MigrateError> for Failure {
     fn from(error: MigrateError) -> Self {
         match error {
-            MigrateError::Version(_) => Failure::usage(error.to_string()),
+            MigrateError::Version(_) | MigrateError::Outdated(_) => Failure::usage(error.to_string()),
+            MigrateError::Held(_) => Failure::refused(error.to_string()),
             _ => Failure::database(error.to_string()),
+        }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Database(error) => error.into(),
+            _ => Failure::refused(error.to_string()),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Database(error) => error.into(),
+            RestoreError::NotOurs(..)
+            | RestoreError::InUse(..)
+            | RestoreError::Damaged(..)
+            | RestoreError::Version(..) => Failure::usage(error.to_string()),
+            _ => Failure::refused(error.to_string()),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here decides about money or knows a database; that is asked of the layers below.
 
 mod admin_client;
+mod backup;
 mod books_access;
 mod check_config;
 mod credits;
@@ -13,6 +14,7 @@ mod key;
 mod migrate;
 mod output;
 mod replay;
+mod restore;
 mod secret;
 mod send;
 mod send_event;
@@ -85,6 +87,10 @@ enum Command {
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Save the books into a new file, whether a daemon runs or not
+    Backup(backup::BackupArguments),
+    /// Put a backup where the database should be, while no daemon runs
+    Restore(restore::RestoreArguments),
 }
 
 /// What every command may need of the global arguments.
@@ -144,6 +150,8 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Key(command) => key::run(command, context).await?,
             Command::Credits(command) => credits::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
+            Command::Backup(arguments) => backup::run(arguments, context).await?,
+            Command::Restore(arguments) => restore::run(arguments, context).await?,
         }
         Ok(ExitCode::SUCCESS)
     })

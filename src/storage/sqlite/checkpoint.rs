@@ -73,9 +73,14 @@ pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
                 }
             },
         };
-        match sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut current).await {
-            Ok(_) => {
-                copied = commits;
+        let looked: Result<(i64, i64, i64), _> =
+            sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut current).await;
+        match looked {
+            Ok((_, in_log, in_database)) => {
+                // A reader that stands on an old state, as a backup does, holds the rest back: look again.
+                if in_database >= in_log {
+                    copied = commits;
+                }
                 connection = Some(current);
             }
             Err(error) => tracing::debug!(%error, "the write-ahead log is not copied for now"),
