@@ -26,7 +26,9 @@ pub async fn run(arguments: RestoreArguments, context: &Context) -> Result<(), F
         let database = [("database", database.display().to_string())];
         let mut text = facts(&[&database[..], &contents_facts(contents)].concat());
         if *is_outdated {
-            text.push_str("\nAn earlier version made it: the next `hookledger serve` or `migrate` brings it up to date.");
+            text.push_str(
+                "\nAn earlier version made it: the next `hookledger serve` or `migrate` brings it up to date.",
+            );
         }
         text
     })

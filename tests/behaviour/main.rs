@@ -7,14 +7,19 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod backup;
 mod balance;
 mod commands;
 mod crashes;
 mod faults;
 mod intake;
 mod limits;
+mod lock;
+mod lost;
 mod money;
 mod operation;
 mod replay;
+mod restore;
 mod style;
+mod upgrade;
 mod waiting;

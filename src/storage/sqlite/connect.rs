@@ -70,7 +70,13 @@ pub async fn copier(options: &SqliteOptions) -> Result<SqliteConnection, sqlx::E
 
 /// A file that no program writes to: neither locked nor given a write-ahead log.
 pub async fn still_file(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    SqliteConnectOptions::new().filename(path).read_only(true).immutable(true).disable_statement_logging().connect().await
+    SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .immutable(true)
+        .disable_statement_logging()
+        .connect()
+        .await
 }
 
 /// Connections that only read, made as they are needed. In WAL mode they never wait for the writer.

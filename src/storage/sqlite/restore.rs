@@ -17,6 +17,9 @@ use crate::storage::backup::{BackupContents, Restored};
 /// Of a copy that is not finished; the next restore replaces it.
 const DRAFT_ENDING: &str = ".restoring";
 
+/// SQLite's code for a database that contradicts itself.
+const CORRUPT: &str = "11";
+
 /// How long to wait for another command.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -98,7 +101,12 @@ async fn judge(file: &Path) -> Result<(Contents, String), RestoreError> {
             return Err(RestoreError::InUse(file.to_owned(), companion));
         }
     }
-    let contents = inspect::look_at_file(file).await.map_err(|error| not_ours(&error.to_string()))?;
+    let contents = inspect::look_at_file(file).await.map_err(|error| match error.as_database_error() {
+        Some(found) if found.code().as_deref() == Some(CORRUPT) => {
+            RestoreError::Damaged(file.to_owned(), found.message().to_owned())
+        }
+        _ => not_ours(&error.to_string()),
+    })?;
     match (contents.age(), contents.installation.clone()) {
         (Age::Foreign, _) if contents.versions.is_empty() => Err(not_ours("it has none of its tables")),
         (Age::Foreign, _) => Err(RestoreError::Version(file.to_owned(), contents.versions)),
