@@ -156,15 +156,19 @@ fn what_is_no_good_backup_is_refused_before_anything_is_made() {
 fn a_page_that_rotted_is_found() {
     let (_stopped, backup) = stopped_with_backup();
     let bytes = fs::read(&backup).unwrap();
-    let table = "SELECT rootpage FROM sqlite_master WHERE name = 'webhook_logs'";
-    let page = usize::try_from(Books::at(Path::new(&backup)).scalar_i64(table)).unwrap() - 1;
-    let mut rotted = bytes.clone();
-    rotted[page * 4096..(page + 1) * 4096].fill(0x5a);
-    fs::write(&backup, rotted).unwrap();
     let daemon = Daemon::prepare(DaemonOptions::new());
-    let complaint = failing(&daemon, &["restore", &backup], 2);
-    assert!(complaint.contains("damaged"), "{complaint}");
-    assert_untouched(&daemon, None);
+    // Tables that are counted, and some that nothing reads but a check from end to end.
+    for table in ["webhook_logs", "usage_records", "credit_transactions"] {
+        let root = format!("SELECT rootpage FROM sqlite_master WHERE name = '{table}'");
+        fs::write(&backup, &bytes).unwrap();
+        let page = usize::try_from(Books::at(Path::new(&backup)).scalar_i64(&root)).unwrap() - 1;
+        let mut rotted = bytes.clone();
+        rotted[page * 4096..(page + 1) * 4096].fill(0x5a);
+        fs::write(&backup, rotted).unwrap();
+        let complaint = failing(&daemon, &["restore", &backup], 2);
+        assert!(complaint.contains("damaged"), "{table}: {complaint}");
+        assert_untouched(&daemon, None);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sqlx::{Connection, SqliteConnection};
 
@@ -15,6 +16,9 @@ use crate::storage::backup::{BackupContents, Saved};
 
 /// Of a copy that is not finished; the next backup to the same name replaces it.
 const PARTIAL_ENDING: &str = ".partial";
+
+/// Between two syncs of a copy that grows.
+const SYNC_PAUSE: Duration = Duration::from_millis(100);
 
 /// Endings of the names that belong to the database in use.
 const OWN_ENDINGS: [&str; 6] = ["", "-wal", "-shm", "-journal", ".lock", ".installation"];
@@ -56,7 +60,7 @@ pub async fn backup(options: &SqliteOptions, file: &Path) -> Result<Saved, Backu
     let open = begin(&partial, &file)?;
     let saved = async {
         failpoint::hit("store.backup.begun").map_err(|fault| written(io::Error::other(fault)))?;
-        copy(options, &partial, &file).await?;
+        copy_steadily(options, &partial, &open, &file).await?;
         failpoint::hit("store.backup.copied").map_err(|fault| written(io::Error::other(fault)))?;
         let bytes = open.metadata().map_err(written)?.len();
         let contents = whole_contents(&partial, bytes, installation).await;
@@ -105,6 +109,17 @@ fn begin(partial: &Path, file: &Path) -> Result<File, BackupError> {
     };
     lock(&open)?;
     Ok(open)
+}
+
+/// Copies, and has the disk take the copy as it grows: all of it at the end would hold up the daemon's own commits.
+async fn copy_steadily(options: &SqliteOptions, partial: &Path, open: &File, file: &Path) -> Result<(), BackupError> {
+    let mut copying = std::pin::pin!(copy(options, partial, file));
+    loop {
+        match tokio::time::timeout(SYNC_PAUSE, &mut copying).await {
+            Ok(copied) => return copied,
+            Err(_still_copying) => open.sync_data().map_err(|error| BackupError::Write(file.to_owned(), error))?,
+        }
+    }
 }
 
 async fn copy(options: &SqliteOptions, partial: &Path, file: &Path) -> Result<(), BackupError> {

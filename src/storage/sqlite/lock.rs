@@ -53,7 +53,7 @@ impl fmt::Display for Holder {
         let pid = self.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
         let database = self.database.display();
         match self.role {
-            Role::Daemon => write!(formatter, "the database {database} is in use by another hookledger (pid {pid})"),
+            Role::Daemon => write!(formatter, "the database {database} is in use by another daemon (pid {pid})"),
             Role::Command => write!(formatter, "a hookledger command (pid {pid}) is at work on {database}"),
         }
     }
