@@ -13,7 +13,7 @@ use crate::kit::books::Books;
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::process::run;
 use crate::kit::sender::{Retry, deliver, start_delivery};
-use crate::kit::wait::wait_until;
+use crate::kit::wait::{pause, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -209,6 +209,8 @@ fn the_write_ahead_log_recovers_from_a_long_look() {
     look.stdout.as_mut().unwrap().read_exact(&mut first_byte).unwrap();
     assert_eq!(&first_byte, b"0");
     deliver(daemon.address(), SECRET, usage_bodies(EVENTS, "log"), 8, patient()).assert_all_acknowledged();
+    // Long enough for the daemon to try in vain.
+    pause(Duration::from_secs(1));
     assert!(folded_events(&daemon).is_none_or(|events| events < EVENTS as i64), "the log holds them");
     drop(statements);
     look.wait().unwrap();
