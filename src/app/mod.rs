@@ -25,7 +25,7 @@ use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
 use crate::domain::settlement::LedgerPolicy;
 use crate::http::server::{self, AdminState};
 use crate::setup::Setup;
-use crate::storage::sqlite::{MigrateError, SqliteOptions, SqliteStore, migrate};
+use crate::storage::sqlite::{MigrateError, SqliteOptions, SqliteStore};
 use crate::storage::{LedgerStore, StoreError};
 use crate::telemetry::logs::{self, Level};
 use crate::telemetry::metrics::Metrics;
@@ -75,7 +75,8 @@ pub enum StartError {
 impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
-            StartError::Database(MigrateError::Version(_)) | StartError::Config(_) => 2,
+            StartError::Database(MigrateError::Version(_) | MigrateError::Outdated(_) | MigrateError::Held(_)) => 2,
+            StartError::Config(_) => 2,
             StartError::Listen(..) | StartError::MetricsListen(..) | StartError::AdminSocket(..) => 2,
             StartError::Database(_) | StartError::Prices(_) => 3,
             StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) => 1,
@@ -259,13 +260,7 @@ async fn open_store(settings: &Settings, clock: SharedClock) -> Result<SqliteSto
     let options = sqlite_options(settings);
     let started = Instant::now();
     loop {
-        let attempt = async {
-            if settings.database.migrate {
-                migrate(&options).await?;
-            }
-            SqliteStore::open(options.clone(), clock.clone()).await
-        };
-        match attempt.await {
+        match SqliteStore::open_for_daemon(&options, clock.clone(), settings.database.migrate).await {
             Err(error) if error.may_pass() && started.elapsed() < settings.database.start_timeout => {
                 tracing::warn!(%error, "the database cannot be opened yet; trying again");
                 tokio::time::sleep(OPEN_PAUSE).await;

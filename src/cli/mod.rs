@@ -3,6 +3,7 @@
 //! Nothing here decides about money or knows a database; that is asked of the layers below.
 
 mod admin_client;
+mod backup;
 mod books_access;
 mod charge_text;
 mod charges;
@@ -15,6 +16,7 @@ mod key;
 mod migrate;
 mod output;
 mod replay;
+mod restore;
 mod secret;
 mod send;
 mod send_event;
@@ -93,6 +95,10 @@ enum Command {
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Save the books into a new file, whether a daemon runs or not
+    Backup(backup::BackupArguments),
+    /// Put a backup where the database should be, while no daemon runs
+    Restore(restore::RestoreArguments),
 }
 
 /// What every command may need of the global arguments.
@@ -161,6 +167,8 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Credits(command) => credits::run(command, context).await?,
             Command::Charges(command) => charges::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
+            Command::Backup(arguments) => backup::run(arguments, context).await?,
+            Command::Restore(arguments) => restore::run(arguments, context).await?,
         }
         Ok(ExitCode::SUCCESS)
     })

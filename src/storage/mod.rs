@@ -3,6 +3,7 @@
 //! Nothing above this folder knows SQL or which database runs. A store decides nothing about money: it reads a
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
+pub mod backup;
 pub mod books;
 pub mod charges;
 mod raw_meta;

@@ -7,6 +7,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod backup;
 mod balance;
 mod charges;
 mod commands;
@@ -14,11 +15,15 @@ mod crashes;
 mod faults;
 mod intake;
 mod limits;
+mod lock;
+mod lost;
 mod money;
 mod operation;
 mod reload;
 mod replay;
+mod restore;
 mod retention;
 mod style;
 mod tokens;
+mod upgrade;
 mod waiting;

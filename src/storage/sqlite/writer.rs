@@ -84,7 +84,11 @@ impl Writer {
         let owner = Owner { context, connection: None, is_writable: is_writable.clone(), progress };
         // A panic in the copying must not end the owner.
         let copying = AssertUnwindSafe(copying).catch_unwind();
-        let work = async move { tokio::join!(owner.run(queue), copying) };
+        let work = async move {
+            let (closing, _) = tokio::join!(owner.run(queue), copying);
+            // Only now is no connection left, and with the last one SQLite takes its files beside the database away.
+            closing.and_then(|reply| reply.send(Ok(())).ok())
+        };
         std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || runtime.block_on(work))?;
         Ok(Writer { commands, policy, is_writable })
     }
@@ -123,13 +127,13 @@ struct Owner {
 }
 
 impl Owner {
-    async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+    /// Works until it is told to close, and gives back whom to tell.
+    async fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Option<Reply<()>> {
         while let Some(command) = queue.recv().await {
             if let Command::Close(reply) = command {
                 self.progress.close();
                 self.fold_log().await;
-                reply.send(Ok(())).ok();
-                return;
+                return Some(reply);
             }
             let work = async {
                 self.carry_out(command).await;
@@ -140,6 +144,7 @@ impl Owner {
             }
         }
         self.progress.close();
+        None
     }
 
     async fn carry_out(&mut self, command: Command) {
