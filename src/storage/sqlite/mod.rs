@@ -7,6 +7,7 @@ mod books_read;
 mod books_write;
 mod checkpoint;
 mod connect;
+mod disk;
 mod error;
 mod inbox;
 mod migrate;
@@ -31,7 +32,8 @@ use super::books::{
     KeyView, NewGrant, NewKey, NewUser, TransactionView, UserView,
 };
 use super::{
-    ConfiguredPrices, InboxCounts, LedgerStore, Poison, PriceLook, Selection, StoreError, Waiting, WaitingEvent,
+    ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, Poison, PriceLook, Selection, StoreError, Waiting,
+    WaitingEvent,
 };
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
@@ -57,6 +59,7 @@ pub struct SqliteStore {
     writer: Writer,
     readers: SqlitePool,
     clock: SharedClock,
+    path: PathBuf,
 }
 
 /// Creates the database if it is missing and brings its tables up to date.
@@ -69,8 +72,9 @@ impl SqliteStore {
     pub async fn open(options: SqliteOptions, clock: SharedClock) -> Result<Self, MigrateError> {
         let installation = migrate::check(&options).await?;
         let readers = connect::readers(&options);
+        let path = options.path.clone();
         let writer = Writer::start(options, clock.clone(), installation).map_err(MigrateError::Thread)?;
-        Ok(SqliteStore { writer, readers, clock })
+        Ok(SqliteStore { writer, readers, clock, path })
     }
 
     /// Finishes the writes that wait, folds the write-ahead log into the database, and closes it.
@@ -139,6 +143,10 @@ impl LedgerStore for SqliteStore {
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {
         inbox::counts(&self.readers).await
+    }
+
+    async fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
+        disk::usage(self.path.clone()).await
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
