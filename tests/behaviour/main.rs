@@ -14,6 +14,7 @@ mod faults;
 mod intake;
 mod limits;
 mod money;
+mod monitoring;
 mod operation;
 mod replay;
 mod style;
