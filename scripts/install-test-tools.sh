@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs from Debian's packages what the tests need, if it is missing: sqlite3 (looks at the books from outside),
-# strace (shows when the daemon syncs, and makes system calls fail), procps.
+# strace (shows when the daemon syncs, and makes system calls fail), procps, promtool (checks metrics and alert rules).
 set -euo pipefail
 
 missing=()
@@ -10,14 +10,28 @@ done
 command -v kill >/dev/null || missing+=(procps)
 # The embedded database is compiled from C.
 command -v cc >/dev/null || missing+=(build-essential)
-[ "${#missing[@]}" -eq 0 ] && exit 0
+names=("${missing[@]}")
+command -v promtool >/dev/null || names+=(promtool)
+[ "${#names[@]}" -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
-  echo "The tests need: ${missing[*]}. Please install them with your package manager." >&2
+  echo "The tests need: ${names[*]}. Please install them with your package manager." >&2
   exit 1
 fi
 as_root=()
 [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-echo "Installing what the tests need: ${missing[*]}"
+echo "Installing what the tests need: ${names[*]}"
 "${as_root[@]}" apt-get update -qq
-DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+if [ "${#missing[@]}" -gt 0 ]; then
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+# Its package would start a Prometheus of its own, so that one program is taken out of it and nothing is installed.
+if ! command -v promtool >/dev/null; then
+  unpacked="$(mktemp -d)"
+  trap 'rm -rf "$unpacked"' EXIT
+  # As this user: the one that apt would change to cannot write into the folder.
+  (cd "$unpacked" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download prometheus)
+  dpkg -x "$unpacked"/prometheus_*.deb "$unpacked"
+  "${as_root[@]}" install -m 755 "$unpacked/usr/bin/promtool" /usr/local/bin/promtool
+fi

@@ -77,6 +77,7 @@ impl Scheduler {
             Step::LookAtTokens => return self.look_at_tokens(context),
             Step::LookAtPrices => return self.look_at_prices(context),
             Step::Retain => return self.retain(context),
+            Step::MeasureDisk => return self.measure_disk(context),
             Step::Upkeep => return self.upkeep(context),
         }
         self.parts.times.finish(step);
@@ -141,6 +142,19 @@ impl Scheduler {
             }
             self.invalid_rate = look.invalid_rate;
         }
+    }
+
+    fn measure_disk(&mut self, context: &mut Context<Self>) {
+        let store = self.parts.store.clone();
+        let work = async move { store.disk_usage().await };
+        let done = work.into_actor(self).map(|usage, scheduler, _| {
+            scheduler.parts.times.finish(Step::MeasureDisk);
+            match usage {
+                Ok(usage) => metrics::disk_measured(usage),
+                Err(error) => tracing::warn!(%error, "the database's disk could not be measured; its gauges are old"),
+            }
+        });
+        context.spawn(done);
     }
 
     fn upkeep(&mut self, context: &mut Context<Self>) {

@@ -20,13 +20,22 @@ pub enum Step {
     CountInbox,
     /// What is old is cleared.
     Retain,
+    /// The database's size and the room left for it are measured.
+    MeasureDisk,
     /// Limits and metrics are tidied; an unwritable database is tried again.
     Upkeep,
 }
 
 impl Step {
-    pub const ALL: [Step; 6] =
-        [Step::SettleDue, Step::LookAtTokens, Step::LookAtPrices, Step::CountInbox, Step::Retain, Step::Upkeep];
+    pub const ALL: [Step; 7] = [
+        Step::SettleDue,
+        Step::LookAtTokens,
+        Step::LookAtPrices,
+        Step::CountInbox,
+        Step::MeasureDisk,
+        Step::Retain,
+        Step::Upkeep,
+    ];
 
     fn every(self) -> Duration {
         match self {
@@ -35,6 +44,7 @@ impl Step {
             Step::LookAtPrices => Duration::from_secs(5),
             Step::CountInbox => Duration::from_secs(5),
             Step::Retain => Duration::from_secs(600),
+            Step::MeasureDisk => Duration::from_secs(15),
             Step::Upkeep => Duration::from_secs(2),
         }
     }

@@ -80,6 +80,15 @@ pub struct InboxCounts {
     pub parked_tokens: i64,
 }
 
+/// What the database takes of its disk, and what is left there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// The database with everything that belongs to it.
+    pub size_bytes: u64,
+    /// Free space that this user may fill.
+    pub free_bytes: u64,
+}
+
 /// Why a row is kept as failed although its batch could have been settled without it.
 #[derive(Debug, Clone)]
 pub struct Poison {
@@ -147,6 +156,9 @@ pub trait LedgerStore: Send + Sync + 'static {
     fn set_policy(&self, policy: LedgerPolicy);
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError>;
+
+    /// Asks the file system, not the database: works while that is locked or full.
+    async fn disk_usage(&self) -> Result<DiskUsage, StoreError>;
 
     /// Proves that a commit works now.
     async fn probe(&self) -> Result<(), StoreError>;

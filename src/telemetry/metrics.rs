@@ -5,7 +5,8 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::storage::{InboxCounts, OldRows};
+use super::labels;
+use crate::storage::{DiskUsage, InboxCounts, OldRows};
 
 const WEBHOOK_REQUESTS: &str = "hookledger_webhook_requests_total";
 const WEBHOOK_DURATION: &str = "hookledger_webhook_duration_seconds";
@@ -29,6 +30,8 @@ const LAST_EVENT: &str = "hookledger_channel_last_event_timestamp_seconds";
 const RELOADS: &str = "hookledger_config_reloads_total";
 const RELOAD_SUCCESSFUL: &str = "hookledger_config_last_reload_successful";
 const RELOADED_AT: &str = "hookledger_config_last_reload_timestamp_seconds";
+const DATABASE_SIZE: &str = "hookledger_database_size_bytes";
+const DATABASE_FREE: &str = "hookledger_database_free_bytes";
 const BUILD_INFO: &str = "hookledger_build_info";
 
 /// Seconds: from below one commit on a fast disk to the longest wait for an answer.
@@ -53,6 +56,7 @@ impl Metrics {
         // Another recorder in this process can only be an earlier one of ours (a test): its numbers go on.
         metrics::set_global_recorder(recorder).ok();
         describe();
+        begin_at_zero();
         let process = metrics_process::Collector::default();
         process.describe();
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -90,14 +94,40 @@ fn describe() {
     describe_histogram!(BALANCE_DURATION, Unit::Seconds, "From a balance question's arrival to its answer.");
     describe_gauge!(RATE_LIMIT_SOURCES, "Source addresses that the rate limits remember.");
     describe_counter!(REMOVED_ROWS, "Rows that were cleared because they were old, by what they were.");
-    for table in OldRows::ALL {
-        rows_removed(table.as_str(), 0);
-    }
     describe_gauge!(LAST_EVENT, Unit::Seconds, "When the newest authentic usage event arrived, Unix time.");
     describe_counter!(RELOADS, "Reloads of the configuration by what became of them.");
     describe_gauge!(RELOAD_SUCCESSFUL, "1 unless the last reload was refused and an earlier configuration holds.");
     describe_gauge!(RELOADED_AT, Unit::Seconds, "When the configuration in force was read, Unix time.");
+    describe_gauge!(DATABASE_SIZE, Unit::Bytes, "The database file and its write-ahead log; aggregate with max().");
+    describe_gauge!(DATABASE_FREE, Unit::Bytes, "Free space where the database lies; aggregate with max().");
     describe_gauge!(BUILD_INFO, "1, with the version as a label.");
+}
+
+/// A counter that appears with its first event has no increase that an alert could see: each is there from the start.
+fn begin_at_zero() {
+    for outcome in labels::WEBHOOK_OUTCOMES {
+        counter!(WEBHOOK_REQUESTS, "outcome" => outcome).increment(0);
+    }
+    for outcome in labels::SETTLEMENT_OUTCOMES {
+        settled(outcome, 0);
+    }
+    for outcome in labels::BALANCE_OUTCOMES {
+        counter!(BALANCE_REQUESTS, "outcome" => outcome).increment(0);
+    }
+    for (actor, cause) in
+        labels::SUPERVISED_ACTORS.into_iter().flat_map(|actor| labels::CAUSES.map(|cause| (actor, cause)))
+    {
+        counter!(ACTOR_RESTARTS, "actor" => actor, "cause" => cause).increment(0);
+    }
+    for kind in labels::TRANSACTION_KINDS {
+        credits_moved(kind, 0);
+    }
+    for table in OldRows::ALL {
+        rows_removed(table.as_str(), 0);
+    }
+    for outcome in labels::RELOAD_OUTCOMES {
+        counter!(RELOADS, "outcome" => outcome).increment(0);
+    }
 }
 
 /// The configuration was read at the start, or anew, and holds.
@@ -116,11 +146,13 @@ pub fn reload_refused() {
 }
 
 pub fn webhook_answered(outcome: &'static str, took: Duration) {
+    labels::check(outcome, &labels::WEBHOOK_OUTCOMES);
     counter!(WEBHOOK_REQUESTS, "outcome" => outcome).increment(1);
     histogram!(WEBHOOK_DURATION).record(took);
 }
 
 pub fn balance_answered(outcome: &'static str, took: Duration) {
+    labels::check(outcome, &labels::BALANCE_OUTCOMES);
     counter!(BALANCE_REQUESTS, "outcome" => outcome).increment(1);
     histogram!(BALANCE_DURATION).record(took);
 }
@@ -136,11 +168,13 @@ pub fn batch_committed(size: usize, took: Duration) {
 
 /// `count` events of one batch had this outcome.
 pub fn settled(outcome: &'static str, count: u64) {
+    labels::check(outcome, &labels::SETTLEMENT_OUTCOMES);
     counter!(SETTLEMENTS, "source" => "webhook", "outcome" => outcome).increment(count);
 }
 
 /// Whole credits that a transaction of this type moved, whichever way.
 pub fn credits_moved(kind: &'static str, credits: u64) {
+    labels::check(kind, &labels::TRANSACTION_KINDS);
     counter!(CREDITS, "type" => kind).increment(credits);
 }
 
@@ -154,8 +188,8 @@ pub fn inbox_counted(counts: &InboxCounts, oldest_pending_age: Duration) {
 }
 
 /// `count` old rows of a kind were cleared.
-pub fn rows_removed(table: &'static str, count: u64) {
-    counter!(REMOVED_ROWS, "table" => table).increment(count);
+pub fn rows_removed(kind: &'static str, count: u64) {
+    counter!(REMOVED_ROWS, "kind" => kind).increment(count);
 }
 
 pub fn condition(name: &'static str, holds: bool) {
@@ -167,6 +201,8 @@ pub fn actor_is_up(actor: &'static str, is_up: bool) {
 }
 
 pub fn actor_restarted(actor: &'static str, cause: &'static str) {
+    labels::check(actor, &labels::SUPERVISED_ACTORS);
+    labels::check(cause, &labels::CAUSES);
     counter!(ACTOR_RESTARTS, "actor" => actor, "cause" => cause).increment(1);
 }
 
@@ -176,4 +212,9 @@ pub fn mailbox_depth(actor: &'static str, depth: usize) {
 
 pub fn rate_limit_sources(count: usize) {
     gauge!(RATE_LIMIT_SOURCES).set(count as f64);
+}
+
+pub fn disk_measured(usage: DiskUsage) {
+    gauge!(DATABASE_SIZE).set(usage.size_bytes as f64);
+    gauge!(DATABASE_FREE).set(usage.free_bytes as f64);
 }

@@ -18,6 +18,7 @@ mod limits;
 mod lock;
 mod lost;
 mod money;
+mod monitoring;
 mod operation;
 mod reload;
 mod replay;

@@ -68,7 +68,7 @@ fn processed_rows_go_and_their_charges_stay_known() {
     assert_eq!(daemon.books().balance(&user), 998);
     assert_eq!(daemon.command_json(&["charges", "list"]).as_array().unwrap().len(), 2, "charges are still told");
     wait_until("what went is counted", PATIENCE, || {
-        let counted = daemon.metric("hookledger_retention_removed_rows_total{table=\"processed\"}");
+        let counted = daemon.metric("hookledger_retention_removed_rows_total{kind=\"processed\"}");
         (counted == Some(2.0)).then_some(())
     });
     daemon.books().assert_whole();

@@ -1,6 +1,6 @@
-//! Reads single values out of what Prometheus would scrape.
+//! Reads values and series out of what Prometheus would scrape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The value of the sample that has this name and exactly these labels, in whatever order, as in
 /// `hookledger_events{status="failed"}`.
@@ -11,6 +11,19 @@ pub fn sample(exposition: &str, wanted: &str) -> Option<f64> {
         let number = value.split_whitespace().next()?;
         (series == wanted_series).then(|| number.parse().unwrap_or_else(|_| panic!("{line} has no number")))
     })
+}
+
+/// One series of an exposition: its name and its labels.
+pub type OwnedSeries = (String, BTreeMap<String, String>);
+
+/// Every series that it holds.
+pub fn all_series(exposition: &str) -> BTreeSet<OwnedSeries> {
+    let samples = exposition.lines().filter(|line| !line.starts_with('#')).filter_map(split_sample);
+    let owned = samples.map(|((name, labels), _)| {
+        let labels = labels.into_iter().map(|(label, value)| (label.to_owned(), value));
+        (name.to_owned(), labels.collect())
+    });
+    owned.collect()
 }
 
 type Series<'a> = (&'a str, BTreeMap<&'a str, String>);

@@ -7,7 +7,7 @@
 //! - talking: [`wire`] (raw HTTP), [`sign`], [`events`] (bodies), [`sender`] (many at once, with retries);
 //! - running: [`daemon`] and what a test asks of it ([`daemon_client`], [`exposition`]), [`process`], [`folder`],
 //!   [`ports`];
-//! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it);
+//! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it), [`promql`] (reads queries);
 //! - breaking: [`proxy`] (the network), [`clock`] (time), [`random`] (seeded choices).
 
 #![allow(dead_code)] // a kit offers more than the tests of one day use
@@ -23,6 +23,7 @@ pub mod exposition;
 pub mod folder;
 pub mod ports;
 pub mod process;
+pub mod promql;
 pub mod proxy;
 pub mod random;
 pub mod sender;

@@ -9,6 +9,7 @@ mod books_write;
 mod charges;
 mod checkpoint;
 mod connect;
+mod disk;
 mod error;
 mod files;
 mod inbox;
@@ -42,8 +43,8 @@ use super::books::{
 };
 use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
 use super::{
-    ConfiguredPrices, InboxCounts, LedgerStore, OldRows, Page, PagePlace, Poison, PriceLook, Selection, StoreError,
-    Waiting, WaitingEvent,
+    ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, OldRows, Page, PagePlace, Poison, PriceLook, Selection,
+    StoreError, Waiting, WaitingEvent,
 };
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
@@ -78,6 +79,7 @@ pub struct SqliteStore {
     writer: Writer,
     readers: SqlitePool,
     clock: SharedClock,
+    path: PathBuf,
 }
 
 /// Makes the folder that the database is to lie in, if it is missing.
@@ -100,8 +102,9 @@ impl SqliteStore {
     pub async fn open(options: SqliteOptions, clock: SharedClock) -> Result<Self, MigrateError> {
         let installation = migrate::check(&options).await?;
         let readers = connect::readers(&options);
+        let path = options.path.clone();
         let writer = Writer::start(options, clock.clone(), installation).map_err(MigrateError::Thread)?;
-        Ok(SqliteStore { writer, readers, clock })
+        Ok(SqliteStore { writer, readers, clock, path })
     }
 
     /// The same, to write to it as well. A database that an earlier version made is remembered from here on.
@@ -228,6 +231,10 @@ impl LedgerStore for SqliteStore {
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {
         inbox::counts(&self.readers).await
+    }
+
+    async fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
+        disk::usage(self.path.clone()).await
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
