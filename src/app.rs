@@ -4,11 +4,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Context};
+use actix::Actor;
 use actix_web::dev::ServerHandle;
 use actix_web::web;
 use secrecy::ExposeSecret;
@@ -18,19 +18,21 @@ use tokio::sync::{Semaphore, watch};
 use crate::actors::ledger::{Ledger, LedgerParts};
 use crate::actors::limits::Limits;
 use crate::actors::logger::{Logger, LoggerParts};
-use crate::actors::mailbox::Mailbox;
+use crate::actors::observed::Observed;
 use crate::actors::receiver::{IntakePolicy, Receiver, ReceiverParts};
 use crate::actors::scheduler::{Scheduler, SchedulerParts, start_cron};
 use crate::actors::steps::StepTimes;
-use crate::actors::supervisor::{ChildSpec, GiveUp, Guard, Supervisor};
+use crate::actors::supervisor::{ChildSpec, Supervisor, child, give_up_channel};
 use crate::actors::{ActorName, Directory};
 use crate::clock::{self, SharedClock};
 use crate::config::{ConfigError, Loaded, Settings, ensure_secret};
 use crate::domain::settlement::LedgerPolicy;
 use crate::domain::signature::Verifier;
-use crate::http::balance::AccessToken;
-use crate::http::server::{self, AdminState, HttpState};
+use crate::http::access::AccessToken;
+use crate::http::admin::AdminState;
+use crate::http::server::{self, HttpState};
 use crate::setup::Setup;
+use crate::status::ListenerStatus;
 use crate::storage::sqlite::{MigrateError, SqliteOptions, SqliteStore, migrate};
 use crate::storage::{ConfiguredPrices, LedgerStore, Store, StoreError};
 use crate::telemetry::logs;
@@ -143,34 +145,42 @@ impl Daemon {
         store.look_at_prices(configured_prices).await.map_err(StartError::Prices)?;
         let metrics = Metrics::install()?;
         let parts = Parts::new(&settings, clock, store.clone(), metrics.clone(), configured_prices);
+        parts.observed.remember_last_event(parts.store.as_ref()).await;
         let (give_up, given_up) = give_up_channel();
-        let supervisor = Supervisor::new(settings.supervisor.clone(), parts.child_specs(), give_up).start();
+        let (observed, clock) = (parts.observed.clone(), parts.clock.clone());
+        let supervisor =
+            Supervisor::new(settings.supervisor.clone(), parts.child_specs(), give_up, observed, clock).start();
         let cron = start_cron(parts.directory.clone()).await?;
 
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let state = parts.http_state(&settings, is_stopping.clone());
-        let (listen, public) =
-            server::public(web::Data::new(state)).map_err(|error| StartError::Listen(settings.server.listen, error))?;
+        let state = web::Data::new(parts.http_state(&settings, is_stopping.clone()));
+        let operators = web::Data::new(parts.admin_state(&settings, state.clone()));
+        let (listen, public) = server::public(state, operators.clone())
+            .map_err(|error| StartError::Listen(settings.server.listen, error))?;
         let mut servers = vec![public.handle()];
         actix::spawn(public);
+        let mut metrics_listen = None;
         if let Some(address) = settings.metrics.listen {
             let (bound, server) =
                 server::prometheus(address, metrics).map_err(|error| StartError::MetricsListen(address, error))?;
             servers.push(server.handle());
             actix::spawn(server);
+            metrics_listen = Some(bound.to_string());
             tracing::info!(address = %bound, "metrics are served at /metrics");
         }
         let admin_socket = settings.admin.socket.clone();
         let admin = server::bind_admin_socket(&admin_socket)
-            .and_then(|listener| {
-                server::admin(
-                    listener,
-                    web::Data::new(AdminState { store: parts.store.clone(), directory: parts.directory.clone() }),
-                )
-            })
+            .and_then(|listener| server::admin(listener, operators.clone()))
             .map_err(|error| StartError::AdminSocket(admin_socket.clone(), error))?;
         servers.push(admin.handle());
         actix::spawn(admin);
+        let listeners = ListenerStatus {
+            server: listen.to_string(),
+            metrics: metrics_listen,
+            admin_socket: admin_socket.display().to_string(),
+            admin_on_server: operators.token.is_some(),
+        };
+        operators.listeners.set(listeners).ok();
 
         let setup = Setup { settings: &settings, listen, secret_file: secret_file.as_deref() };
         setup.log();
@@ -230,15 +240,6 @@ impl Daemon {
     }
 }
 
-fn give_up_channel() -> (GiveUp, watch::Receiver<Option<String>>) {
-    let (sender, receiver) = watch::channel(None);
-    let give_up: GiveUp = Arc::new(move |reason| {
-        // The first reason is the one that counts.
-        sender.send_if_modified(|current| current.is_none() && current.replace(reason.clone()).is_none());
-    });
-    (give_up, receiver)
-}
-
 /// Opens the database, waiting for one that is busy or away up to `database.start_timeout`.
 async fn open_store(settings: &Settings, clock: SharedClock) -> Result<SqliteStore, MigrateError> {
     let options = sqlite_options(settings);
@@ -269,6 +270,8 @@ struct Parts {
     logger: LoggerParts,
     receiver: ReceiverParts,
     scheduler: SchedulerParts,
+    observed: Arc<Observed>,
+    limits: Arc<Limits>,
 }
 
 impl Parts {
@@ -281,6 +284,8 @@ impl Parts {
     ) -> Self {
         let directory = Arc::new(Directory::new(settings.server.max_in_flight));
         let limits = Arc::new(Limits::new(&settings.rate_limit));
+        let observed = Arc::new(Observed::default());
+        let is_webhook_enabled = settings.webhook.enabled;
         let max_batch = settings.ledger.max_batch;
         let secrets = settings.webhook.secrets.iter().map(|secret| secret.expose_secret());
         let policy = Arc::new(IntakePolicy {
@@ -297,22 +302,33 @@ impl Parts {
                 retry: settings.retry.policy(),
                 max_batch,
             },
-            logger: LoggerParts { store: store.clone(), directory: directory.clone(), clock: clock.clone(), max_batch },
+            logger: LoggerParts {
+                store: store.clone(),
+                directory: directory.clone(),
+                clock: clock.clone(),
+                max_batch,
+                observed: observed.clone(),
+            },
             receiver: ReceiverParts {
                 directory: directory.clone(),
                 clock: clock.clone(),
                 limits: limits.clone(),
                 policy,
+                observed: observed.clone(),
             },
             scheduler: SchedulerParts {
                 store: store.clone(),
                 directory: directory.clone(),
                 clock: clock.clone(),
-                limits,
+                limits: limits.clone(),
                 metrics,
                 configured_prices,
                 times: Arc::new(StepTimes::default()),
+                observed: observed.clone(),
+                is_webhook_enabled: Arc::new(move || is_webhook_enabled),
             },
+            observed,
+            limits,
             store,
             directory,
             clock,
@@ -329,6 +345,20 @@ impl Parts {
             balance_token: settings.balance.token.as_ref().map(AccessToken::new),
             in_flight: Semaphore::new(settings.server.max_in_flight),
             is_stopping,
+        }
+    }
+
+    fn admin_state(&self, settings: &Settings, http: web::Data<HttpState>) -> AdminState {
+        AdminState {
+            store: self.store.clone(),
+            directory: self.directory.clone(),
+            http,
+            observed: self.observed.clone(),
+            limits: self.limits.clone(),
+            token: settings.admin.token.as_ref().map(AccessToken::new),
+            started_at: self.clock.now(),
+            database_url: settings.database.url.to_string(),
+            listeners: OnceLock::new(),
         }
     }
 
@@ -362,27 +392,5 @@ impl Parts {
                 move |guard| Scheduler::new(scheduler.clone(), guard),
             ),
         ]
-    }
-}
-
-/// Ties an actor's factory to its mailbox.
-fn child<A: Actor<Context = Context<A>> + Send>(
-    directory: &Arc<Directory>,
-    actor: ActorName,
-    mailbox: fn(&Directory) -> &Mailbox<A>,
-    make: impl Fn(Guard) -> A + Clone + Send + 'static,
-) -> ChildSpec {
-    let (for_start, for_withdraw) = (directory.clone(), directory.clone());
-    ChildSpec {
-        actor,
-        start: Box::new(move |arbiter, guard| {
-            let (make, mailbox) = (make.clone(), mailbox(&for_start));
-            let address = A::start_in_arbiter(arbiter, move |context| {
-                context.set_mailbox_capacity(1);
-                make(guard)
-            });
-            mailbox.publish(address);
-        }),
-        withdraw: Box::new(move || mailbox(&for_withdraw).withdraw()),
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here opens a file, a socket or a database, reads the system clock, or knows a framework.
 //! What needs the outside gets it as a value (a snapshot, an instant) and returns a value (a plan).
 
+pub mod channel;
 pub mod decimal;
 pub mod event;
 pub mod ids;

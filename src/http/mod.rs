@@ -1,6 +1,7 @@
 //! What senders and operators reach over HTTP. Turns requests into messages and outcomes into answers; decides
 //! nothing about money.
 
+pub mod access;
 pub mod admin;
 pub mod answer;
 pub mod balance;

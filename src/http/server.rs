@@ -15,10 +15,11 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpResponse, HttpServer, web};
 use tokio::sync::Semaphore;
 
+use super::access::AccessToken;
+use super::admin::{self, AdminState};
 use super::answer::Answer;
-use super::balance::AccessToken;
 use super::source::{client_address, is_within};
-use super::{admin, balance, health, webhook};
+use super::{balance, health, webhook};
 use crate::actors::{ActorName, Directory};
 use crate::clock::SharedClock;
 use crate::config::{ServerSettings, WebhookSettings};
@@ -39,12 +40,17 @@ pub struct HttpState {
 }
 
 impl HttpState {
+    /// Whether the operator lets events in.
+    pub fn is_webhook_enabled(&self) -> bool {
+        self.webhook.enabled
+    }
+
     /// Why events cannot be taken now; none if they can.
     pub fn why_not_ready(&self) -> Option<String> {
         if self.is_stopping.load(Ordering::Acquire) {
             return Some("the daemon is stopping".to_owned());
         }
-        if !self.webhook.enabled {
+        if !self.is_webhook_enabled() {
             return Some("Webhook is disabled".to_owned());
         }
         let actors = [
@@ -58,14 +64,8 @@ impl HttpState {
     }
 }
 
-/// What the handlers of operators' requests share.
-pub struct AdminState {
-    pub store: Arc<dyn Store>,
-    pub directory: Arc<Directory>,
-}
-
-/// The listener for senders.
-pub fn public(state: web::Data<HttpState>) -> std::io::Result<(SocketAddr, Server)> {
+/// The listener for senders, and for operators who have the token.
+pub fn public(state: web::Data<HttpState>, operators: web::Data<AdminState>) -> std::io::Result<(SocketAddr, Server)> {
     /// Connections that the kernel holds until they are accepted.
     const BACKLOG: u32 = 4096;
     let settings = state.server.clone();
@@ -75,6 +75,7 @@ pub fn public(state: web::Data<HttpState>) -> std::io::Result<(SocketAddr, Serve
         let webhook_health = format!("{}/health", state.server.webhook_path);
         App::new()
             .app_data(state.clone())
+            .app_data(operators.clone())
             .wrap(from_fn(only_allowed_sources))
             .service(
                 web::resource(events)
@@ -83,6 +84,7 @@ pub fn public(state: web::Data<HttpState>) -> std::io::Result<(SocketAddr, Serve
             )
             .service(read_only(webhook_health, web::get().to(health::webhook_health)))
             .configure(|routes| balance::routes(routes, &state))
+            .configure(admin::on_server)
             .service(read_only("/healthz".to_owned(), web::get().to(health::alive)))
             .service(read_only("/readyz".to_owned(), web::get().to(health::ready)))
             .default_service(web::to(no_such_path))
@@ -110,7 +112,7 @@ async fn no_such_path() -> HttpResponse {
     Answer::NotFound.into_response()
 }
 
-/// The first check of all. Health is anybody's to ask, and the balance question has a token of its own.
+/// The first check of all. Health is anybody's to ask; the balance question and operators have tokens of their own.
 async fn only_allowed_sources(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -121,7 +123,10 @@ async fn only_allowed_sources(
     let allowed = &state.webhook.allow_sources;
     let is_health = matches!(request.path(), "/healthz" | "/readyz")
         || request.path().strip_prefix(state.server.webhook_path.as_str()) == Some("/health");
-    let is_exempt = is_health || (state.balance_token.is_some() && balance::is_question(request.path()));
+    let is_operators = |operators: &web::Data<AdminState>| admin::is_operators(request.path(), operators);
+    let is_exempt = is_health
+        || request.app_data::<web::Data<AdminState>>().is_some_and(is_operators)
+        || (state.balance_token.is_some() && balance::is_question(request.path()));
     if !allowed.is_empty() && !is_exempt {
         let source = client_address(request.request(), &state.server.trusted_proxies);
         if !source.is_some_and(|source| is_within(source, allowed)) {
@@ -136,7 +141,7 @@ async fn only_allowed_sources(
 /// The listener for the command line: a socket file that only this user may open.
 pub fn admin(listener: UnixListener, state: web::Data<AdminState>) -> std::io::Result<Server> {
     let server = HttpServer::new(move || {
-        App::new().app_data(state.clone()).configure(admin::routes).default_service(web::to(no_such_path))
+        App::new().app_data(state.clone()).configure(admin::on_socket).default_service(web::to(no_such_path))
     });
     Ok(server.workers(1).shutdown_timeout(1).disable_signals().listen_uds(listener)?.run())
 }

@@ -6,6 +6,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::StoreError;
 use crate::domain::ids::{KeyId, RemoteKeyId};
@@ -36,10 +37,12 @@ pub enum BooksError {
     Store(#[from] StoreError),
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewUser {
+    /// Every request takes it in place of the id.
     pub email: String,
+    /// For people to read.
     #[serde(default)]
     pub name: Option<String>,
     /// Credits to begin with, of zero or more.
@@ -47,24 +50,26 @@ pub struct NewUser {
     pub credits: i64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewKey {
     /// Id or email.
     pub user: String,
     /// new-api's token id, above 0.
     pub remote_id: i64,
+    /// For people to read.
     #[serde(default)]
     pub label: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewGrant {
     /// Id or email.
     pub user: String,
     /// Whole credits, above 0.
     pub amount: i64,
+    /// What for; the user sees it in the history.
     #[serde(default)]
     pub reason: Option<String>,
     /// The same key grants once, however often it is sent.
@@ -73,18 +78,21 @@ pub struct NewGrant {
 }
 
 /// The id of what was made.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Created {
+    /// Of the new row.
     pub id: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Granted {
     /// `credit_transactions.id`
     pub id: String,
+    /// `users.id`
     pub user_id: String,
+    /// Whole credits.
     pub amount: i64,
     /// The balance after the grant (now, for a repeat).
     pub balance: i64,
@@ -92,35 +100,55 @@ pub struct Granted {
     pub repeated: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserView {
+    /// `users.id`
     pub id: String,
+    /// Names the user as well as the id does.
     pub email: String,
+    /// For people to read.
+    #[schema(required)]
     pub name: Option<String>,
+    /// The balance; it can be below zero.
     pub credits: i64,
+    /// How many keys the user has.
     pub keys: i64,
+    /// UTC, as the table holds it.
     pub created_at: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyView {
+    /// `api_keys.id`
     pub id: String,
+    /// Who pays.
     pub user_id: String,
+    /// Of the user.
     pub email: String,
+    /// new-api's token id.
+    #[schema(required)]
     pub remote_key_id: Option<String>,
+    /// For people to read.
     pub label: String,
+    /// ACTIVE, DISABLED or DELETED.
     pub status: String,
+    /// UTC, as the table holds it.
     pub created_at: String,
+    /// When a call was last charged, UTC.
+    #[schema(required)]
     pub last_used_at: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreditsView {
+    /// `users.id`
     pub user_id: String,
+    /// Of the user.
     pub email: String,
+    /// The balance; it can be below zero.
     pub credits: i64,
     /// What is owed below one whole credit, as a decimal.
     pub remainder: String,
@@ -128,63 +156,90 @@ pub struct CreditsView {
     pub unpaid: i64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransactionView {
+    /// `credit_transactions.id`
     pub id: String,
+    /// UTC, as the table holds it.
     pub created_at: String,
+    /// DEDUCT, RECHARGE and the like.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Whole credits; below zero where they were deducted.
     pub amount: i64,
+    /// The balance after it.
     pub balance: i64,
+    /// What for.
+    #[schema(required)]
     pub description: Option<String>,
+    /// What it belongs to.
+    #[schema(required)]
     pub reference: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
+    /// The sender's id.
     pub event_id: String,
+    /// pending, processed, failed or dead.
     pub status: String,
+    /// Why it is not settled.
+    #[schema(required)]
     pub error_message: Option<String>,
+    /// When it came in, UTC.
     pub created_at: String,
+    /// When it was last worked on, UTC.
     pub processed_at: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventDetail {
     #[serde(flatten)]
     pub event: EventView,
+    /// The body as it came.
     pub payload: String,
     /// What was charged for it, if it was.
+    #[schema(required)]
     pub charge: Option<ChargeView>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChargeView {
     /// `usage_records.id`
     pub id: String,
+    /// Who paid.
     pub user_id: String,
+    /// `api_keys.id`
     pub key_id: String,
+    /// What was called.
     pub model: String,
+    /// Tokens in.
     pub prompt_tokens: i64,
+    /// Tokens out.
     pub completion_tokens: i64,
     /// Quota units; absent where the sender priced in credits.
+    #[schema(required)]
     pub quota: Option<i64>,
     /// The exact price in credits, as a decimal.
     pub price: String,
+    /// Credits for one US dollar at the call's second.
     pub usd_to_credits: String,
+    /// Quota units for one US dollar at the call's second.
     pub quota_per_unit: i64,
     /// Whole credits deducted.
     pub credits: i64,
+    /// Owed below one credit before it, as a decimal.
     pub remainder_before: String,
+    /// Owed below one credit after it, as a decimal.
     pub remainder_after: String,
 }
 
 /// A page of unsettled events to settle again.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewReplay {
     /// This event alone.
@@ -208,14 +263,18 @@ pub struct NewReplay {
 }
 
 /// What settling a page again came to.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replayed {
+    /// Events of this page.
     pub tried: u64,
+    /// Events that were charged.
     pub charged: u64,
     /// Whole credits deducted by these charges.
     pub credits: i64,
+    /// Events that had been charged before.
     pub already_charged: u64,
+    /// Events that cannot be charged.
     pub still_failed: u64,
     /// Where the next page begins, if there may be one.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::domain::channel::ChannelState;
 use crate::storage::InboxCounts;
 
 const WEBHOOK_REQUESTS: &str = "hookledger_webhook_requests_total";
@@ -25,6 +26,7 @@ const BALANCE_REQUESTS: &str = "hookledger_balance_requests_total";
 const BALANCE_DURATION: &str = "hookledger_balance_duration_seconds";
 const RATE_LIMIT_SOURCES: &str = "hookledger_rate_limit_sources";
 const LAST_EVENT: &str = "hookledger_channel_last_event_timestamp_seconds";
+const CHANNEL_STATE: &str = "hookledger_channel_state";
 const BUILD_INFO: &str = "hookledger_build_info";
 
 /// Seconds: from below one commit on a fast disk to the longest wait for an answer.
@@ -85,7 +87,12 @@ fn describe() {
     describe_counter!(BALANCE_REQUESTS, "Balance questions by what was answered.");
     describe_histogram!(BALANCE_DURATION, Unit::Seconds, "From a balance question's arrival to its answer.");
     describe_gauge!(RATE_LIMIT_SOURCES, "Source addresses that the rate limits remember.");
-    describe_gauge!(LAST_EVENT, Unit::Seconds, "When the newest authentic usage event arrived, Unix time.");
+    describe_gauge!(
+        LAST_EVENT,
+        Unit::Seconds,
+        "When the newest authentic usage event arrived, Unix time; absent until one did."
+    );
+    describe_gauge!(CHANNEL_STATE, "1 for what the event channel is now: healthy, idle, stale, disabled or pull.");
     describe_gauge!(BUILD_INFO, "1, with the version as a label.");
 }
 
@@ -99,6 +106,14 @@ pub fn balance_answered(outcome: &'static str, took: Duration) {
     histogram!(BALANCE_DURATION).record(took);
 }
 
+/// 1 for this state, 0 for all others.
+pub fn channel_is(state: ChannelState) {
+    for each in ChannelState::ALL {
+        gauge!(CHANNEL_STATE, "state" => each.as_str()).set(if each == state { 1.0 } else { 0.0 });
+    }
+}
+
+/// There is no series before the first event, so that an alert on its age has nothing to be wrong about.
 pub fn usage_event_arrived(at_secs: i64) {
     gauge!(LAST_EVENT).set(at_secs as f64);
 }

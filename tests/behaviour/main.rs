@@ -7,6 +7,8 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod admin_api;
+mod admin_document;
 mod balance;
 mod commands;
 mod crashes;
@@ -16,5 +18,6 @@ mod limits;
 mod money;
 mod operation;
 mod replay;
+mod status;
 mod style;
 mod waiting;

@@ -9,6 +9,7 @@ mod checkpoint;
 mod connect;
 mod error;
 mod inbox;
+mod looks;
 mod migrate;
 mod prices;
 mod record;
@@ -31,12 +32,14 @@ use super::books::{
     KeyView, NewGrant, NewKey, NewUser, TransactionView, UserView,
 };
 use super::{
-    ConfiguredPrices, InboxCounts, LedgerStore, Poison, PriceLook, Selection, StoreError, Waiting, WaitingEvent,
+    AmbiguousToken, ConfiguredPrices, InboxCounts, LedgerStore, Poison, PriceLook, Selection, StoreError, Waiting,
+    WaitingEvent,
 };
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
 use crate::domain::settlement::{LedgerPolicy, Purpose};
+use crate::domain::time::UnixMillis;
 use writer::{Command, Writer};
 
 pub use migrate::MigrateError;
@@ -139,6 +142,14 @@ impl LedgerStore for SqliteStore {
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {
         inbox::counts(&self.readers).await
+    }
+
+    async fn ambiguous_tokens(&self, limit: usize) -> Result<Vec<AmbiguousToken>, StoreError> {
+        looks::ambiguous_tokens(&self.readers, limit).await
+    }
+
+    async fn last_event_at(&self) -> Result<Option<UnixMillis>, StoreError> {
+        looks::last_event_at(&self.readers).await
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
