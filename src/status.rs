@@ -20,12 +20,14 @@ pub struct Status {
     pub pid: u32,
     /// UTC.
     pub started_at: String,
+    /// Since the start.
     pub uptime_secs: u64,
     pub database: DatabaseStatus,
     pub webhook: WebhookStatus,
     pub channel: ChannelStatus,
     /// Those that hold, in the order in which they were first seen.
     pub conditions: Vec<ConditionStatus>,
+    /// The parts of the daemon, each kept alive by the supervisor.
     pub actors: Vec<ActorStatus>,
     /// Absent until the first count after a start.
     #[schema(required)]
@@ -103,7 +105,9 @@ pub struct ConditionStatus {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActorStatus {
+    /// supervisor, logger, ledger, receiver or scheduler.
     pub name: String,
+    /// False while it is being replaced.
     pub up: bool,
     /// Since the start.
     pub restarts: u64,

@@ -37,6 +37,7 @@ pub enum BooksError {
     Store(#[from] StoreError),
 }
 
+/// A user to add.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewUser {
@@ -50,6 +51,7 @@ pub struct NewUser {
     pub credits: i64,
 }
 
+/// A token of new-api to give to a user.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewKey {
@@ -62,6 +64,7 @@ pub struct NewKey {
     pub label: Option<String>,
 }
 
+/// Credits to give.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewGrant {
@@ -85,6 +88,7 @@ pub struct Created {
     pub id: String,
 }
 
+/// What was granted.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Granted {
@@ -100,6 +104,7 @@ pub struct Granted {
     pub repeated: bool,
 }
 
+/// One user.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserView {
@@ -118,6 +123,7 @@ pub struct UserView {
     pub created_at: String,
 }
 
+/// One key.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyView {
@@ -141,6 +147,7 @@ pub struct KeyView {
     pub last_used_at: Option<String>,
 }
 
+/// What one user has.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreditsView {
@@ -156,6 +163,7 @@ pub struct CreditsView {
     pub unpaid: i64,
 }
 
+/// One movement of a balance.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransactionView {
@@ -178,6 +186,7 @@ pub struct TransactionView {
     pub reference: Option<String>,
 }
 
+/// One event of the inbox.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
@@ -194,6 +203,7 @@ pub struct EventView {
     pub processed_at: String,
 }
 
+/// One event with its body.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventDetail {
@@ -206,6 +216,7 @@ pub struct EventDetail {
     pub charge: Option<ChargeView>,
 }
 
+/// What was charged for a call, and by which price.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChargeView {

@@ -21,6 +21,15 @@ fn with_user(options: DaemonOptions) -> Daemon {
     daemon
 }
 
+/// Starts a daemon that is never ready.
+fn started_disabled(mut daemon: Daemon) -> Daemon {
+    daemon.set_environment("HOOKLEDGER__WEBHOOK__ENABLED", "false");
+    daemon.launch();
+    let answers = || daemon.command(&["status"]).status.success().then_some(());
+    wait_until("it answers", PATIENCE, answers);
+    daemon
+}
+
 fn usage(daemon: &Daemon, id: &str, token: i64) -> u16 {
     let clock = daemon.clock();
     daemon.post(Usage::new(id).remote_key(token).quota(700).at_secs(clock.now_secs()).json()).status
@@ -114,7 +123,7 @@ fn a_program_and_a_person_see_how_the_daemon_does() {
 
 #[test]
 fn what_is_no_terminal_gets_no_escape_codes() {
-    let daemon = with_user(DaemonOptions::new().movable_clock().set("HOOKLEDGER__WEBHOOK__ENABLED", "false"));
+    let daemon = started_disabled(Daemon::prepare(DaemonOptions::new().movable_clock()));
     for variables in [&[][..], &[("NO_COLOR", "1")], &[("TERM", "xterm-256color"), ("CLICOLOR_FORCE", "1")]] {
         let text = text(&daemon, variables);
         assert!(text.contains("not ready: Webhook is disabled") && !text.contains('\u{1b}'), "{text:?}");
@@ -172,7 +181,7 @@ fn a_blocked_writer_does_not_hold_it_up_and_is_told() {
 
 #[test]
 fn the_channel_is_healthy_while_events_come_and_remembers_the_last_over_a_restart() {
-    let mut daemon = with_user(DaemonOptions::new().movable_clock());
+    let daemon = with_user(DaemonOptions::new().movable_clock());
     let fresh = assert_channel(&daemon, "idle");
     assert_eq!(fresh["channel"]["lastEventAt"], Value::Null);
     assert_eq!(daemon.metric(LAST_EVENT), None, "an alert on its age has nothing to be wrong about");
@@ -198,8 +207,8 @@ fn the_channel_is_healthy_while_events_come_and_remembers_the_last_over_a_restar
     assert_eq!(lines_with(&daemon, "\"state\":\"idle\""), 2, "each change is logged once: at the first start, and now");
     assert_eq!(lines_with(&daemon, "\"state\":\"healthy\""), 2);
 
-    daemon.set_environment("HOOKLEDGER__WEBHOOK__ENABLED", "false");
-    daemon.restart();
+    daemon.kill();
+    let daemon = started_disabled(daemon);
     let disabled = assert_channel(&daemon, "disabled");
     assert_eq!(disabled["webhook"], json!({ "enabled": false, "ready": false, "whyNot": "Webhook is disabled" }));
 }
