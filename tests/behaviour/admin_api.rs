@@ -83,7 +83,10 @@ fn only_the_token_opens_the_server() {
         assert_refused(&answer, 401);
         assert_eq!(answer.header("WWW-Authenticate"), Some("Bearer"), "{header:?}");
     }
-    // Nothing is written before the token holds.
+    // Nothing is read before the token holds: the answer does not wait for the body.
+    let mut connection = daemon.connection();
+    connection.send(&http_request("POST", "/admin/v1/users", &[("Content-Length", "1000000")], b"")).unwrap();
+    assert_refused(&connection.read_response().unwrap(), 401);
     let user = json!({ "email": "new@example.com" }).to_string();
     assert_refused(&asked_with(&daemon, "POST", "/admin/v1/users", &[], user.as_bytes()), 401);
     assert_eq!(asked_on_server(&daemon, "GET", "/admin/v1/users", b"").json(), json!([]));

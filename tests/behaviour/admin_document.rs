@@ -159,7 +159,15 @@ fn a_body_that_the_document_refuses_is_refused_and_the_others_fit() {
 #[test]
 fn the_document_tells_of_all_that_is_served() {
     let daemon = Daemon::start(with_token());
-    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/admin/mod.rs")).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/admin");
+    let source = fs::read_to_string(folder.join("mod.rs")).unwrap();
+    let mut resources = 0;
+    for file in fs::read_dir(&folder).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(!text.contains(".route("), "routes are made of the table alone");
+        resources += text.matches("web::resource(").count();
+    }
+    assert_eq!(resources, 1, "routes are made of the table alone");
     // The table of the source: METHOD "path" => handler.
     let routed: BTreeSet<(String, String)> = source
         .lines()

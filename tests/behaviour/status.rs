@@ -180,6 +180,18 @@ fn a_blocked_writer_does_not_hold_it_up_and_is_told() {
 }
 
 #[test]
+fn actors_that_hang_do_not_hold_it_up() {
+    let points = "ledger.handle=pause;logger.handle=pause;scheduler.wake=pause";
+    let daemon = with_user(DaemonOptions::new().movable_clock().fail_points(points));
+    let mut connection = daemon.connection();
+    connection.send(&daemon.signed_request(Usage::new("e-1").remote_key(1).quota(700).json())).unwrap();
+    // The receiver has had the event, so the ledger hangs on it by now or soon.
+    let status = status_when(&daemon, "the event came in", |status| status["channel"]["lastEventAt"].is_string());
+    assert_eq!(status["backlog"], Value::Null, "nobody has counted it");
+    assert!(text(&daemon, &[]).contains("not counted yet"));
+}
+
+#[test]
 fn the_channel_is_healthy_while_events_come_and_remembers_the_last_over_a_restart() {
     let daemon = with_user(DaemonOptions::new().movable_clock());
     let fresh = assert_channel(&daemon, "idle");
