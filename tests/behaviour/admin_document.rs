@@ -190,12 +190,15 @@ fn everything_in_the_document_is_described() {
     assert_eq!(document["components"]["securitySchemes"]["adminToken"]["scheme"], "bearer");
     assert_eq!(document["security"], json!([{ "adminToken": [] }]));
     let mut offenders = Vec::new();
+    let mut names = BTreeSet::new();
     let is_told = |value: &Value| value["description"].as_str().is_some_and(|text| !text.is_empty());
     for (method, path) in described_routes(document) {
         let operation = &document["paths"][&path][method.to_lowercase()];
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         let undescribed = parameters.filter(|parameter| !is_told(parameter)).map(|parameter| &parameter["name"]);
         offenders.extend(undescribed.map(|name| format!("{method} {path}: {name}")));
+        let name = operation["operationId"].as_str().unwrap().to_owned();
+        assert!(names.insert(name.clone()), "{name} names two operations");
         if operation["summary"].as_str().is_none_or(str::is_empty) {
             offenders.push(format!("{method} {path}"));
         }

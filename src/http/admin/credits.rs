@@ -10,7 +10,7 @@ use super::request::{Body, NoQuery, Query, limit};
 use crate::storage::books::{CreditsView, Granted, NewGrant, TransactionView};
 
 /// Adds credits to a user's balance, once for each idempotency key.
-#[utoipa::path(post, path = "/admin/v1/credits/grants", request_body = NewGrant, tag = "books", responses(
+#[utoipa::path(post, path = "/admin/v1/credits/grants", operation_id = "grantCredits", request_body = NewGrant, tag = "books", responses(
     (status = 200, description = "What was granted.", body = Granted),
     (status = 404, description = "There is no such user.", body = ErrorAnswer),
     (status = 409, description = "The idempotency key was used for another user or amount.", body = ErrorAnswer),
@@ -24,7 +24,7 @@ pub async fn grant(
 }
 
 /// Shows a user's balance.
-#[utoipa::path(get, path = "/admin/v1/credits/{user}", tag = "books",
+#[utoipa::path(get, path = "/admin/v1/credits/{user}", operation_id = "showCredits", tag = "books",
     params(("user" = String, Path, description = "Id or email, percent-encoded.")), responses(
     (status = 200, description = "The balance.", body = CreditsView),
     (status = 404, description = "There is no such user.", body = ErrorAnswer), Refusal))]
@@ -47,7 +47,7 @@ pub struct HistoryQuery {
 }
 
 /// Lists what moved a user's balance, newest first.
-#[utoipa::path(get, path = "/admin/v1/credits/{user}/history", tag = "books",
+#[utoipa::path(get, path = "/admin/v1/credits/{user}/history", operation_id = "listTransactions", tag = "books",
     params(("user" = String, Path, description = "Id or email, percent-encoded."), HistoryQuery), responses(
     (status = 200, description = "The transactions.", body = Vec<TransactionView>),
     (status = 404, description = "There is no such user.", body = ErrorAnswer), Refusal))]

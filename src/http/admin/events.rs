@@ -49,7 +49,7 @@ pub struct ListQuery {
 }
 
 /// Lists the events, newest first.
-#[utoipa::path(get, path = "/admin/v1/events", params(ListQuery), tag = "events",
+#[utoipa::path(get, path = "/admin/v1/events", operation_id = "listEvents", params(ListQuery), tag = "events",
     responses((status = 200, description = "The events.", body = Vec<EventView>), Refusal))]
 pub async fn list(
     state: web::Data<AdminState>,
@@ -61,7 +61,7 @@ pub async fn list(
 }
 
 /// Shows one event: its body, and what was charged for it.
-#[utoipa::path(get, path = "/admin/v1/events/{eventId}", tag = "events",
+#[utoipa::path(get, path = "/admin/v1/events/{eventId}", operation_id = "showEvent", tag = "events",
     params(("eventId" = String, Path, description = "The sender's id, percent-encoded: it may hold any character.")),
     responses(
     (status = 200, description = "The event.", body = EventDetail),
@@ -75,7 +75,7 @@ pub async fn show(
 }
 
 /// Settles again a page of what is not settled; nothing is ever charged twice.
-#[utoipa::path(post, path = "/admin/v1/events/replay", request_body = NewReplay, tag = "events",
+#[utoipa::path(post, path = "/admin/v1/events/replay", operation_id = "replayEvents", request_body = NewReplay, tag = "events",
     responses((status = 200, description = "What became of this page.", body = Replayed), Refusal))]
 pub async fn replay(
     state: web::Data<AdminState>,

@@ -24,7 +24,7 @@ pub struct ListQuery {
 }
 
 /// Lists the keys, newest first.
-#[utoipa::path(get, path = "/admin/v1/keys", params(ListQuery), tag = "books", responses(
+#[utoipa::path(get, path = "/admin/v1/keys", operation_id = "listKeys", params(ListQuery), tag = "books", responses(
     (status = 200, description = "The keys.", body = Vec<KeyView>),
     (status = 404, description = "There is no such user.", body = ErrorAnswer), Refusal))]
 pub async fn list(
@@ -35,7 +35,7 @@ pub async fn list(
 }
 
 /// Gives a token of new-api to a user; what waited for it is then charged.
-#[utoipa::path(post, path = "/admin/v1/keys", request_body = NewKey, tag = "books", responses(
+#[utoipa::path(post, path = "/admin/v1/keys", operation_id = "addKey", request_body = NewKey, tag = "books", responses(
     (status = 200, description = "The new key's id.", body = Created),
     (status = 404, description = "There is no such user.", body = ErrorAnswer),
     (status = 409, description = "Another user has this token already.", body = ErrorAnswer), Refusal))]

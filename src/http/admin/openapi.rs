@@ -37,7 +37,7 @@ impl Modify for Frame {
 }
 
 /// This document.
-#[utoipa::path(get, path = "/admin/v1/openapi.json", tag = "about",
+#[utoipa::path(get, path = "/admin/v1/openapi.json", operation_id = "showDocument", tag = "about",
     responses((status = 200, description = "An OpenAPI document.", body = Object), Refusal))]
 pub async fn show(_: Query<NoQuery>) -> HttpResponse {
     static TEXT: OnceLock<String> = OnceLock::new();

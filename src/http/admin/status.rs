@@ -21,7 +21,7 @@ use crate::status::{
 };
 
 /// Tells how the daemon does: channel, conditions, actors, backlog.
-#[utoipa::path(get, path = "/admin/v1/status", tag = "about",
+#[utoipa::path(get, path = "/admin/v1/status", operation_id = "showStatus", tag = "about",
     responses((status = 200, description = "How the daemon does.", body = Status), Refusal))]
 pub async fn show(state: web::Data<AdminState>, _: Query<NoQuery>) -> Result<web::Json<Status>, Refusal> {
     Ok(web::Json(gather(&state)))

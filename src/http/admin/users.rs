@@ -20,7 +20,7 @@ pub struct ListQuery {
 }
 
 /// Lists the users, newest first.
-#[utoipa::path(get, path = "/admin/v1/users", params(ListQuery), tag = "books",
+#[utoipa::path(get, path = "/admin/v1/users", operation_id = "listUsers", params(ListQuery), tag = "books",
     responses((status = 200, description = "The users.", body = Vec<UserView>), Refusal))]
 pub async fn list(
     state: web::Data<AdminState>,
@@ -30,7 +30,7 @@ pub async fn list(
 }
 
 /// Adds a user.
-#[utoipa::path(post, path = "/admin/v1/users", request_body = NewUser, tag = "books", responses(
+#[utoipa::path(post, path = "/admin/v1/users", operation_id = "addUser", request_body = NewUser, tag = "books", responses(
     (status = 200, description = "The new user's id.", body = Created),
     (status = 409, description = "A user has this email already.", body = ErrorAnswer), Refusal))]
 pub async fn add(
