@@ -323,6 +323,7 @@ impl Parts {
                 limits: limits.clone(),
                 metrics,
                 configured_prices,
+                retention: settings.retention.policy,
                 times: Arc::new(StepTimes::default()),
                 observed: observed.clone(),
                 is_webhook_enabled: Arc::new(move || is_webhook_enabled),

@@ -27,6 +27,9 @@ pub const ALL: &[&str] = &[
     "store.rates.written",
     "store.grant.written",
     "store.grant.committed",
+    "store.refund.written",
+    "store.refund.committed",
+    "store.retention.written",
 ];
 
 /// A step that a test made fail.

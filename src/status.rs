@@ -193,9 +193,7 @@ impl BacklogStatus {
             advice.push("look at the log: events wait to be settled for more than a minute".to_owned());
         }
         if self.parked_tokens > 0 {
-            advice.push(
-                "`hookledger key add` gives tokens without a key to users; then what waited is charged".to_owned(),
-            );
+            advice.push("`hookledger key unmatched` lists the tokens without a key, each with what to do".to_owned());
         }
         if self.failed > 0 {
             advice.push("`hookledger events list --status failed` says why events are not charged".to_owned());

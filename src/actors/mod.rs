@@ -13,6 +13,7 @@ pub mod logger;
 pub mod mailbox;
 pub mod observed;
 pub mod receiver;
+pub mod retaining;
 pub mod scheduler;
 pub mod settling;
 pub mod steps;

@@ -15,9 +15,11 @@ use super::ledger::SettleWaiting;
 use super::limits::Limits;
 use super::logger::CountInbox;
 use super::observed::Observed;
+use super::retaining::{self, Cleared};
 use super::steps::{Step, StepTimes};
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
+use crate::domain::retention::RetentionPolicy;
 use crate::failpoint;
 use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError, Waiting};
 use crate::telemetry::metrics::{self, Metrics};
@@ -42,6 +44,7 @@ pub struct SchedulerParts {
     pub limits: Arc<Limits>,
     pub metrics: Metrics,
     pub configured_prices: ConfiguredPrices,
+    pub retention: RetentionPolicy,
     pub times: Arc<StepTimes>,
     pub observed: Arc<Observed>,
     /// Asked at every look: a reload may change the answer.
@@ -79,6 +82,7 @@ impl Scheduler {
             Step::CountInbox => drop(self.parts.directory.logger.try_send(CountInbox)),
             Step::LookAtTokens => return self.look_at_tokens(context),
             Step::LookAtPrices => return self.look_at_prices(context),
+            Step::Retain => return self.retain(context),
             Step::Upkeep => return self.upkeep(context),
         }
         self.parts.times.finish(step);
@@ -93,6 +97,22 @@ impl Scheduler {
                 tracing::warn!(%error, "tokens without a key could not be looked at; the next minute will do");
             }
             scheduler.parts.directory.ledger.try_send(SettleWaiting(Waiting::Woken)).ok();
+        });
+        context.spawn(done);
+    }
+
+    fn retain(&mut self, context: &mut Context<Self>) {
+        let (store, policy, now) = (self.parts.store.clone(), self.parts.retention, self.parts.clock.now());
+        let work = async move { retaining::retain(store.as_ref(), policy, now).await };
+        let done = work.into_actor(self).map(|cleared, scheduler, _| {
+            scheduler.parts.times.finish(Step::Retain);
+            match cleared {
+                Ok(cleared) if cleared == Cleared::default() => {}
+                Ok(Cleared { processed, dead, claims }) => {
+                    tracing::info!(processed, dead, claims, "old rows were cleared")
+                }
+                Err(error) => tracing::warn!(%error, "old rows could not be cleared; the next run goes on"),
+            }
         });
         context.spawn(done);
     }

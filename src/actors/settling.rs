@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 
+use crate::domain::accounts::TransactionKind;
 use crate::domain::event::UsageEvent;
 use crate::domain::outcome::{Failure, SettlementOutcome};
 use crate::domain::settlement::Purpose;
@@ -112,7 +113,13 @@ fn count(outcomes: &[SettlementOutcome]) {
             SettlementOutcome::Unpaid { .. } => 1,
             SettlementOutcome::AlreadySettled => 2,
             SettlementOutcome::Conflict => 3,
-            SettlementOutcome::Failed(Failure::UnknownKey(_) | Failure::BeyondGrace(_)) => 4,
+            SettlementOutcome::Failed(
+                Failure::UnknownKey(_)
+                | Failure::BeyondGrace(_)
+                | Failure::FormerOwner(_)
+                | Failure::IgnoredKey(_)
+                | Failure::BeyondMemory,
+            ) => 4,
             SettlementOutcome::Failed(Failure::AmbiguousKey(_)) => 5,
             SettlementOutcome::Failed(Failure::Unbookable(_)) => 6,
             // Nothing was settled: the event is known to have failed before.
@@ -124,6 +131,6 @@ fn count(outcomes: &[SettlementOutcome]) {
         metrics::settled(name, count);
     }
     if credits_moved > 0 {
-        metrics::credits_deducted(credits_moved);
+        metrics::credits_moved(TransactionKind::Deduct.as_str(), credits_moved);
     }
 }

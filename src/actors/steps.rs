@@ -18,13 +18,15 @@ pub enum Step {
     LookAtPrices,
     /// The Logger counts the inbox.
     CountInbox,
+    /// What is old is cleared.
+    Retain,
     /// Limits and metrics are tidied; an unwritable database is tried again.
     Upkeep,
 }
 
 impl Step {
-    pub const ALL: [Step; 5] =
-        [Step::SettleDue, Step::LookAtTokens, Step::LookAtPrices, Step::CountInbox, Step::Upkeep];
+    pub const ALL: [Step; 6] =
+        [Step::SettleDue, Step::LookAtTokens, Step::LookAtPrices, Step::CountInbox, Step::Retain, Step::Upkeep];
 
     fn every(self) -> Duration {
         match self {
@@ -32,6 +34,7 @@ impl Step {
             Step::LookAtTokens => Duration::from_secs(60),
             Step::LookAtPrices => Duration::from_secs(5),
             Step::CountInbox => Duration::from_secs(5),
+            Step::Retain => Duration::from_secs(600),
             Step::Upkeep => Duration::from_secs(2),
         }
     }

@@ -5,14 +5,17 @@ use clap::{Args, Subcommand, value_parser};
 use super::failure::Failure;
 use super::output::{facts, or_dash};
 use super::{Context, books_access};
-use crate::storage::books::{Books, CreditsView, Granted, NewGrant, TransactionView};
+use crate::storage::books::{Books, CreditsView, Granted, NewAdjustment, NewGrant, TransactionView};
 
 const GRANTS_ROUTE: &str = "/admin/v1/credits/grants";
+const ADJUSTMENTS_ROUTE: &str = "/admin/v1/credits/adjustments";
 
 #[derive(Debug, Subcommand)]
 pub enum CreditsCommand {
     /// Add credits to a user's balance
     Grant(GrantArguments),
+    /// Correct a user's balance, upwards or downwards
+    Adjust(AdjustArguments),
     /// Show a user's balance
     Show(UserChoice),
     /// List what moved a user's balance, newest first
@@ -31,6 +34,22 @@ pub struct GrantArguments {
     #[arg(long)]
     reason: Option<String>,
     /// A word of your own: with the same one, the credits are granted once, however often this is run
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct AdjustArguments {
+    /// Whose balance
+    #[arg(long, value_name = "ID_OR_EMAIL")]
+    user: String,
+    /// How many whole credits to add, or with a minus to take away
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    amount: i64,
+    /// Why; the user sees it in the history
+    #[arg(long)]
+    reason: String,
+    /// A word of your own: with the same one, the balance is moved once, however often this is run
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 }
@@ -72,6 +91,14 @@ pub async fn run(command: CreditsCommand, context: &Context) -> Result<(), Failu
                 books_access::write(&settings, GRANTS_ROUTE, grant, async |store, grant| store.grant(grant).await)
                     .await?;
             context.output.show(&granted, tell_grant)
+        }
+        CreditsCommand::Adjust(AdjustArguments { user, amount, reason, idempotency_key }) => {
+            let adjustment = NewAdjustment { user, amount, reason, idempotency_key };
+            let adjusted = books_access::write(&settings, ADJUSTMENTS_ROUTE, adjustment, async |store, adjustment| {
+                store.adjust(adjustment).await
+            })
+            .await?;
+            context.output.show(&adjusted, tell_grant)
         }
         CreditsCommand::Show(choice) => {
             let user = choice.into_user();

@@ -2,12 +2,13 @@
 
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 
+use super::charge_text::charge_facts;
 use super::failure::Failure;
 use super::output::{facts, or_dash};
 use super::replay::{self, ReplayArguments};
 use super::{Context, books_access};
 use crate::domain::outcome::InboxStatus;
-use crate::storage::books::{Books, ChargeView, EventDetail, EventFilter, EventView};
+use crate::storage::books::{Books, EventDetail, EventFilter, EventView};
 
 #[derive(Debug, Subcommand)]
 pub enum EventsCommand {
@@ -98,24 +99,4 @@ fn tell(detail: &EventDetail) -> String {
         None => lines.push(("charge", "none".to_owned())),
     }
     facts(&lines)
-}
-
-fn charge_facts(charge: &ChargeView) -> [(&'static str, String); 11] {
-    let quota = charge.quota.map(|units| units.to_string());
-    [
-        ("charge", charge.id.clone()),
-        ("user", charge.user_id.clone()),
-        ("key", charge.key_id.clone()),
-        ("model", charge.model.clone()),
-        ("tokens", format!("{} prompt, {} completion", charge.prompt_tokens, charge.completion_tokens)),
-        ("quota", or_dash(quota.as_deref())),
-        (
-            "rate",
-            format!("{} credits a US dollar, {} quota units a US dollar", charge.usd_to_credits, charge.quota_per_unit),
-        ),
-        ("price in credits", charge.price.clone()),
-        ("remainder before", charge.remainder_before.clone()),
-        ("credits deducted", charge.credits.to_string()),
-        ("remainder after", charge.remainder_after.clone()),
-    ]
 }

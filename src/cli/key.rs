@@ -5,9 +5,10 @@ use clap::{Args, Subcommand, value_parser};
 use super::failure::Failure;
 use super::output::or_dash;
 use super::{Context, books_access};
-use crate::storage::books::{Books, KeyView, NewKey};
+use crate::storage::books::{Books, KeyView, NewIgnore, NewKey, UnmatchedToken};
 
 const ROUTE: &str = "/admin/v1/keys";
+const IGNORED_ROUTE: &str = "/admin/v1/keys/ignored";
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -15,6 +16,10 @@ pub enum KeyCommand {
     Add(AddArguments),
     /// List the keys, newest first
     List(ListArguments),
+    /// List the tokens that no key has and events wait for, each with the command that gives it to a user
+    Unmatched(UnmatchedArguments),
+    /// Say that a token is nobody's here: its calls are stored and never charged; without a token, list those
+    Ignore(IgnoreArguments),
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +45,26 @@ pub struct ListArguments {
     limit: u32,
 }
 
+#[derive(Debug, Args)]
+pub struct UnmatchedArguments {
+    /// How many to list at most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct IgnoreArguments {
+    /// The token's id in new-api
+    #[arg(value_name = "N", value_parser = value_parser!(i64).range(1..))]
+    positional: Option<i64>,
+    /// The token's id in new-api
+    #[arg(long, value_name = "N", value_parser = value_parser!(i64).range(1..), conflicts_with = "positional")]
+    remote_id: Option<i64>,
+    /// From now on its calls wait for a key again; what was ignored until now stays uncharged
+    #[arg(long)]
+    undo: bool,
+}
+
 pub async fn run(command: KeyCommand, context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
     match command {
@@ -49,12 +74,53 @@ pub async fn run(command: KeyCommand, context: &Context) -> Result<(), Failure> 
                 books_access::write(&settings, ROUTE, key, async |store, key| store.add_key(key).await).await?;
             context.output.show(&created, |created| created.id.clone())
         }
+        KeyCommand::Unmatched(UnmatchedArguments { limit }) => {
+            let tokens = books_access::read(&settings, async |store| store.unmatched_tokens(limit).await).await?;
+            let headers =
+                ["token", "name", "calls", "quota", "credits", "first seen", "last seen", "to give it to a user"];
+            context.output.list(&tokens, &headers, unmatched_row)
+        }
+        KeyCommand::Ignore(arguments) => ignore(arguments, context).await,
         KeyCommand::List(ListArguments { user, limit }) => {
             let keys = books_access::read(&settings, async |store| store.keys(user, limit).await).await?;
             let headers = ["id", "remote id", "user", "label", "status", "created", "last used"];
             context.output.list(&keys, &headers, row)
         }
     }
+}
+
+async fn ignore(arguments: IgnoreArguments, context: &Context) -> Result<(), Failure> {
+    /// Ignored tokens that are listed.
+    const LIMIT: u32 = 100_000;
+    let settings = context.settings()?;
+    let Some(remote_id) = arguments.positional.or(arguments.remote_id) else {
+        if arguments.undo {
+            return Err(Failure::usage("--undo needs the token's id"));
+        }
+        let tokens = books_access::read(&settings, async |store| store.ignored_tokens(LIMIT).await).await?;
+        return context.output.list(&tokens, &["token"], |token| vec![token.remote_id.to_string()]);
+    };
+    let ignore = NewIgnore { remote_id, undo: arguments.undo };
+    let ignored =
+        books_access::write(&settings, IGNORED_ROUTE, ignore, async |store, ignore| store.ignore_token(ignore).await)
+            .await?;
+    context.output.show(&ignored, |ignored| match ignored.is_ignored {
+        true => format!("token {} is ignored; {} waiting events were closed", ignored.remote_id, ignored.closed_events),
+        false => format!("token {} is no longer ignored", ignored.remote_id),
+    })
+}
+
+fn unmatched_row(token: &UnmatchedToken) -> Vec<String> {
+    vec![
+        token.remote_id.to_string(),
+        or_dash(token.name.as_deref()),
+        token.calls.to_string(),
+        token.quota.to_string(),
+        token.credits.clone(),
+        token.first_seen.clone(),
+        token.last_seen.clone(),
+        token.command.clone(),
+    ]
 }
 
 fn row(key: &KeyView) -> Vec<String> {

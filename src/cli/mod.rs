@@ -4,6 +4,8 @@
 
 mod admin_client;
 mod books_access;
+mod charge_text;
+mod charges;
 mod check_config;
 mod credits;
 mod events;
@@ -20,6 +22,7 @@ mod send_load;
 mod send_summary;
 mod serve;
 mod status;
+mod time;
 mod user;
 
 #[cfg(test)]
@@ -82,9 +85,12 @@ enum Command {
     /// Tie the tokens of new-api to users
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Grant credits, and look at what was booked
+    /// Grant and adjust credits, and look at what was booked
     #[command(subcommand)]
     Credits(credits::CreditsCommand),
+    /// Look at what was charged, and give it back
+    #[command(subcommand)]
+    Charges(charges::ChargesCommand),
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
@@ -147,6 +153,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::User(command) => user::run(command, context).await?,
             Command::Key(command) => key::run(command, context).await?,
             Command::Credits(command) => credits::run(command, context).await?,
+            Command::Charges(command) => charges::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
         }
         Ok(ExitCode::SUCCESS)

@@ -2,7 +2,9 @@
 //!
 //! Each section declares its own keys beside its struct; meaning and limits belong there too.
 
-use super::{admin, balance, database, ledger, log, metrics, rate_limit, retry, server, supervisor, webhook};
+use super::{
+    admin, balance, database, ledger, log, metrics, rate_limit, retention, retry, server, supervisor, webhook,
+};
 
 /// Start of the environment's names for keys: `HOOKLEDGER__SERVER__LISTEN`.
 pub(super) const VARIABLE_PREFIX: &str = "HOOKLEDGER__";
@@ -45,6 +47,7 @@ pub(super) const SECTIONS: &[SectionKeys] = &[
     database::KEYS,
     ledger::KEYS,
     retry::KEYS,
+    retention::KEYS,
     supervisor::KEYS,
     metrics::KEYS,
     admin::KEYS,

@@ -16,6 +16,7 @@ mod metrics;
 mod rate_limit;
 mod reader;
 mod report;
+mod retention;
 mod retry;
 mod secret;
 mod server;
@@ -46,6 +47,7 @@ pub use log::{LogFormat, LogSettings};
 pub use metrics::MetricsSettings;
 pub use rate_limit::RateLimitSettings;
 pub use report::{Report, ReportEntry, ReportValue};
+pub use retention::RetentionSettings;
 pub use retry::RetrySettings;
 pub use secret::{SECRET_FILE_NAME, ensure_secret, generate_secret};
 pub use server::ServerSettings;
@@ -68,6 +70,7 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub ledger: LedgerSettings,
     pub retry: RetrySettings,
+    pub retention: RetentionSettings,
     pub supervisor: SupervisorSettings,
     pub metrics: MetricsSettings,
     pub admin: AdminSettings,
@@ -121,6 +124,7 @@ fn read(reader: &mut Reader) -> Option<Settings> {
     let database = DatabaseSettings::read(reader);
     let ledger = LedgerSettings::read(reader);
     let retry = RetrySettings::read(reader);
+    let retention = RetentionSettings::read(reader);
     let supervisor = SupervisorSettings::read(reader);
     let metrics = MetricsSettings::read(reader);
     let admin = AdminSettings::read(reader);
@@ -136,6 +140,7 @@ fn read(reader: &mut Reader) -> Option<Settings> {
         database: database?,
         ledger: ledger?,
         retry: retry?,
+        retention: retention?,
         supervisor: supervisor?,
         metrics: metrics?,
         admin: admin?,

@@ -64,8 +64,20 @@ fn entry_of<'a>(loaded: &'a Loaded, key: &str) -> &'a ReportEntry {
 fn each_default_is_the_documented_one() {
     let loaded = load_here(None, &[]).unwrap();
     assert_eq!(loaded.warnings, Vec::<String>::new());
-    let Settings { server, webhook, rate_limit, balance, database, ledger, retry, supervisor, metrics, admin, log } =
-        loaded.settings;
+    let Settings {
+        server,
+        webhook,
+        rate_limit,
+        balance,
+        database,
+        ledger,
+        retry,
+        retention,
+        supervisor,
+        metrics,
+        admin,
+        log,
+    } = loaded.settings;
     let seconds = Duration::from_secs;
     assert_eq!(server.listen, "127.0.0.1:4000".parse().unwrap());
     assert_eq!((server.workers, server.webhook_path.as_str()), (0, "/api/webhooks"));
@@ -87,6 +99,9 @@ fn each_default_is_the_documented_one() {
     assert_eq!((ledger.rounding, ledger.overdraft), (Rounding::Carry, Overdraft::Allow));
     assert_eq!(ledger.max_batch, 512);
     assert_eq!((retry.max_attempts, retry.base_delay, retry.max_delay), (10, seconds(2), seconds(600)));
+    let days = |days: u64| Some(seconds(days * 86_400));
+    let kept = retention.policy;
+    assert_eq!((kept.webhook_logs, kept.dead, kept.claims), (days(90), days(365), None));
     assert_eq!(ledger.key_grace, seconds(3600));
     assert_eq!((supervisor.max_restarts, supervisor.window), (10, seconds(60)));
     assert_eq!(metrics.listen, Some("127.0.0.1:9464".parse().unwrap()));

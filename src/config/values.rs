@@ -64,6 +64,16 @@ pub(super) fn duration(kind: &ValueKind) -> Parsed<Duration> {
     millis.map(Duration::from_millis).ok_or_else(refused)
 }
 
+/// How long something is kept: a duration, or `forever`, which is none.
+pub(super) fn retention(kind: &ValueKind) -> Parsed<Option<Duration>> {
+    if text(kind).is_ok_and(|text| text.eq_ignore_ascii_case("forever")) {
+        return Ok(None);
+    }
+    duration(kind)
+        .map(Some)
+        .map_err(|_| format!("must be a duration such as 90d, or \"forever\"; got {}", describe(kind)))
+}
+
 /// A duration as it would be written in the file: in the largest unit that divides it.
 pub(super) fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();

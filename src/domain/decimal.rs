@@ -72,11 +72,17 @@ impl Decimal {
 
     /// The value x `factor`, if that is whole and fits.
     pub fn times_exactly(self, factor: u64) -> Result<i64, DecimalError> {
-        let product = Decimal::normalised(
-            self.mantissa.checked_mul(u128::from(factor)).ok_or(DecimalError::TooLarge)?,
-            self.exponent,
-        );
-        product.to_whole()
+        i64::try_from(self.in_parts(factor)?).map_err(|_| DecimalError::TooLarge)
+    }
+
+    /// The value counted in parts of which `parts` make one, if that is a whole number of them.
+    pub fn in_parts(self, parts: u64) -> Result<i128, DecimalError> {
+        let product = self.mantissa.checked_mul(u128::from(parts)).ok_or(DecimalError::TooLarge)?;
+        let product = Decimal::normalised(product, self.exponent);
+        if product.exponent < 0 {
+            return Err(DecimalError::NotWhole);
+        }
+        i128::try_from(product.scaled_up(1).ok_or(DecimalError::TooLarge)?).map_err(|_| DecimalError::TooLarge)
     }
 
     /// The value x `factor`, to the nearest whole number, halves upwards.

@@ -13,6 +13,8 @@ pub enum KnownEvent {
     Open(OpenEvent),
     /// Charged. The content is known while the inbox keeps the row.
     Charged { content: Option<Content> },
+    /// Processed without a charge, because its token is ignored.
+    Closed { content: Option<Content>, message: String },
     /// In `webhook_logs` without a charge of ours: a notice, or another program's row, which counts as a repeat.
     Logged { notice: Option<NoticeKind> },
 }
@@ -40,6 +42,8 @@ pub enum Standing {
     New,
     Open(OpenEvent),
     Charged,
+    /// Processed without a charge, for the reason given.
+    Closed(String),
     Conflicting,
 }
 
@@ -51,6 +55,8 @@ pub fn standing(known: Option<&KnownEvent>, event: &UsageEvent) -> Standing {
         Some(KnownEvent::Open(open)) if differs(&open.content) => Standing::Conflicting,
         Some(KnownEvent::Open(open)) => Standing::Open(open.clone()),
         Some(KnownEvent::Charged { content }) if differs(content) => Standing::Conflicting,
+        Some(KnownEvent::Closed { content, .. }) if differs(content) => Standing::Conflicting,
+        Some(KnownEvent::Closed { message, .. }) => Standing::Closed(message.clone()),
         Some(KnownEvent::Charged { .. } | KnownEvent::Logged { notice: None }) => Standing::Charged,
         Some(KnownEvent::Logged { notice: Some(_) }) => Standing::Conflicting,
     }

@@ -3,6 +3,7 @@
 //! Nothing here opens a file, a socket or a database, reads the system clock, or knows a framework.
 //! What needs the outside gets it as a value (a snapshot, an instant) and returns a value (a plan).
 
+pub mod accounts;
 pub mod channel;
 pub mod decimal;
 pub mod event;
@@ -14,6 +15,8 @@ pub mod ownership;
 pub mod parse;
 pub mod pricing;
 pub mod recording;
+pub mod refund;
+pub mod retention;
 pub mod retry;
 pub mod settlement;
 pub mod signature;

@@ -90,12 +90,35 @@ impl CreditFemtos {
         (credits >= 0).then(|| CreditFemtos(i128::from(credits) * FEMTOS_PER_CREDIT + i128::from(remainder.0)))
     }
 
+    /// Whole credits and the rest, of parts that may be more than make one.
+    pub fn split_parts(femtos: i64) -> Option<(i64, Remainder)> {
+        CreditFemtos(i128::from(femtos)).split().ok().map(|(whole, rest)| (whole.get(), rest)).filter(|_| femtos >= 0)
+    }
+
     pub fn get(self) -> i128 {
         self.0
     }
 
     pub fn plus_remainder(self, remainder: Remainder) -> Result<Self, AmountTooLarge> {
         self.0.checked_add(i128::from(remainder.0)).map(CreditFemtos).ok_or(AmountTooLarge)
+    }
+
+    pub fn checked_add(self, other: CreditFemtos) -> Result<Self, AmountTooLarge> {
+        self.0.checked_add(other.0).map(CreditFemtos).ok_or(AmountTooLarge)
+    }
+
+    /// The difference, if it is not below zero.
+    pub fn checked_sub(self, other: CreditFemtos) -> Result<Self, AmountTooLarge> {
+        self.0.checked_sub(other.0).filter(|difference| *difference >= 0).map(CreditFemtos).ok_or(AmountTooLarge)
+    }
+
+    pub fn has_fraction(self) -> bool {
+        self.0 % FEMTOS_PER_CREDIT != 0
+    }
+
+    /// Reads a decimal with at most fifteen places, such as `12` or `0.226`.
+    pub fn parse(text: &str) -> Result<Self, DecimalError> {
+        Decimal::parse(text.trim())?.in_parts(FEMTOS_PER_CREDIT as u64).map(CreditFemtos)
     }
 
     /// The whole credits in it and what is left over.

@@ -30,6 +30,14 @@ pub enum Failure {
          --beyond-grace"
     )]
     BeyondGrace(RemoteKeyId),
+    #[error(
+        "Call was made when remoteKeyId: {0} belonged to another user, whose key is gone; replay it with --beyond-grace"
+    )]
+    FormerOwner(RemoteKeyId),
+    #[error("{IGNORED}{0}; `key ignore --undo` ends that")]
+    IgnoredKey(RemoteKeyId),
+    #[error("Call is older than what is remembered (retention.claims): it is never charged")]
+    BeyondMemory,
     #[error("Cannot be booked: {0}")]
     Unbookable(String),
     /// As it was stored by an earlier settlement.
@@ -37,7 +45,15 @@ pub enum Failure {
     Stored(String),
 }
 
+/// How the message of an ignored token's event begins.
+const IGNORED: &str = "API Key is ignored for remoteKeyId: ";
+
 impl Failure {
+    /// Whether a stored message is that of an event that was closed because its token is ignored.
+    pub fn is_ignored(message: &str) -> bool {
+        message.starts_with(IGNORED)
+    }
+
     /// The text for `errorMsg`: at most 191 characters.
     pub fn message(&self) -> String {
         fit_column(&self.to_string())

@@ -1,7 +1,7 @@
 //! Whose call it is: the user whose key the token is.
 //!
-//! History is never billed by surprise: a token that nobody had charges nobody for what was called before, beyond the
-//! grace that a late `key add` is given.
+//! The owner is that of the call's own second, as far as looks have seen it. History is never billed by surprise: a
+//! token that nobody had charges nobody for what was called before, beyond the grace that a late `key add` is given.
 
 use std::time::Duration;
 
@@ -28,10 +28,54 @@ pub struct KeyHolder {
 }
 
 /// What earlier looks saw of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenHistory {
     /// The last look at which no key had it.
     pub last_unknown_at: Option<UnixMillis>,
+    /// A person said that it is nobody's here.
+    pub is_ignored: bool,
+    /// Whose it was, oldest first.
+    pub owners: Vec<PastOwner>,
+}
+
+/// A user who was seen to own a token, from an instant on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastOwner {
+    pub from: UnixMillis,
+    pub user_id: UserId,
+    pub key_id: KeyId,
+    /// His key is still there, and still his.
+    pub has_key: bool,
+}
+
+impl TokenHistory {
+    /// The same, whatever the order in which its owners were read.
+    pub fn oldest_first(mut self) -> Self {
+        self.owners.sort_by_key(|owner| owner.from);
+        self
+    }
+
+    /// From when on the present holder is the owner, if no look has seen him as such before.
+    ///
+    /// A key that was made since the last change dates its owner's beginning; else it is this look's instant.
+    pub fn change_to(&self, holder: &KeyHolder, now: UnixMillis) -> Option<UnixMillis> {
+        let Some(last) = self.owners.last() else { return Some(holder.key_created_at.min(now)) };
+        if last.user_id == holder.user_id {
+            return None;
+        }
+        let since = if holder.key_created_at > last.from { holder.key_created_at.min(now) } else { now };
+        // Stretches follow each other, also where a clock was set back.
+        Some(since.max(UnixMillis::new(last.from.as_millis() + 1)))
+    }
+
+    /// The owner of a call's instant, where that was another than the present holder.
+    fn former_owner(&self, called_at: UnixMillis, holder: &KeyHolder, now: UnixMillis) -> Option<&PastOwner> {
+        if self.change_to(holder, now).is_some_and(|from| from <= called_at) {
+            return None;
+        }
+        let of_call = self.owners.iter().rev().find(|owner| owner.from <= called_at).or(self.owners.first());
+        of_call.filter(|owner| owner.user_id != holder.user_id)
+    }
 }
 
 /// How old a call may be.
@@ -42,21 +86,39 @@ pub enum Grace {
     Unlimited,
 }
 
+/// A token's call, and the look that decides whose it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    pub token: RemoteKeyId,
+    pub called_at: UnixMillis,
+    pub now: UnixMillis,
+}
+
 /// Who is charged for a call, or why nobody is.
 pub fn who_pays(
-    token: RemoteKeyId,
-    called_at: UnixMillis,
+    call: Call,
     owner: Option<&Owner>,
-    history: TokenHistory,
+    history: &TokenHistory,
     grace: Grace,
 ) -> Result<KeyHolder, (Failure, WaitReason)> {
+    let Call { token, called_at, now } = call;
     let holder = match owner.filter(|_| !token.is_nobody()) {
+        None if history.is_ignored => return Err((Failure::IgnoredKey(token), WaitReason::Ignored)),
         None => return Err((Failure::UnknownKey(token), WaitReason::UnknownKey)),
         Some(Owner::Several) => return Err((Failure::AmbiguousKey(token), WaitReason::AmbiguousKey)),
         Some(Owner::One(holder)) => holder,
     };
+    match (history.former_owner(called_at, holder, now), grace) {
+        (Some(former), _) if former.has_key => {
+            let (user_id, key_id) = (former.user_id.clone(), former.key_id.clone());
+            return Ok(KeyHolder { user_id, key_id, key_created_at: former.from });
+        }
+        (Some(_), Grace::Within(_)) => return Err((Failure::FormerOwner(token), WaitReason::BeyondGrace)),
+        (Some(_), Grace::Unlimited) | (None, _) => {}
+    }
     if let (Grace::Within(grace), Some(last_unknown_at)) = (grace, history.last_unknown_at) {
-        let known_since = last_unknown_at.max(holder.key_created_at);
+        // A look that a clock ahead of time has stored counts as now.
+        let known_since = last_unknown_at.min(now).max(holder.key_created_at);
         if called_at < known_since.minus(grace) {
             return Err((Failure::BeyondGrace(token), WaitReason::BeyondGrace));
         }
@@ -83,34 +145,93 @@ mod tests {
         KeyHolder { user_id, key_id, key_created_at: at(created_minute) }
     }
 
-    fn payer(call: i64, owner: &KeyHolder, history: TokenHistory, grace: Grace) -> Result<String, WaitReason> {
+    fn payer(minute: i64, owner: &KeyHolder, history: &TokenHistory, grace: Grace) -> Result<String, WaitReason> {
         let owner = Owner::One(owner.clone());
-        let payer = who_pays(token(), at(call), Some(&owner), history, grace);
+        let call = Call { token: token(), called_at: at(minute), now: at(2000) };
+        let payer = who_pays(call, Some(&owner), history, grace);
         payer.map(|holder| holder.user_id.to_string()).map_err(|(_, reason)| reason)
     }
 
     #[test]
     fn a_late_key_gets_the_calls_of_its_grace_and_no_history() {
-        let parked = TokenHistory { last_unknown_at: Some(at(1000)) };
+        let parked = TokenHistory { last_unknown_at: Some(at(1000)), ..TokenHistory::default() };
         let late = holder("u", "k", 1001);
-        assert_eq!(payer(981, &late, parked, Grace::Within(HOUR)), Ok("u".to_owned()), "20 minutes late");
-        assert_eq!(payer(941, &late, parked, Grace::Within(HOUR)), Ok("u".to_owned()), "to the minute");
-        assert_eq!(payer(940, &late, parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
-        assert_eq!(payer(-500_000, &late, parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace), "a year");
-        assert_eq!(payer(-500_000, &late, parked, Grace::Unlimited), Ok("u".to_owned()), "a person said so");
+        assert_eq!(payer(981, &late, &parked, Grace::Within(HOUR)), Ok("u".to_owned()), "20 minutes late");
+        assert_eq!(payer(941, &late, &parked, Grace::Within(HOUR)), Ok("u".to_owned()), "to the minute");
+        assert_eq!(payer(940, &late, &parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
+        assert_eq!(payer(-500_000, &late, &parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace), "a year");
+        assert_eq!(payer(-500_000, &late, &parked, Grace::Unlimited), Ok("u".to_owned()), "a person said so");
     }
 
     #[test]
     fn a_key_that_was_made_earlier_counts_from_the_last_look_without_it() {
-        let parked = TokenHistory { last_unknown_at: Some(at(1000)) };
+        let parked = TokenHistory { last_unknown_at: Some(at(1000)), ..TokenHistory::default() };
         let old = holder("u", "k", 0);
-        assert_eq!(payer(945, &old, parked, Grace::Within(HOUR)), Ok("u".to_owned()));
-        assert_eq!(payer(900, &old, parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
+        assert_eq!(payer(945, &old, &parked, Grace::Within(HOUR)), Ok("u".to_owned()));
+        assert_eq!(payer(900, &old, &parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
     }
 
     #[test]
     fn a_token_that_was_never_parked_has_no_grace_to_exceed() {
         let fresh = TokenHistory::default();
-        assert_eq!(payer(-500, &holder("u", "k", 0), fresh, Grace::Within(HOUR)), Ok("u".to_owned()));
+        assert_eq!(payer(-500, &holder("u", "k", 0), &fresh, Grace::Within(HOUR)), Ok("u".to_owned()));
+    }
+
+    fn past(user: &str, from_minute: i64, has_key: bool) -> PastOwner {
+        let (user_id, key_id) = (UserId::parse(user).unwrap(), KeyId::parse("past").unwrap());
+        PastOwner { from: at(from_minute), user_id, key_id, has_key }
+    }
+
+    fn owned(owners: &[PastOwner]) -> TokenHistory {
+        TokenHistory { owners: owners.to_vec(), ..TokenHistory::default() }
+    }
+
+    #[test]
+    fn a_call_is_its_own_seconds_owners() {
+        let within = Grace::Within(HOUR);
+        let moved = owned(&[past("former", 0, true), past("present", 100, true)]);
+        let present = holder("present", "k", 50);
+        assert_eq!(payer(99, &present, &moved, within), Ok("former".to_owned()));
+        assert_eq!(payer(-99, &present, &moved, within), Ok("former".to_owned()), "before the first look as well");
+        assert_eq!(payer(100, &present, &moved, within), Ok("present".to_owned()));
+    }
+
+    #[test]
+    fn what_follows_an_owner_whose_key_is_gone_is_listed() {
+        let gone = owned(&[past("former", 0, false)]);
+        let fresh = holder("present", "k", 100);
+        assert_eq!(payer(99, &fresh, &gone, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
+        assert_eq!(payer(99, &fresh, &gone, Grace::Unlimited), Ok("present".to_owned()), "a person said so");
+        assert_eq!(payer(101, &fresh, &gone, Grace::Within(HOUR)), Ok("present".to_owned()), "his own call");
+    }
+
+    #[test]
+    fn the_calls_of_an_ambiguous_stretch_are_those_of_the_owner_who_is_left() {
+        // Both had it from minute 50 to 100; the first one's key is gone now.
+        let first = owned(&[past("first", 0, false)]);
+        let left = holder("left", "k", 50);
+        assert_eq!(payer(70, &left, &first, Grace::Within(HOUR)), Ok("left".to_owned()));
+        let third = holder("third", "k", 150);
+        assert_eq!(payer(70, &third, &first, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace), "was none of them");
+    }
+
+    #[test]
+    fn a_change_of_owner_is_dated_once_and_forward() {
+        let one = holder("one", "k", 10);
+        assert_eq!(owned(&[]).change_to(&one, at(20)), Some(at(10)));
+        assert_eq!(owned(&[past("one", 10, true)]).change_to(&one, at(20)), None);
+        let re_pointed = holder("other", "k", 5);
+        assert_eq!(owned(&[past("one", 10, true)]).change_to(&re_pointed, at(20)), Some(at(20)), "seen now");
+        let set_back = owned(&[past("one", 30, true)]).change_to(&re_pointed, at(20)).unwrap();
+        assert!(set_back > at(30));
+    }
+
+    #[test]
+    fn an_ignored_token_is_nobodys_until_it_has_a_key() {
+        let ignored = TokenHistory { is_ignored: true, ..TokenHistory::default() };
+        let call = Call { token: token(), called_at: at(0), now: at(1) };
+        let refused = who_pays(call, None, &ignored, Grace::Unlimited).unwrap_err();
+        assert_eq!(refused.1, WaitReason::Ignored);
+        assert_eq!(payer(0, &holder("u", "k", 0), &ignored, Grace::Within(HOUR)), Ok("u".to_owned()));
     }
 }

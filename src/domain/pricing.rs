@@ -50,6 +50,11 @@ pub struct ExactPrice {
 }
 
 impl ExactPrice {
+    /// What other units cost at this price's rate.
+    pub fn of_units(self, units: QuotaUnits) -> Result<CreditFemtos, AmountTooLarge> {
+        in_credits(units, self.rate, self.quota_per_unit)
+    }
+
     /// The price in US dollars as the platform's `DOUBLE` column shows it: a decimal for display, never for sums.
     pub fn display_usd(self) -> String {
         const PLACES: i128 = 1_000_000_000_000;
@@ -141,6 +146,25 @@ pub fn credits_to_move(
         Rounding::Nearest => (price.to_nearest()?, remainder),
     };
     Ok((credits.for_column()?, rest))
+}
+
+/// The whole credits that an amount gives back, given what the user owed below one credit before: `credits_to_move`
+/// with the sign turned.
+pub fn credits_to_give_back(
+    amount: CreditFemtos,
+    remainder: Remainder,
+) -> Result<(Credits, Remainder), AmountTooLarge> {
+    let owed = CreditFemtos::ZERO.plus_remainder(remainder)?;
+    if let Ok(rest) = owed.checked_sub(amount) {
+        return Ok((Credits::ZERO, rest.split()?.1));
+    }
+    let (whole, part) = amount.checked_sub(owed)?.split()?;
+    if part == Remainder::ZERO {
+        return Ok((whole.for_column()?, Remainder::ZERO));
+    }
+    let one = CreditFemtos::from_credits(Credits::new(1))?;
+    let rest = one.checked_sub(CreditFemtos::ZERO.plus_remainder(part)?)?;
+    Ok((whole.checked_add(Credits::new(1))?, rest.split()?.1))
 }
 
 #[cfg(test)]

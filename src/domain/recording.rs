@@ -43,6 +43,10 @@ pub enum WaitReason {
     AmbiguousKey,
     /// History that is not billed by itself: a person decides.
     BeyondGrace,
+    /// Older than the oldest claim that is kept: never charged.
+    BeyondMemory,
+    /// A person said that its token is nobody's: closed, and waits for nothing.
+    Ignored,
     Unbookable,
 }
 
@@ -53,6 +57,8 @@ impl WaitReason {
             WaitReason::UnknownKey => "unknown_key",
             WaitReason::AmbiguousKey => "ambiguous_key",
             WaitReason::BeyondGrace => "beyond_grace",
+            WaitReason::BeyondMemory => "beyond_memory",
+            WaitReason::Ignored => "ignored",
             WaitReason::Unbookable => "unbookable",
         }
     }
@@ -89,6 +95,7 @@ fn usage(
     match standing(known.get(&event.event_id), event) {
         Standing::Conflicting => RecordOutcome::Conflict,
         Standing::Charged => RecordOutcome::Known { status: InboxStatus::Processed, message: None },
+        Standing::Closed(message) => RecordOutcome::Known { status: InboxStatus::Processed, message: Some(message) },
         Standing::Open(open) => RecordOutcome::Known { status: open.status, message: open.message },
         Standing::New => {
             let id = ids.next(now);

@@ -6,19 +6,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::accounts::{Account, AccountChange, Movement, OpenAccounts, Transaction, TransactionKind};
 use super::event::UsageEvent;
 use super::ids::{KeyId, RecordId, RecordIds, RemoteKeyId, UserId};
 use super::known::{KnownEvent, KnownEvents, OpenEvent, Standing, standing};
 use super::money::{AmountTooLarge, Credits, Remainder};
 use super::outcome::{Failure, InboxStatus, SettlementOutcome};
-use super::ownership::{Grace, KeyHolder, Owner, TokenHistory, who_pays};
+use super::ownership::{Call, Grace, KeyHolder, Owner, PastOwner, TokenHistory, who_pays};
 use super::pricing::{ExactPrice, Overdraft, PriceBook, Rounding, credits_to_move};
 use super::recording::{InboxRow, WaitReason, Waiting};
 use super::retry::RetryPolicy;
 use super::time::UnixMillis;
-
-/// How far a user's newest stamp may run ahead of the clock before stamps repeat.
-const MAX_STAMP_LEAD_MILLIS: i64 = 1000;
 
 /// The operator's choices that decide what is booked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,23 +65,8 @@ pub struct Snapshot {
     pub tokens: HashMap<RemoteKeyId, TokenHistory>,
     pub accounts: HashMap<UserId, Account>,
     pub prices: PriceBook,
-}
-
-/// One user's books before the batch.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Account {
-    /// Absent where the user has no balance row yet.
-    pub balance: Option<Credits>,
-    pub remainder: Remainder,
-    pub unpaid: Credits,
-    pub newest_transaction: Option<NewestTransaction>,
-}
-
-/// Where a user's history ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewestTransaction {
-    pub created_at: UnixMillis,
-    pub id: Option<RecordId>,
+    /// The second from which claims are remembered; none: all are.
+    pub memory_from_second: Option<i64>,
 }
 
 /// What to write, and what to tell each caller. A store writes all of it in one transaction, or nothing.
@@ -99,6 +82,8 @@ pub struct Plan {
     pub key_uses: Vec<(KeyId, UnixMillis)>,
     /// Tokens that no key has, at this look.
     pub unknown_tokens: BTreeSet<RemoteKeyId>,
+    /// Tokens that this look is the first to see with this owner, and from when on he counts as such.
+    pub new_owners: BTreeMap<RemoteKeyId, (UnixMillis, KeyHolder)>,
 }
 
 /// A call that is charged by this batch: a claim and its usage record.
@@ -118,30 +103,6 @@ pub struct Charge {
     pub remainder_after: Remainder,
 }
 
-/// A row of `credit_transactions` of type `DEDUCT`.
-#[derive(Debug, Clone)]
-pub struct Transaction {
-    pub id: RecordId,
-    pub user_id: UserId,
-    /// Signed: a deduction is negative.
-    pub amount: Credits,
-    pub balance_after: Credits,
-    pub charge_id: RecordId,
-    pub model: Arc<str>,
-    pub created_at: UnixMillis,
-}
-
-/// What becomes of one user's balance and of our own account beside it.
-#[derive(Debug, Clone)]
-pub struct AccountChange {
-    pub user_id: UserId,
-    /// Applied relative to what is there.
-    pub balance_delta: Credits,
-    pub remainder: Remainder,
-    pub unpaid: Credits,
-    pub creates_balance: bool,
-}
-
 /// Plans a batch in its order, so that the deductions of a user keep theirs.
 pub fn plan(
     events: &[Arc<UsageEvent>],
@@ -155,8 +116,9 @@ pub fn plan(
         known: snapshot.known,
         owners: snapshot.owners,
         tokens: snapshot.tokens,
-        open_accounts: OpenAccounts { accounts: snapshot.accounts, changes: BTreeMap::new() },
+        open_accounts: OpenAccounts::new(snapshot.accounts),
         prices: snapshot.prices,
+        memory_from_second: snapshot.memory_from_second,
         key_uses: BTreeMap::new(),
         plan: Plan::default(),
         policy,
@@ -171,21 +133,13 @@ pub fn plan(
     planner.finish()
 }
 
-/// The stamp of a user's next transaction: later than his last, unless that runs too far ahead of the clock.
-pub fn next_stamp(now: UnixMillis, newest: Option<&NewestTransaction>) -> UnixMillis {
-    let Some(newest) = newest.map(|newest| newest.created_at).filter(|newest| *newest >= now) else {
-        return now;
-    };
-    let next = UnixMillis::new(newest.as_millis() + 1);
-    if next.as_millis() > now.as_millis() + MAX_STAMP_LEAD_MILLIS { newest } else { next }
-}
-
 struct Planner<'a> {
     known: KnownEvents,
     owners: HashMap<RemoteKeyId, Owner>,
     tokens: HashMap<RemoteKeyId, TokenHistory>,
     open_accounts: OpenAccounts,
     prices: PriceBook,
+    memory_from_second: Option<i64>,
     key_uses: BTreeMap<KeyId, UnixMillis>,
     plan: Plan,
     policy: LedgerPolicy,
@@ -194,16 +148,12 @@ struct Planner<'a> {
     ids: &'a RecordIds,
 }
 
-struct OpenAccounts {
-    accounts: HashMap<UserId, Account>,
-    changes: BTreeMap<UserId, AccountChange>,
-}
-
 impl Planner<'_> {
     fn settle(&mut self, event: &Arc<UsageEvent>) -> SettlementOutcome {
         let open = match standing(self.known.get(&event.event_id), event) {
             Standing::Conflicting => return SettlementOutcome::Conflict,
             Standing::Charged => return SettlementOutcome::AlreadySettled,
+            Standing::Closed(message) => return SettlementOutcome::Failed(Failure::Stored(message)),
             Standing::Open(open) if !self.purpose.tries(open.status) => {
                 return SettlementOutcome::Failed(Failure::Stored(open.message.unwrap_or_default()));
             }
@@ -240,22 +190,31 @@ impl Planner<'_> {
 
     /// Looks whose call it is, and keeps what this look saw of the token.
     fn who_pays(&mut self, event: &UsageEvent) -> Result<KeyHolder, (Failure, WaitReason)> {
-        let token = event.content.remote_key_id;
-        let owner = self.owners.get(&token);
-        // A look that a clock ahead of time has stored counts as now.
-        let last_unknown_at = self.tokens.get(&token).and_then(|history| history.last_unknown_at);
-        let history = TokenHistory { last_unknown_at: last_unknown_at.map(|at| at.min(self.now)) };
+        let call = Call { token: event.content.remote_key_id, called_at: event.content.called_at, now: self.now };
+        let owner = self.owners.get(&call.token);
+        let history = self.tokens.entry(call.token).or_default();
         let grace = match self.purpose {
             Purpose::Replay { beyond_grace: true, .. } => Grace::Unlimited,
             _ => Grace::Within(self.policy.key_grace),
         };
-        let payer = who_pays(token, event.content.called_at, owner, history, grace);
+        let payer = who_pays(call, owner, history, grace);
         if let Err((_, WaitReason::UnknownKey)) = payer
-            && !token.is_nobody()
+            && !call.token.is_nobody()
         {
-            self.plan.unknown_tokens.insert(token);
+            self.plan.unknown_tokens.insert(call.token);
         }
-        payer
+        if let Some(Owner::One(holder)) = owner
+            && let Some(from) = history.change_to(holder, self.now)
+        {
+            let (user_id, key_id) = (holder.user_id.clone(), holder.key_id.clone());
+            history.owners.push(PastOwner { from, user_id, key_id, has_key: true });
+            self.plan.new_owners.insert(call.token, (from, holder.clone()));
+        }
+        let payer = payer?;
+        if self.memory_from_second.is_some_and(|from| call.called_at.as_secs() < from) {
+            return Err((Failure::BeyondMemory, WaitReason::BeyondMemory));
+        }
+        Ok(payer)
     }
 
     fn book(
@@ -265,35 +224,24 @@ impl Planner<'_> {
         key_id: KeyId,
         price: ExactPrice,
     ) -> Result<Charge, AmountTooLarge> {
-        let account = self.open_accounts.accounts.entry(user_id.clone()).or_default();
+        let account = self.open_accounts.get(&user_id);
         let balance = account.balance.unwrap_or_default();
         let remainder_before = account.remainder;
         let (due, remainder_after) = credits_to_move(price.credits, remainder_before, self.policy.rounding)?;
         let refused = self.policy.overdraft == Overdraft::Refuse && balance <= Credits::ZERO;
         let (credits, unpaid) = if refused { (Credits::ZERO, due) } else { (due, Credits::ZERO) };
-        let balance_after = balance.checked_sub(credits)?;
         let unpaid_after = account.unpaid.checked_add(unpaid)?;
         let id = self.ids.next(self.now);
-        if credits != Credits::ZERO {
-            let created_at = next_stamp(self.now, account.newest_transaction.as_ref());
-            let newest = account.newest_transaction.as_ref().and_then(|newest| newest.id.as_ref());
-            let transaction_id = self.ids.next_after(created_at, newest);
-            account.newest_transaction = Some(NewestTransaction { created_at, id: Some(transaction_id.clone()) });
-            self.plan.transactions.push(Transaction {
-                id: transaction_id,
-                user_id: user_id.clone(),
-                amount: Credits::ZERO.checked_sub(credits)?,
-                balance_after,
-                charge_id: id.clone(),
-                model: event.content.model.clone(),
-                created_at,
-            });
-        }
-        let creates_balance = account.balance.is_none();
-        account.balance = Some(balance_after);
-        account.remainder = remainder_after;
-        account.unpaid = unpaid_after;
-        self.open_accounts.note(&user_id, credits, creates_balance);
+        let movement = Movement {
+            kind: TransactionKind::Deduct,
+            amount: Credits::ZERO.checked_sub(credits)?,
+            remainder: remainder_after,
+            unpaid: unpaid_after,
+            charge_id: id.clone(),
+            model: event.content.model.clone(),
+        };
+        let transaction = self.open_accounts.book(&user_id, movement, self.now, self.ids)?;
+        self.plan.transactions.extend(transaction);
         let event = event.clone();
         Ok(Charge { id, event, user_id, key_id, price, credits, unpaid, remainder_before, remainder_after })
     }
@@ -302,11 +250,15 @@ impl Planner<'_> {
     fn keep(&mut self, event: &UsageEvent, open: Option<&OpenEvent>, failure: Option<(String, WaitReason)>) {
         let id = open.map_or_else(|| self.ids.next(self.now), |open| open.inbox_id.clone());
         let (message, reason) = failure.unzip();
-        let waiting = reason.map(|reason| self.waiting(event, open, reason));
+        let waiting =
+            reason.filter(|reason| *reason != WaitReason::Ignored).map(|reason| self.waiting(event, open, reason));
         let status = waiting.map_or(InboxStatus::Processed, |(status, _)| status);
         let content = Some(event.content.clone());
         let known = match waiting {
-            None => KnownEvent::Charged { content },
+            None => match message.clone() {
+                Some(message) => KnownEvent::Closed { content, message },
+                None => KnownEvent::Charged { content },
+            },
             Some((status, Waiting { attempts, .. })) => KnownEvent::Open(OpenEvent {
                 inbox_id: id.clone(),
                 status,
@@ -345,28 +297,6 @@ impl Planner<'_> {
         plan.key_uses = self.key_uses.into_iter().collect();
         plan.accounts = self.open_accounts.finish();
         plan
-    }
-}
-
-impl OpenAccounts {
-    fn note(&mut self, user_id: &UserId, deducted: Credits, creates_balance: bool) {
-        let change = self.changes.entry(user_id.clone()).or_insert_with(|| AccountChange {
-            user_id: user_id.clone(),
-            balance_delta: Credits::ZERO,
-            remainder: Remainder::ZERO,
-            unpaid: Credits::ZERO,
-            creates_balance,
-        });
-        change.balance_delta = Credits::new(change.balance_delta.get() - deducted.get());
-    }
-
-    fn finish(self) -> Vec<AccountChange> {
-        let OpenAccounts { accounts, changes } = self;
-        let with_ends = changes.into_values().map(|change| match accounts.get(&change.user_id) {
-            Some(account) => AccountChange { remainder: account.remainder, unpaid: account.unpaid, ..change },
-            None => change,
-        });
-        with_ends.collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::accounts::{NewestTransaction, next_stamp};
 use crate::domain::event::{Content, Tokens};
 use crate::domain::ids::EventId;
 use crate::domain::money::{QuotaPerUnit, QuotaUnits, Rate};
@@ -53,6 +54,7 @@ fn snapshot(balances: &[(i64, i64)]) -> Snapshot {
             vec![Dated { from_second: 0, value: QuotaPerUnit::new(500_000).unwrap() }],
         )
         .unwrap(),
+        memory_from_second: None,
     }
 }
 

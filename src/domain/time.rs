@@ -11,7 +11,7 @@ use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 const COLUMN_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.3f";
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixMillis(i64);
 
 impl UnixMillis {

@@ -1,16 +1,23 @@
-//! The operator's side of the books: users, keys, credits, and looks at what was booked.
+//! The operator's side of the books: what is asked of users, keys and credits, and why it is refused.
 //!
-//! Shapes here are shown to people and programs; their JSON names stay.
+//! Shapes here are shown to people and programs; their JSON names stay. What is answered is `views` and `charges`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::StoreError;
-use crate::domain::ids::{KeyId, RemoteKeyId};
+use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
+use crate::domain::ids::{EventId, KeyId, RemoteKeyId};
+use crate::domain::refund::{ChargeKey, RefundOutcome, RefundRequest};
 use crate::domain::time::UnixMillis;
+
+pub use super::views::{
+    CreditsView, EventDetail, EventView, Ignored, KeyView, Replayed, TransactionView, UnmatchedToken, UserView,
+};
 
 /// Why the books refused a request.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,6 +34,14 @@ pub enum BooksError {
     NoSuchEvent(String),
     #[error("there is no key with {0}")]
     NoSuchKey(KeySelector),
+    #[error("no charge has {0}")]
+    NoSuchCharge(ChargeSelector),
+    #[error("several charges have {selector}: {}; name one of them by its id", ids.join(", "))]
+    SeveralCharges { selector: ChargeSelector, ids: Vec<String> },
+    #[error("of the charge {0} nothing is left to give back")]
+    NothingLeft(String),
+    #[error("of the charge {charge} only {left} credits are left to give back")]
+    MoreThanLeft { charge: String, left: String },
     #[error("the key with {0} is not ACTIVE")]
     KeyNotActive(KeySelector),
     #[error("several users have a key with {0}")]
@@ -80,6 +95,32 @@ pub struct NewGrant {
     pub idempotency_key: Option<String>,
 }
 
+/// Credits added to or taken from a balance by a person.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewAdjustment {
+    /// Id or email.
+    pub user: String,
+    /// Whole credits, of either sign and not 0.
+    pub amount: i64,
+    /// What for; the user sees it in the history.
+    pub reason: String,
+    /// The same key adjusts once, however often it is sent.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+}
+
+/// A token to be ignored, or no longer.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewIgnore {
+    /// new-api's token id, above 0.
+    pub remote_id: i64,
+    /// End it.
+    #[serde(default)]
+    pub undo: bool,
+}
+
 /// The id of what was made.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -104,151 +145,6 @@ pub struct Granted {
     pub repeated: bool,
 }
 
-/// One user.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct UserView {
-    /// `users.id`
-    pub id: String,
-    /// Names the user as well as the id does.
-    pub email: String,
-    /// For people to read.
-    #[schema(required)]
-    pub name: Option<String>,
-    /// The balance; it can be below zero.
-    pub credits: i64,
-    /// How many keys the user has.
-    pub keys: i64,
-    /// UTC, as the table holds it.
-    pub created_at: String,
-}
-
-/// One key.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyView {
-    /// `api_keys.id`
-    pub id: String,
-    /// Who pays.
-    pub user_id: String,
-    /// Of the user.
-    pub email: String,
-    /// new-api's token id.
-    #[schema(required)]
-    pub remote_key_id: Option<String>,
-    /// For people to read.
-    pub label: String,
-    /// ACTIVE, DISABLED or DELETED.
-    pub status: String,
-    /// UTC, as the table holds it.
-    pub created_at: String,
-    /// When a call was last charged, UTC.
-    #[schema(required)]
-    pub last_used_at: Option<String>,
-}
-
-/// What one user has.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CreditsView {
-    /// `users.id`
-    pub user_id: String,
-    /// Of the user.
-    pub email: String,
-    /// The balance; it can be below zero.
-    pub credits: i64,
-    /// What is owed below one whole credit, as a decimal.
-    pub remainder: String,
-    /// Refused for want of balance.
-    pub unpaid: i64,
-}
-
-/// One movement of a balance.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TransactionView {
-    /// `credit_transactions.id`
-    pub id: String,
-    /// UTC, as the table holds it.
-    pub created_at: String,
-    /// DEDUCT, RECHARGE and the like.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Whole credits; below zero where they were deducted.
-    pub amount: i64,
-    /// The balance after it.
-    pub balance: i64,
-    /// What for.
-    #[schema(required)]
-    pub description: Option<String>,
-    /// What it belongs to.
-    #[schema(required)]
-    pub reference: Option<String>,
-}
-
-/// One event of the inbox.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EventView {
-    /// The sender's id.
-    pub event_id: String,
-    /// pending, processed, failed or dead.
-    pub status: String,
-    /// Why it is not settled.
-    #[schema(required)]
-    pub error_message: Option<String>,
-    /// When it came in, UTC.
-    pub created_at: String,
-    /// When it was last worked on, UTC.
-    pub processed_at: String,
-}
-
-/// One event with its body.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EventDetail {
-    #[serde(flatten)]
-    pub event: EventView,
-    /// The body as it came.
-    pub payload: String,
-    /// What was charged for it, if it was.
-    #[schema(required)]
-    pub charge: Option<ChargeView>,
-}
-
-/// What was charged for a call, and by which price.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ChargeView {
-    /// `usage_records.id`
-    pub id: String,
-    /// Who paid.
-    pub user_id: String,
-    /// `api_keys.id`
-    pub key_id: String,
-    /// What was called.
-    pub model: String,
-    /// Tokens in.
-    pub prompt_tokens: i64,
-    /// Tokens out.
-    pub completion_tokens: i64,
-    /// Quota units; absent where the sender priced in credits.
-    #[schema(required)]
-    pub quota: Option<i64>,
-    /// The exact price in credits, as a decimal.
-    pub price: String,
-    /// Credits for one US dollar at the call's second.
-    pub usd_to_credits: String,
-    /// Quota units for one US dollar at the call's second.
-    pub quota_per_unit: i64,
-    /// Whole credits deducted.
-    pub credits: i64,
-    /// Owed below one credit before it, as a decimal.
-    pub remainder_before: String,
-    /// Owed below one credit after it, as a decimal.
-    pub remainder_after: String,
-}
-
 /// A page of unsettled events to settle again.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -271,25 +167,6 @@ pub struct NewReplay {
     /// Where the last page ended.
     #[serde(default)]
     pub after: Option<String>,
-}
-
-/// What settling a page again came to.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Replayed {
-    /// Events of this page.
-    pub tried: u64,
-    /// Events that were charged.
-    pub charged: u64,
-    /// Whole credits deducted by these charges.
-    pub credits: i64,
-    /// Events that had been charged before.
-    pub already_charged: u64,
-    /// Events that cannot be charged.
-    pub still_failed: u64,
-    /// Where the next page begins, if there may be one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
 }
 
 /// Names a key: by its own id, or by what new-api knows of it.
@@ -338,6 +215,35 @@ pub trait Books: Send + Sync + 'static {
     async fn add_user(&self, user: NewUser) -> Result<Created, BooksError>;
     async fn add_key(&self, key: NewKey) -> Result<Created, BooksError>;
     async fn grant(&self, grant: NewGrant) -> Result<Granted, BooksError>;
+    async fn adjust(&self, adjustment: NewAdjustment) -> Result<Granted, BooksError>;
+    /// Ignores a token and closes its waiting events without a charge, or ends that.
+    async fn ignore_token(&self, ignore: NewIgnore) -> Result<Ignored, BooksError>;
+    /// The ignored tokens, smallest first, at most `limit`.
+    async fn ignored_tokens(&self, limit: u32) -> Result<Vec<Ignored>, BooksError>;
+    /// Tokens that no key has and events wait for, most calls first, at most `limit`.
+    async fn unmatched_tokens(&self, limit: u32) -> Result<Vec<UnmatchedToken>, BooksError>;
+    /// Newest calls first, at most `limit`.
+    async fn charges(&self, filter: ChargeFilter, limit: u32) -> Result<Vec<ChargeView>, BooksError>;
+    async fn charge(&self, selector: ChargeSelector) -> Result<ChargeDetail, BooksError>;
+    async fn charge_key(&self, selector: ChargeSelector) -> Result<ChargeKey, BooksError>;
+    /// Books refunds, all in one transaction. One outcome each.
+    async fn refund(&self, requests: Vec<RefundRequest>, is_dry_run: bool) -> Result<Vec<RefundOutcome>, BooksError>;
+    /// Stores what a reversal selects, or finds it stored by an earlier run; the newest settlement that it covers.
+    async fn begin_reversal(
+        &self,
+        filter: ChargeFilter,
+        reason: Arc<str>,
+        idempotency_key: &str,
+        is_dry_run: bool,
+    ) -> Result<UnixMillis, BooksError>;
+    /// Charges that are not given back whole, in the order of their calls, at most `limit`.
+    async fn reversible(
+        &self,
+        filter: ChargeFilter,
+        settled_until: UnixMillis,
+        after: Option<ChargeKey>,
+        limit: usize,
+    ) -> Result<Vec<ChargeKey>, BooksError>;
     /// Newest first, at most `limit`.
     async fn users(&self, limit: u32) -> Result<Vec<UserView>, BooksError>;
     /// Newest first, at most `limit`; of one user (id or email) where that is given.
@@ -350,4 +256,13 @@ pub trait Books: Send + Sync + 'static {
     /// Newest first.
     async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, BooksError>;
     async fn event(&self, event_id: String) -> Result<EventDetail, BooksError>;
+}
+
+/// A text of 1 to 191 characters without NUL, as the platform's columns hold it.
+pub fn bounded<'a>(what: &str, text: &'a str) -> Result<&'a str, BooksError> {
+    match EventId::parse(text) {
+        Ok(_) if text.trim() == text => Ok(text),
+        Ok(_) => Err(BooksError::Invalid(format!("the {what} must not begin or end with a space"))),
+        Err(error) => Err(BooksError::Invalid(format!("the {what} {error}"))),
+    }
 }

@@ -4,9 +4,12 @@
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
 pub mod books;
+pub mod charges;
 mod raw_meta;
+pub mod refunding;
 pub mod sqlite;
 mod stored;
+mod views;
 
 use std::sync::Arc;
 
@@ -15,6 +18,7 @@ use async_trait::async_trait;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::money::{QuotaPerUnit, Rate};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::retention::BookTimes;
 use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
 use crate::failpoint::InjectedFault;
@@ -133,6 +137,20 @@ pub trait LedgerStore: Send + Sync + 'static {
     /// Looks at the rate in `options` and at the configured values, and dates what changed.
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError>;
 
+    /// What the books say of time.
+    async fn book_times(&self) -> Result<BookTimes, StoreError>;
+
+    /// From now on nothing that was called before this second is charged. Never moves back.
+    async fn remember_claims_from(&self, second: i64) -> Result<(), StoreError>;
+
+    /// Clears one page of what is older than `before`, oldest first; how many rows went, and where the next page begins.
+    async fn remove_old(
+        &self,
+        what: OldRows,
+        before: UnixMillis,
+        page: Page,
+    ) -> Result<(u64, Option<PagePlace>), StoreError>;
+
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError>;
 
     /// Tokens whose events wait because several users have them, at most `limit`, in their order.
@@ -146,6 +164,39 @@ pub trait LedgerStore: Send + Sync + 'static {
 
     /// Whether the last write worked: cheap, from memory.
     fn is_writable(&self) -> bool;
+}
+
+/// What is cleared when it is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldRows {
+    /// Processed rows of `webhook_logs`.
+    Processed,
+    /// Events whose retries are used up.
+    Dead,
+    /// The memory of what was charged: only behind the mark before which nothing is charged.
+    Claims,
+}
+
+impl OldRows {
+    pub const ALL: [OldRows; 3] = [OldRows::Processed, OldRows::Dead, OldRows::Claims];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OldRows::Processed => "processed",
+            OldRows::Dead => "dead",
+            OldRows::Claims => "claims",
+        }
+    }
+}
+
+/// Where a page ended, in the store's own order.
+pub type PagePlace = (String, String);
+
+/// One small step of a long walk.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub after: Option<PagePlace>,
+    pub limit: u32,
 }
 
 /// Which stored events are to be settled.

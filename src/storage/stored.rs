@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use crate::domain::event::{Content, Delivery, UsageEvent};
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::{KnownEvent, KnownEvents, OpenEvent};
-use crate::domain::outcome::InboxStatus;
+use crate::domain::outcome::{Failure, InboxStatus};
 use crate::domain::ownership::{KeyHolder, Owner};
 use crate::domain::parse::parse_body;
 use crate::domain::time::UnixMillis;
@@ -76,7 +76,10 @@ fn meaning(row: LoggedRow, delivery: Option<Delivery>, is_charged: bool) -> Know
     if is_charged {
         return KnownEvent::Charged { content };
     }
-    KnownEvent::Logged { notice }
+    match row.message.filter(|message| content.is_some() && Failure::is_ignored(message)) {
+        Some(message) => KnownEvent::Closed { content, message },
+        None => KnownEvent::Logged { notice },
+    }
 }
 
 /// A stored payload as the usage event that it was.

@@ -6,7 +6,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::domain::channel::ChannelState;
-use crate::storage::InboxCounts;
+use crate::storage::{InboxCounts, OldRows};
 
 const WEBHOOK_REQUESTS: &str = "hookledger_webhook_requests_total";
 const WEBHOOK_DURATION: &str = "hookledger_webhook_duration_seconds";
@@ -25,6 +25,7 @@ const MAILBOX_DEPTH: &str = "hookledger_actor_mailbox_depth";
 const BALANCE_REQUESTS: &str = "hookledger_balance_requests_total";
 const BALANCE_DURATION: &str = "hookledger_balance_duration_seconds";
 const RATE_LIMIT_SOURCES: &str = "hookledger_rate_limit_sources";
+const REMOVED_ROWS: &str = "hookledger_retention_removed_rows_total";
 const LAST_EVENT: &str = "hookledger_channel_last_event_timestamp_seconds";
 const CHANNEL_STATE: &str = "hookledger_channel_state";
 const BUILD_INFO: &str = "hookledger_build_info";
@@ -87,6 +88,10 @@ fn describe() {
     describe_counter!(BALANCE_REQUESTS, "Balance questions by what was answered.");
     describe_histogram!(BALANCE_DURATION, Unit::Seconds, "From a balance question's arrival to its answer.");
     describe_gauge!(RATE_LIMIT_SOURCES, "Source addresses that the rate limits remember.");
+    describe_counter!(REMOVED_ROWS, "Rows that were cleared because they were old, by what they were.");
+    for table in OldRows::ALL {
+        rows_removed(table.as_str(), 0);
+    }
     describe_gauge!(
         LAST_EVENT,
         Unit::Seconds,
@@ -128,8 +133,9 @@ pub fn settled(outcome: &'static str, count: u64) {
     counter!(SETTLEMENTS, "source" => "webhook", "outcome" => outcome).increment(count);
 }
 
-pub fn credits_deducted(credits: u64) {
-    counter!(CREDITS, "type" => "DEDUCT").increment(credits);
+/// Whole credits that a transaction of this type moved, whichever way.
+pub fn credits_moved(kind: &'static str, credits: u64) {
+    counter!(CREDITS, "type" => kind).increment(credits);
 }
 
 pub fn inbox_counted(counts: &InboxCounts, oldest_pending_age: Duration) {
@@ -139,6 +145,11 @@ pub fn inbox_counted(counts: &InboxCounts, oldest_pending_age: Duration) {
     gauge!(OLDEST_PENDING_AGE).set(oldest_pending_age.as_secs_f64());
     gauge!(UNPAID_CREDITS).set(counts.unpaid_credits as f64);
     gauge!(PARKED_TOKENS).set(counts.parked_tokens as f64);
+}
+
+/// `count` old rows of a kind were cleared.
+pub fn rows_removed(table: &'static str, count: u64) {
+    counter!(REMOVED_ROWS, "table" => table).increment(count);
 }
 
 pub fn condition(name: &'static str, holds: bool) {

@@ -218,6 +218,9 @@ fn what_the_command_line_shows_is_what_the_routes_answer() {
         (&["key", "list", "--user", &user], format!("/admin/v1/keys?user={user}")),
         (&["credits", "show", &user], "/admin/v1/credits/user%40example.com".to_owned()),
         (&["credits", "history", &user], format!("/admin/v1/credits/{user}/history")),
+        (&["key", "unmatched"], "/admin/v1/keys/unmatched".to_owned()),
+        (&["charges", "list"], "/admin/v1/charges".to_owned()),
+        (&["charges", "show", "--event", "e-1"], "/admin/v1/charges/find?event=e-1".to_owned()),
         (&["events", "list"], "/admin/v1/events".to_owned()),
         (&["events", "show", "e-1"], "/admin/v1/events/e-1".to_owned()),
     ] {

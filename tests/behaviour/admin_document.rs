@@ -28,8 +28,9 @@ fn sample(method: &'static str, path: &'static str, target: &str, body: Option<V
     Sample { method, path, target: format!("/admin/v1{target}"), body, status }
 }
 
-/// At least one success for each method of each path, and what can go wrong. `turn` keeps new names apart.
-fn samples(turn: &str) -> Vec<Sample> {
+/// At least one success for each method of each path, and what can go wrong. `turn` keeps new names apart; `charge` is
+/// the id of one that was not given back yet.
+fn samples(turn: &str, charge: &str) -> Vec<Sample> {
     const USERS: &str = "/admin/v1/users";
     const KEYS: &str = "/admin/v1/keys";
     const GRANTS: &str = "/admin/v1/credits/grants";
@@ -42,7 +43,8 @@ fn samples(turn: &str) -> Vec<Sample> {
     let new_user = || Some(json!({ "email": email, "name": "New", "credits": 3 }));
     let token: i64 = turn.bytes().map(i64::from).sum();
     let grant = |amount: i64| Some(json!({ "user": "one@example.com", "amount": amount, "idempotencyKey": turn }));
-    vec![
+    let mut samples = samples_of_charges(turn, charge);
+    samples.extend([
         sample("GET", "/admin/v1/status", "/status", None, 200),
         sample("GET", "/admin/v1/status", "/status?verbose=1", None, 400),
         sample("GET", "/admin/v1/openapi.json", "/openapi.json", None, 200),
@@ -74,6 +76,52 @@ fn samples(turn: &str) -> Vec<Sample> {
         sample("GET", EVENT, "/events/replay", None, 404),
         sample("POST", REPLAY, "/events/replay", Some(json!({ "dryRun": true })), 200),
         sample("POST", REPLAY, "/events/replay", Some(json!({ "dryRun": "perhaps" })), 400),
+    ]);
+    samples
+}
+
+fn samples_of_charges(turn: &str, charge: &str) -> Vec<Sample> {
+    const CHARGES: &str = "/admin/v1/charges";
+    const FIND: &str = "/admin/v1/charges/find";
+    const CHARGE: &str = "/admin/v1/charges/{chargeId}";
+    const REFUNDS: &str = "/admin/v1/charges/refunds";
+    const REVERSALS: &str = "/admin/v1/charges/reversals";
+    const ADJUSTMENTS: &str = "/admin/v1/credits/adjustments";
+    const UNMATCHED: &str = "/admin/v1/keys/unmatched";
+    const IGNORED: &str = "/admin/v1/keys/ignored";
+    let refund = |charge: &str, amount: &str| {
+        Some(json!({ "charge": charge, "amount": amount, "reason": "a test", "idempotencyKey": turn }))
+    };
+    let reversal = |filter: Value| Some(json!({ "filter": filter, "reason": "a test", "idempotencyKey": turn }));
+    let adjustment = |amount: i64| {
+        Some(
+            json!({ "user": "one@example.com", "amount": amount, "reason": "r", "idempotencyKey": format!("{turn} adjusts") }),
+        )
+    };
+    let one = format!("/charges/{charge}");
+    vec![
+        sample("GET", CHARGES, "/charges", None, 200),
+        sample("GET", CHARGES, "/charges?user=one@example.com&remoteId=1&sinceMs=0&limit=3", None, 200),
+        sample("GET", CHARGES, "/charges?remoteId=one", None, 400),
+        sample("GET", CHARGES, "/charges?user=nobody", None, 404),
+        sample("GET", FIND, "/charges/find?event=charged", None, 200),
+        sample("GET", FIND, "/charges/find?request=none", None, 404),
+        sample("GET", FIND, "/charges/find?event=charged&request=none", None, 400),
+        sample("GET", CHARGE, &one, None, 200),
+        sample("GET", CHARGE, "/charges/none", None, 404),
+        sample("POST", REFUNDS, "/charges/refunds", refund(charge, "0.25"), 200),
+        sample("POST", REFUNDS, "/charges/refunds", refund(charge, "0.5"), 409),
+        sample("POST", REFUNDS, "/charges/refunds", refund("none", "0.5"), 404),
+        sample("GET", CHARGE, &one, None, 200),
+        sample("POST", REVERSALS, "/charges/reversals", reversal(json!({ "model": "none" })), 200),
+        sample("POST", REVERSALS, "/charges/reversals", reversal(json!({ "model": "another" })), 409),
+        sample("POST", REVERSALS, "/charges/reversals", reversal(json!({ "colour": 1 })), 400),
+        sample("POST", ADJUSTMENTS, "/credits/adjustments", adjustment(-5), 200),
+        sample("POST", ADJUSTMENTS, "/credits/adjustments", adjustment(5), 409),
+        sample("GET", UNMATCHED, "/keys/unmatched?limit=5", None, 200),
+        sample("POST", IGNORED, "/keys/ignored", Some(json!({ "remoteId": 77 })), 200),
+        sample("GET", IGNORED, "/keys/ignored", None, 200),
+        sample("POST", IGNORED, "/keys/ignored", Some(json!({ "remoteId": 77, "undo": true })), 200),
     ]
 }
 
@@ -85,6 +133,11 @@ fn furnished() -> Daemon {
     assert_eq!(daemon.post(Usage::new("charged").remote_key(1).quota(700).json()).status, 200);
     assert_eq!(daemon.post(Usage::new("uncharged").remote_key(9).quota(700).json()).status, 200);
     daemon
+}
+
+fn charge_of(daemon: &Daemon) -> String {
+    let event = asked_on_socket(daemon, "GET", "/admin/v1/events/charged", b"").json();
+    event["charge"]["id"].as_str().expect("it was charged").to_owned()
 }
 
 fn document(daemon: &Daemon) -> Schemas {
@@ -119,11 +172,12 @@ fn described_routes(document: &Value) -> BTreeSet<(String, String)> {
 fn every_answer_is_what_the_document_says() {
     let daemon = furnished();
     let schemas = document(&daemon);
+    let charge = charge_of(&daemon);
     let mut succeeded = BTreeSet::new();
     let mut offenders = Vec::new();
     type Ask = fn(&Daemon, &str, &str, &[u8]) -> Response;
     for (listener, ask) in [("socket", asked_on_socket as Ask), ("server", asked_on_server as Ask)] {
-        for Sample { method, path, target, body, status } in samples(listener) {
+        for Sample { method, path, target, body, status } in samples(listener, &charge) {
             let body = body.map(|body| body.to_string()).unwrap_or_default();
             let answer = ask(&daemon, method, &target, body.as_bytes());
             assert_eq!(answer.status, status, "{method} {target} on the {listener}: {}", answer.text());
@@ -148,7 +202,7 @@ fn every_answer_is_what_the_document_says() {
 fn a_body_that_the_document_refuses_is_refused_and_the_others_fit() {
     let daemon = furnished();
     let schemas = document(&daemon);
-    for Sample { method, path, target, body, status } in samples("bodies") {
+    for Sample { method, path, target, body, status } in samples("bodies", &charge_of(&daemon)) {
         let Some(body) = body else { continue };
         let operation = &schemas.document()["paths"][path][method.to_lowercase()];
         let found = schemas.problems(&operation["requestBody"]["content"]["application/json"]["schema"], &body);

@@ -7,6 +7,7 @@ use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
 use crate::kit::sender::{Retry, start_delivery};
 use crate::kit::wait::wait_until;
+use crate::waiting::TOKEN_LOOKS;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: i64 = 77;
@@ -22,8 +23,7 @@ fn with_history(events: usize) -> (Daemon, String) {
     }
     daemon.clock().advance(Duration::from_secs(36_000));
     let now = daemon.clock().now_millis();
-    let looks = "SELECT coalesce(max(last_look_ms), 0) FROM hookledger_unknown_tokens";
-    wait_until("the token was looked at", PATIENCE, || (daemon.books().scalar_i64(looks) >= now).then_some(()));
+    wait_until("the token was looked at", PATIENCE, || (daemon.books().scalar_i64(TOKEN_LOOKS) >= now).then_some(()));
     daemon.add_key(&user, TOKEN);
     let listed = "SELECT count(*) FROM webhook_logs WHERE errorMsg LIKE '%ledger.key_grace%'";
     wait_until("history is listed, not charged", PATIENCE, || {

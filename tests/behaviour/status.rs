@@ -115,7 +115,9 @@ fn a_program_and_a_person_see_how_the_daemon_does() {
     assert_eq!(shown, asked, "the same document");
 
     let text = text(&daemon, &[]);
-    for word in ["ready", "healthy", "writable", "1 failed", "1 tokens without a key", "ledger", "hookledger key add"] {
+    for word in
+        ["ready", "healthy", "writable", "1 failed", "1 tokens without a key", "ledger", "hookledger key unmatched"]
+    {
         assert!(text.contains(word), "{word} is missing in:\n{text}");
     }
     assert!(text.lines().count() <= 24, "one screen:\n{text}");

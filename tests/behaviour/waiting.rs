@@ -10,6 +10,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
 const TOKEN: i64 = 7;
 
+/// When tokens were last looked at.
+pub const TOKEN_LOOKS: &str =
+    "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM hookledger_meta WHERE name = 'tokens_looked_at_ms'), 0)";
+
 fn daemon_with_clock() -> Daemon {
     Daemon::start(DaemonOptions::new().movable_clock())
 }
@@ -37,7 +41,7 @@ fn advance(daemon: &Daemon, by: Duration) {
     daemon.clock().advance(by);
     let now = daemon.clock().now_millis();
     wait_until("the tokens were looked at", PATIENCE, || {
-        let look = daemon.books().scalar_i64("SELECT coalesce(max(last_look_ms), 0) FROM hookledger_unknown_tokens");
+        let look = daemon.books().scalar_i64(TOKEN_LOOKS);
         (look >= now).then_some(())
     });
 }

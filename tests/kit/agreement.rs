@@ -99,6 +99,23 @@ const RULES: &[(&str, &str)] = &[
              ON claim.event_id = log.eventId AND claim.event_at_ms = inbox.called_at_ms
            WHERE log.id IS NULL OR log.status <> inbox.state OR claim.claim_id IS NOT NULL",
     ),
+    (
+        "every refund is told by the REFUND transaction of its charge and amount, if it moved any",
+        "SELECT printf('refund %s of %s moved %d, its transaction %s is of %s for %s', refund.refund_id, refund.claim_id,
+             refund.credits_moved, coalesce(refund.transaction_id, 'nowhere'), coalesce(told.amount, 'nothing'),
+             coalesce(told.ref, 'nothing'))
+           FROM hookledger_refunds AS refund LEFT JOIN credit_transactions AS told ON told.id = refund.transaction_id
+             AND told.type = 'REFUND' AND told.userId = refund.user_id
+           WHERE coalesce(told.amount, 0) <> refund.credits_moved
+             OR (refund.credits_moved <> 0 AND told.ref IS NOT refund.claim_id)",
+    ),
+    (
+        "every REFUND belongs to one refund",
+        "SELECT printf('transaction %s has %d refunds', id, refunds) FROM (
+           SELECT told.id AS id, count(refund.refund_id) AS refunds FROM credit_transactions AS told
+           LEFT JOIN hookledger_refunds AS refund ON refund.transaction_id = told.id
+           WHERE told.type = 'REFUND' GROUP BY told.id) WHERE refunds <> 1",
+    ),
     ("the file is sound", "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     (
         "every reference holds",
@@ -135,10 +152,13 @@ impl Books {
         // Femtos are summed in two halves: a whole sum can be beyond 64 bits.
         let rows = self.rows(
             "SELECT user_id, sum(price_credits) AS credits, sum(price_femtos / 1000000000) AS high,
-               sum(price_femtos % 1000000000) AS low, sum(credits_moved + credits_unpaid) AS taken,
+               sum(price_femtos % 1000000000) AS low, sum(taken) AS taken,
                coalesce((SELECT remainder_femtos FROM hookledger_accounts
-                 WHERE hookledger_accounts.user_id = hookledger_claims.user_id), 0) AS carried
-             FROM hookledger_claims GROUP BY user_id",
+                 WHERE hookledger_accounts.user_id = booked.user_id), 0) AS carried
+             FROM (SELECT user_id, price_credits, price_femtos, credits_moved + credits_unpaid AS taken
+                   FROM hookledger_claims
+                   UNION ALL SELECT user_id, -price_credits, -price_femtos, -(credits_moved + unpaid_lowered)
+                   FROM hookledger_refunds) AS booked GROUP BY user_id",
         );
         for row in rows {
             let number = |name: &str| i128::from(row[name].as_i64().unwrap_or_else(|| panic!("{name} of {row:?}")));

@@ -54,6 +54,11 @@ impl MovableClock {
         self.set_offset_millis(self.offset_millis() + millis);
     }
 
+    pub fn set_back(&self, duration: Duration) {
+        let millis = i64::try_from(duration.as_millis()).expect("the duration fits");
+        self.set_offset_millis(self.offset_millis() - millis);
+    }
+
     /// What the daemon's clock shows.
     pub fn now_millis(&self) -> i64 {
         now_millis() + self.offset_millis()

@@ -7,7 +7,8 @@ use utoipa::IntoParams;
 use super::AdminState;
 use super::refusal::{ErrorAnswer, Refusal};
 use super::request::{Body, NoQuery, Query, limit};
-use crate::storage::books::{CreditsView, Granted, NewGrant, TransactionView};
+use crate::storage::books::{CreditsView, Granted, NewAdjustment, NewGrant, TransactionView};
+use crate::telemetry::metrics;
 
 /// Adds credits to a user's balance, once for each idempotency key.
 #[utoipa::path(post, path = "/admin/v1/credits/grants", operation_id = "grantCredits", request_body = NewGrant, tag = "books", responses(
@@ -21,6 +22,25 @@ pub async fn grant(
     Body(grant): Body<NewGrant>,
 ) -> Result<web::Json<Granted>, Refusal> {
     Ok(web::Json(state.store.grant(grant).await?))
+}
+
+/// Adds credits to a user's balance or takes them away, once for each idempotency key.
+#[utoipa::path(post, path = "/admin/v1/credits/adjustments", operation_id = "adjustCredits",
+    request_body = NewAdjustment, tag = "books", responses(
+    (status = 200, description = "What was adjusted.", body = Granted),
+    (status = 404, description = "There is no such user.", body = ErrorAnswer),
+    (status = 409, description = "The idempotency key was used for another user or amount.", body = ErrorAnswer),
+    Refusal))]
+pub async fn adjust(
+    state: web::Data<AdminState>,
+    _: Query<NoQuery>,
+    Body(adjustment): Body<NewAdjustment>,
+) -> Result<web::Json<Granted>, Refusal> {
+    let adjusted = state.store.adjust(adjustment).await?;
+    if !adjusted.repeated {
+        metrics::credits_moved("ADMIN_ADJUST", adjusted.amount.unsigned_abs());
+    }
+    Ok(web::Json(adjusted))
 }
 
 /// Shows a user's balance.

@@ -3,6 +3,7 @@
 //! One file a concern. The table below is the only list of routes: the server, the answers to wrong methods and the
 //! OpenAPI document are all made of it. Who may ask is `gate.rs`; on the socket, the file's mode is the lock.
 
+mod charges;
 mod credits;
 mod events;
 mod gate;
@@ -77,9 +78,18 @@ routes! {
     POST "/admin/v1/users" => users::add;
     GET "/admin/v1/keys" => keys::list;
     POST "/admin/v1/keys" => keys::add;
+    GET "/admin/v1/keys/unmatched" => keys::unmatched;
+    GET "/admin/v1/keys/ignored" => keys::ignored;
+    POST "/admin/v1/keys/ignored" => keys::ignore;
+    POST "/admin/v1/credits/adjustments" => credits::adjust;
     POST "/admin/v1/credits/grants" => credits::grant;
     GET "/admin/v1/credits/{user}" => credits::show;
     GET "/admin/v1/credits/{user}/history" => credits::history;
+    GET "/admin/v1/charges" => charges::list;
+    POST "/admin/v1/charges/refunds" => charges::refund;
+    POST "/admin/v1/charges/reversals" => charges::reverse;
+    GET "/admin/v1/charges/find" => charges::find;
+    GET "/admin/v1/charges/{chargeId}" => charges::show;
     GET "/admin/v1/events" => events::list;
     POST "/admin/v1/events/replay" => events::replay;
     GET "/admin/v1/events/{eventId}" => events::show;

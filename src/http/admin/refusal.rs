@@ -68,12 +68,16 @@ impl Refusal {
             Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Refusal::BodyBroken | Refusal::Malformed(_) | Refusal::Query(_) => StatusCode::BAD_REQUEST,
             Refusal::Books(error) => match error {
-                BooksError::NoSuchUser(_) | BooksError::NoSuchEvent(_) | BooksError::NoSuchKey(_) => {
-                    StatusCode::NOT_FOUND
-                }
+                BooksError::NoSuchUser(_)
+                | BooksError::NoSuchEvent(_)
+                | BooksError::NoSuchKey(_)
+                | BooksError::NoSuchCharge(_) => StatusCode::NOT_FOUND,
                 BooksError::EmailTaken(_)
                 | BooksError::RemoteIdTaken { .. }
                 | BooksError::IdempotencyConflict(_)
+                | BooksError::SeveralCharges { .. }
+                | BooksError::NothingLeft(_)
+                | BooksError::MoreThanLeft { .. }
                 | BooksError::KeyNotActive(_)
                 | BooksError::SeveralKeyOwners(_) => StatusCode::CONFLICT,
                 BooksError::Invalid(_) => StatusCode::BAD_REQUEST,

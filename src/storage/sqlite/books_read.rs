@@ -119,7 +119,14 @@ pub async fn key_balance(readers: &SqlitePool, key: KeySelector) -> Result<KeyBa
     })
 }
 
-type TransactionRow = (String, String, String, i64, i64, Option<String>, Option<String>);
+/// Id, time, type, amount, balance after it, description and reference.
+pub type TransactionRow = (String, String, String, i64, i64, Option<String>, Option<String>);
+
+impl From<TransactionRow> for TransactionView {
+    fn from((id, created_at, kind, amount, balance, description, reference): TransactionRow) -> Self {
+        TransactionView { id, created_at, kind, amount, balance, description, reference }
+    }
+}
 
 /// Newest first.
 pub async fn history(readers: &SqlitePool, user: String, limit: u32) -> Result<Vec<TransactionView>, BooksError> {
@@ -133,20 +140,11 @@ pub async fn history(readers: &SqlitePool, user: String, limit: u32) -> Result<V
     .fetch_all(readers)
     .await
     .map_err(StoreError::from)?;
-    let view = |(id, created_at, kind, amount, balance, description, reference): TransactionRow| TransactionView {
-        id,
-        created_at,
-        kind,
-        amount,
-        balance,
-        description,
-        reference,
-    };
-    Ok(rows.into_iter().map(view).collect())
+    Ok(rows.into_iter().map(TransactionView::from).collect())
 }
 
 /// The id and email of a user named by either.
-async fn find_user(readers: &SqlitePool, id_or_email: &str) -> Result<(String, String), BooksError> {
+pub async fn find_user(readers: &SqlitePool, id_or_email: &str) -> Result<(String, String), BooksError> {
     let found = sqlx::query_as::<_, (String, String)>(
         "SELECT id, email FROM users WHERE id = ?1 UNION ALL SELECT id, email FROM users WHERE email = ?1 LIMIT 1",
     )

@@ -4,13 +4,13 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::writer::Context;
 use super::{snapshot, write};
+use crate::domain::accounts::{AccountChange, next_stamp};
 use crate::domain::ids::{RemoteKeyId, UserId};
 use crate::domain::money::{AmountTooLarge, Credits};
 use crate::domain::outcome::fit_column;
-use crate::domain::settlement::{AccountChange, next_stamp};
 use crate::failpoint;
 use crate::storage::StoreError;
-use crate::storage::books::{BooksError, Created, Granted, NewGrant, NewKey, NewUser};
+use crate::storage::books::{BooksError, Created, Granted, NewAdjustment, NewGrant, NewKey, NewUser, bounded};
 
 impl From<sqlx::Error> for BooksError {
     fn from(error: sqlx::Error) -> Self {
@@ -53,7 +53,8 @@ pub async fn add_user(
         .execute(&mut *transaction)
         .await?;
     let user_id = UserId::parse(id.as_str()).map_err(|error| BooksError::Invalid(error.to_string()))?;
-    book_grant(&mut transaction, context, &user_id, Credits::new(user.credits), Some("initial credits")).await?;
+    book_move(&mut transaction, context, &user_id, RECHARGE, Credits::new(user.credits), Some("initial credits"))
+        .await?;
     transaction.commit().await?;
     Ok(Created { id: id.as_str().to_owned() })
 }
@@ -88,6 +89,11 @@ pub async fn add_key(connection: &mut SqliteConnection, context: &Context, key: 
     .bind(now.to_column())
     .execute(&mut *transaction)
     .await?;
+    // Whoever gives it to a user has changed his mind about it.
+    sqlx::query("DELETE FROM hookledger_ignored_tokens WHERE remote_key_id = ?1")
+        .bind(remote_id.get())
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(Created { id: id.as_str().to_owned() })
 }
@@ -101,60 +107,101 @@ pub async fn grant(
     if grant.amount <= 0 {
         return Err(BooksError::Invalid("the amount must be above 0".to_owned()));
     }
-    let amount = Credits::new(grant.amount).for_column()?;
-    let idempotency_key = grant.idempotency_key.as_deref().map(|key| bounded("idempotency key", key)).transpose()?;
+    let NewGrant { user, amount, reason, idempotency_key } = grant;
+    move_credits(connection, context, Move { kind: RECHARGE, user, amount, reason, idempotency_key }).await
+}
+
+/// Corrects a balance in either direction, once for each idempotency key.
+pub async fn adjust(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    adjustment: NewAdjustment,
+) -> Result<Granted, BooksError> {
+    let NewAdjustment { user, amount, reason, idempotency_key } = adjustment;
+    if amount == 0 {
+        return Err(BooksError::Invalid("the amount must not be 0".to_owned()));
+    }
+    let reason = Some(bounded("reason", &reason)?.to_owned());
+    move_credits(connection, context, Move { kind: ADMIN_ADJUST, user, amount, reason, idempotency_key }).await
+}
+
+const RECHARGE: &str = "RECHARGE";
+const ADMIN_ADJUST: &str = "ADMIN_ADJUST";
+
+/// Credits that a person moves.
+struct Move {
+    /// `credit_transactions.type`
+    kind: &'static str,
+    user: String,
+    amount: i64,
+    reason: Option<String>,
+    idempotency_key: Option<String>,
+}
+
+async fn move_credits(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    wanted: Move,
+) -> Result<Granted, BooksError> {
+    let Move { kind, user, amount, reason, idempotency_key } = wanted;
+    let amount = Credits::new(amount).for_column()?;
+    let idempotency_key = idempotency_key.as_deref().map(|key| bounded("idempotency key", key)).transpose()?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let user_id = find_user(&mut transaction, &grant.user).await?;
+    let user_id = find_user(&mut transaction, &user).await?;
     if let Some(key) = idempotency_key
-        && let Some(repeated) = repeated_grant(&mut transaction, key, &user_id, amount).await?
+        && let Some(repeated) = repeated_move(&mut transaction, kind, key, &user_id, amount).await?
     {
         return Ok(repeated);
     }
-    let granted = book_grant(&mut transaction, context, &user_id, amount, grant.reason.as_deref()).await?;
+    let moved = book_move(&mut transaction, context, &user_id, kind, amount, reason.as_deref()).await?;
     if let Some(key) = idempotency_key {
         sqlx::query(
-            "INSERT INTO hookledger_grants (idempotency_key, transaction_id, user_id, amount) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO hookledger_grants (idempotency_key, transaction_id, user_id, amount, kind) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
         )
         .bind(key)
-        .bind(&granted.id)
+        .bind(&moved.id)
         .bind(user_id.as_str())
         .bind(amount.get())
+        .bind(kind)
         .execute(&mut *transaction)
         .await?;
     }
     failpoint::hit("store.grant.written").map_err(StoreError::from)?;
     transaction.commit().await?;
     failpoint::hit("store.grant.committed").map_err(StoreError::from)?;
-    Ok(granted)
+    Ok(moved)
 }
 
-async fn repeated_grant(
+async fn repeated_move(
     connection: &mut SqliteConnection,
+    kind: &str,
     idempotency_key: &str,
     user_id: &UserId,
     amount: Credits,
 ) -> Result<Option<Granted>, BooksError> {
-    let earlier = sqlx::query_as::<_, (String, String, i64)>(
-        "SELECT transaction_id, user_id, amount FROM hookledger_grants WHERE idempotency_key = ?1",
+    let earlier = sqlx::query_as::<_, (String, String, i64, String)>(
+        "SELECT transaction_id, user_id, amount, kind FROM hookledger_grants WHERE idempotency_key = ?1",
     )
     .bind(idempotency_key)
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((id, earlier_user, earlier_amount)) = earlier else {
+    let Some((id, earlier_user, earlier_amount, earlier_kind)) = earlier else {
         return Ok(None);
     };
-    if earlier_user != user_id.as_str() || earlier_amount != amount.get() {
+    if earlier_user != user_id.as_str() || earlier_amount != amount.get() || earlier_kind != kind {
         return Err(BooksError::IdempotencyConflict(idempotency_key.to_owned()));
     }
     let balance = snapshot::account(connection, user_id).await?.balance.unwrap_or_default();
     Ok(Some(Granted { id, user_id: earlier_user, amount: amount.get(), balance: balance.get(), repeated: true }))
 }
 
-/// Moves a balance upwards and writes the transaction that tells of it; nothing is written for an amount of zero.
-async fn book_grant(
+/// Moves a balance and writes the transaction that tells of it; no transaction is written for an amount of zero.
+async fn book_move(
     connection: &mut SqliteConnection,
     context: &Context,
     user_id: &UserId,
+    kind: &str,
     amount: Credits,
     reason: Option<&str>,
 ) -> Result<Granted, BooksError> {
@@ -175,10 +222,11 @@ async fn book_grant(
     if amount != Credits::ZERO {
         sqlx::query(
             "INSERT INTO credit_transactions (id, userId, type, amount, balance, desc, createdAt) \
-             VALUES (?1, ?2, 'RECHARGE', ?3, ?4, ?5, ?6)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )
         .bind(id.as_str())
         .bind(user_id.as_str())
+        .bind(kind)
         .bind(amount.get())
         .bind(balance.get())
         .bind(reason.map(fit_column))
@@ -203,13 +251,4 @@ async fn find_user(connection: &mut SqliteConnection, id_or_email: &str) -> Resu
     .fetch_optional(connection)
     .await?;
     found.and_then(|id| UserId::parse(&id).ok()).ok_or_else(|| BooksError::NoSuchUser(id_or_email.to_owned()))
-}
-
-/// A text of 1 to 191 characters without NUL, as the platform's columns hold it.
-fn bounded<'a>(what: &str, text: &'a str) -> Result<&'a str, BooksError> {
-    match UserId::parse(text) {
-        Ok(_) if text.trim() == text => Ok(text),
-        Ok(_) => Err(BooksError::Invalid(format!("the {what} must not begin or end with a space"))),
-        Err(error) => Err(BooksError::Invalid(format!("the {what} {error}"))),
-    }
 }

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use sqlx::SqlitePool;
 
-use crate::domain::money::{CreditFemtos, Rate, Remainder};
+use super::charges;
+use crate::domain::ids::RecordId;
+use crate::domain::money::{CreditFemtos, Remainder};
+use crate::domain::refund::ChargeKey;
 use crate::domain::time::UnixMillis;
-use crate::storage::books::{BooksError, ChargeView, EventDetail, EventFilter, EventView};
+use crate::storage::books::{BooksError, EventDetail, EventFilter, EventView};
+use crate::storage::charges::ChargeView;
 use crate::storage::stored::usage_event;
 use crate::storage::{InboxCounts, Selection, StoreError, Waiting, WaitingEvent};
 
@@ -149,40 +153,26 @@ pub async fn event(readers: &SqlitePool, event_id: String) -> Result<EventDetail
     Ok(EventDetail { event, payload, charge })
 }
 
-/// Ids, model and tokens; then price, rate and what moved.
-type ClaimRow = (String, String, String, String, i64, i64, Option<i64>, i64, i64, i64, i64, i64, i64, i64);
+/// The time that a stored event tells of its call.
+pub async fn event_time(readers: &SqlitePool, event_id: &str) -> Result<Option<UnixMillis>, StoreError> {
+    let payload = sqlx::query_scalar::<_, String>("SELECT CAST(payload AS TEXT) FROM webhook_logs WHERE eventId = ?1")
+        .bind(event_id)
+        .fetch_optional(readers)
+        .await?;
+    Ok(payload.and_then(|payload| usage_event(&payload)).map(|event| event.content.called_at))
+}
 
 async fn charge(readers: &SqlitePool, called_at: UnixMillis, event_id: &str) -> Result<Option<ChargeView>, StoreError> {
-    let row = sqlx::query_as::<_, ClaimRow>(
-        "SELECT claim_id, user_id, key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
-           price_femtos, rate_micros, quota_per_unit, credits_moved, remainder_before, remainder_after \
-         FROM hookledger_claims WHERE event_at_ms = ?1 AND event_id = ?2",
+    let id = sqlx::query_scalar::<_, String>(
+        "SELECT claim_id FROM hookledger_claims WHERE event_at_ms = ?1 AND event_id = ?2",
     )
     .bind(called_at.as_millis())
     .bind(event_id)
     .fetch_optional(readers)
     .await?;
-    Ok(row.map(charge_view))
-}
-
-fn charge_view(row: ClaimRow) -> ChargeView {
-    let (id, user_id, key_id, model, prompt_tokens, completion_tokens, quota, ..) = row;
-    let (.., price_credits, price_femtos, rate_micros, quota_per_unit, credits, remainder_before, remainder_after) =
-        row;
-    ChargeView {
-        id,
-        user_id,
-        key_id,
-        model,
-        prompt_tokens,
-        completion_tokens,
-        quota,
-        price: decimal(price_credits, price_femtos),
-        usd_to_credits: Rate::from_micros(rate_micros).map(|rate| rate.to_string()).unwrap_or_default(),
-        quota_per_unit,
-        credits,
-        remainder_before: decimal(0, remainder_before),
-        remainder_after: decimal(0, remainder_after),
+    match id.and_then(|id| RecordId::parse(&id).ok()) {
+        Some(id) => charges::charge_view(readers, &ChargeKey { call_second: called_at.as_secs(), id }).await,
+        None => Ok(None),
     }
 }
 

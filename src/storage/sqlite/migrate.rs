@@ -9,10 +9,11 @@ use super::{SqliteOptions, connect};
 /// The migration tool's own table lies beside ours.
 const MIGRATIONS_TABLE: &str = "hookledger_migrations";
 
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "platform tables", include_str!("../../../migrations/sqlite/0001_platform_tables.sql")),
     (2, "own tables", include_str!("../../../migrations/sqlite/0002_own_tables.sql")),
     (3, "retries and tokens", include_str!("../../../migrations/sqlite/0003_retries_and_tokens.sql")),
+    (4, "refunds, memory, owners", include_str!("../../../migrations/sqlite/0004_refunds_memory_owners.sql")),
 ];
 
 /// Why the database cannot be brought up to date or opened.

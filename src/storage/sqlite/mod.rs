@@ -5,6 +5,7 @@
 
 mod books_read;
 mod books_write;
+mod charges;
 mod checkpoint;
 mod connect;
 mod error;
@@ -13,6 +14,8 @@ mod looks;
 mod migrate;
 mod prices;
 mod record;
+mod refunds;
+mod retention;
 mod settle;
 mod snapshot;
 mod tokens;
@@ -28,18 +31,24 @@ use sqlx::SqlitePool;
 use tokio::sync::oneshot;
 
 use super::books::{
-    Books, BooksError, Created, CreditsView, EventDetail, EventFilter, EventView, Granted, KeyBalance, KeySelector,
-    KeyView, NewGrant, NewKey, NewUser, TransactionView, UserView,
+    Books, BooksError, Created, CreditsView, EventDetail, EventFilter, EventView, Granted, Ignored, KeyBalance,
+    KeySelector, KeyView, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser, TransactionView, UnmatchedToken,
+    UserView,
 };
+use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
 use super::{
-    AmbiguousToken, ConfiguredPrices, InboxCounts, LedgerStore, Poison, PriceLook, Selection, StoreError, Waiting,
-    WaitingEvent,
+    AmbiguousToken, ConfiguredPrices, InboxCounts, LedgerStore, OldRows, Page, PagePlace, Poison, PriceLook, Selection,
+    StoreError, Waiting, WaitingEvent,
 };
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::refund::{ChargeKey, RefundOutcome, RefundRequest};
+use crate::domain::retention::BookTimes;
 use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
+use refunds::Reversal;
+use retention::Removal;
 use writer::{Command, Writer};
 
 pub use migrate::MigrateError;
@@ -130,7 +139,8 @@ impl LedgerStore for SqliteStore {
     }
 
     async fn look_at_tokens(&self) -> Result<(), StoreError> {
-        self.write(Command::LookAtTokens).await
+        let seen = tokens::see(&self.readers, self.clock.now()).await?;
+        self.write(|reply| Command::LookAtTokens(seen, reply)).await
     }
 
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError> {
@@ -138,6 +148,27 @@ impl LedgerStore for SqliteStore {
             return Ok(look);
         }
         self.write(|reply| Command::StorePrices(configured, reply)).await
+    }
+
+    async fn book_times(&self) -> Result<BookTimes, StoreError> {
+        retention::times(&self.readers).await
+    }
+
+    async fn remember_claims_from(&self, second: i64) -> Result<(), StoreError> {
+        self.write(|reply| Command::Retain(Removal::Mark(second), reply)).await.map(drop)
+    }
+
+    async fn remove_old(
+        &self,
+        what: OldRows,
+        before: UnixMillis,
+        page: Page,
+    ) -> Result<(u64, Option<PagePlace>), StoreError> {
+        let (removal, next) = retention::find(&self.readers, what, before, &page).await?;
+        if removal.is_empty() {
+            return Ok((0, None));
+        }
+        Ok((self.write(|reply| Command::Retain(removal, reply)).await?, next))
     }
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {
@@ -173,6 +204,70 @@ impl Books for SqliteStore {
 
     async fn grant(&self, grant: NewGrant) -> Result<Granted, BooksError> {
         self.write(|reply| Command::Grant(grant, reply)).await
+    }
+
+    async fn adjust(&self, adjustment: NewAdjustment) -> Result<Granted, BooksError> {
+        self.write(|reply| Command::Adjust(adjustment, reply)).await
+    }
+
+    async fn ignore_token(&self, ignore: NewIgnore) -> Result<Ignored, BooksError> {
+        let mut total = 0;
+        loop {
+            let ignored: Ignored = self.write(|reply| Command::IgnoreToken(ignore.clone(), reply)).await?;
+            total += ignored.closed_events;
+            if !ignored.is_full_page() {
+                return Ok(Ignored { closed_events: total, ..ignored });
+            }
+        }
+    }
+
+    async fn ignored_tokens(&self, limit: u32) -> Result<Vec<Ignored>, BooksError> {
+        Ok(tokens::ignored(&self.readers, limit).await?)
+    }
+
+    async fn unmatched_tokens(&self, limit: u32) -> Result<Vec<UnmatchedToken>, BooksError> {
+        Ok(tokens::unmatched(&self.readers, limit).await?)
+    }
+
+    async fn charges(&self, filter: ChargeFilter, limit: u32) -> Result<Vec<ChargeView>, BooksError> {
+        charges::list(&self.readers, filter, limit).await
+    }
+
+    async fn charge(&self, selector: ChargeSelector) -> Result<ChargeDetail, BooksError> {
+        charges::detail(&self.readers, selector).await
+    }
+
+    async fn charge_key(&self, selector: ChargeSelector) -> Result<ChargeKey, BooksError> {
+        charges::key(&self.readers, selector).await
+    }
+
+    async fn refund(&self, requests: Vec<RefundRequest>, is_dry_run: bool) -> Result<Vec<RefundOutcome>, BooksError> {
+        Ok(self.write(|reply| Command::Refund(requests, is_dry_run, reply)).await.map_err(BooksError::from)?)
+    }
+
+    async fn begin_reversal(
+        &self,
+        filter: ChargeFilter,
+        reason: Arc<str>,
+        idempotency_key: &str,
+        is_dry_run: bool,
+    ) -> Result<UnixMillis, BooksError> {
+        if is_dry_run {
+            return Ok(self.clock.now());
+        }
+        let selection = snapshot::json(&charges::with_user_id(&self.readers, filter).await?)?;
+        let reversal = Reversal { idempotency_key: idempotency_key.to_owned(), selection, reason };
+        self.write(|reply| Command::BeginReversal(reversal, reply)).await
+    }
+
+    async fn reversible(
+        &self,
+        filter: ChargeFilter,
+        settled_until: UnixMillis,
+        after: Option<ChargeKey>,
+        limit: usize,
+    ) -> Result<Vec<ChargeKey>, BooksError> {
+        charges::reversible(&self.readers, filter, settled_until, after, limit).await
     }
 
     async fn users(&self, limit: u32) -> Result<Vec<UserView>, BooksError> {

@@ -23,6 +23,12 @@ pub fn book(rows: Vec<PriceRow>) -> Result<PriceBook, StoreError> {
     PriceBook::new(rates, quotas).ok_or(StoreError::NoPrices)
 }
 
+/// Both lists, as of the last commit.
+pub async fn read(readers: &SqlitePool) -> Result<PriceBook, StoreError> {
+    let rows = sqlx::query_as("SELECT kind, from_second, value FROM hookledger_prices").fetch_all(readers).await?;
+    book(rows)
+}
+
 /// In the order of their seconds.
 fn lists(mut rows: Vec<PriceRow>) -> Result<Lists, StoreError> {
     rows.sort_by_key(|(_, from_second, _)| *from_second);

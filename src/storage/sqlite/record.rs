@@ -52,7 +52,7 @@ pub async fn set_aside(
     let (existing, attempts) = match standing(known.get(&event.event_id), event) {
         Standing::New => (None, 0),
         Standing::Open(open) => (Some(open.inbox_id), open.attempts),
-        Standing::Charged | Standing::Conflicting => return Ok(()),
+        Standing::Charged | Standing::Closed(_) | Standing::Conflicting => return Ok(()),
     };
     let now = context.clock.now();
     let after = context.options.policy.retry.after_error(attempts, &event.event_id, now);

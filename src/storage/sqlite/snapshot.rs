@@ -7,16 +7,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use super::error::unreadable;
 use super::prices;
+use crate::domain::accounts::{Account, NewestTransaction};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
 use crate::domain::money::{Credits, Remainder};
-use crate::domain::ownership::TokenHistory;
-use crate::domain::settlement::{Account, NewestTransaction, Snapshot};
+use crate::domain::ownership::{Owner, PastOwner, TokenHistory};
+use crate::domain::settlement::Snapshot;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::stored::{self, ClaimKey, KeyRow, LoggedRow, LoggedRows};
@@ -40,30 +41,60 @@ const KEY_SQL: &str = "SELECT 3, k.remoteKeyId, k.id, k.userId, k.status = 'ACTI
 const ACCOUNT: i64 = 4;
 const ACCOUNTS_OF_TOKENS_SQL: &str = "SELECT 4, u.id, b.currentCredits, a.remainder_femtos, a.unpaid_credits, \
        t.createdAt, t.id \
-     FROM (SELECT DISTINCT k.userId AS id FROM jsonb_each(?) AS e CROSS JOIN api_keys AS k \
-           ON k.remoteKeyId = e.value) AS u \
+     FROM (SELECT k.userId AS id FROM jsonb_each(?) AS e CROSS JOIN api_keys AS k ON k.remoteKeyId = e.value \
+           UNION \
+           SELECT k.userId FROM jsonb_each(?) AS e CROSS JOIN hookledger_token_owners AS o \
+             ON o.remote_key_id = CAST(e.value AS INTEGER) \
+           CROSS JOIN api_keys AS k ON k.id = o.key_id AND k.userId = o.user_id) AS u \
      LEFT JOIN user_credit_balances AS b ON b.userId = u.id \
      LEFT JOIN hookledger_accounts AS a ON a.user_id = u.id \
      LEFT JOIN credit_transactions AS t ON t.id = \
        (SELECT n.id FROM credit_transactions AS n WHERE n.userId = u.id ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)";
 
-const ACCOUNT_SQL: &str = "SELECT 4, ?1, b.currentCredits, a.remainder_femtos, a.unpaid_credits, t.createdAt, t.id \
-     FROM (SELECT 1) \
-     LEFT JOIN user_credit_balances AS b ON b.userId = ?1 \
-     LEFT JOIN hookledger_accounts AS a ON a.user_id = ?1 \
+const ACCOUNTS_SQL: &str = "SELECT 4, e.value, b.currentCredits, a.remainder_femtos, a.unpaid_credits, t.createdAt, t.id \
+     FROM jsonb_each(?) AS e \
+     LEFT JOIN user_credit_balances AS b ON b.userId = e.value \
+     LEFT JOIN hookledger_accounts AS a ON a.user_id = e.value \
      LEFT JOIN credit_transactions AS t ON t.id = \
-       (SELECT n.id FROM credit_transactions AS n WHERE n.userId = ?1 ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)";
+       (SELECT n.id FROM credit_transactions AS n WHERE n.userId = e.value ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)";
 
 const PRICE: i64 = 5;
 const PRICE_SQL: &str = "SELECT 5, kind, from_second, value FROM hookledger_prices";
 
+// An open token had no key at the last look of all open ones either.
 const UNKNOWN_TOKEN: i64 = 6;
-const UNKNOWN_TOKEN_SQL: &str = "SELECT 6, t.remote_key_id, t.last_look_ms \
+const UNKNOWN_TOKEN_SQL: &str = "SELECT 6, t.remote_key_id, CASE WHEN t.is_open = 1 \
+       THEN max(t.last_look_ms, COALESCE((SELECT CAST(value AS INTEGER) FROM hookledger_meta \
+                                          WHERE name = 'tokens_looked_at_ms'), 0)) \
+       ELSE t.last_look_ms END \
      FROM jsonb_each(?) AS e CROSS JOIN hookledger_unknown_tokens AS t ON t.remote_key_id = CAST(e.value AS INTEGER)";
+
+const IGNORED_TOKEN: i64 = 7;
+const IGNORED_TOKEN_SQL: &str = "SELECT 7, t.remote_key_id \
+     FROM jsonb_each(?) AS e CROSS JOIN hookledger_ignored_tokens AS t ON t.remote_key_id = CAST(e.value AS INTEGER)";
+
+const TOKEN_OWNER: i64 = 8;
+const TOKEN_OWNER_SQL: &str = "SELECT 8, o.remote_key_id, o.from_ms, o.user_id, o.key_id, \
+       EXISTS (SELECT 1 FROM api_keys AS k WHERE k.id = o.key_id AND k.userId = o.user_id) \
+     FROM jsonb_each(?) AS e CROSS JOIN hookledger_token_owners AS o ON o.remote_key_id = CAST(e.value AS INTEGER)";
+
+const MEMORY: i64 = 9;
+const MEMORY_SQL: &str =
+    "SELECT 9, CAST(value AS INTEGER) FROM hookledger_meta WHERE name = 'claims_remembered_from_second'";
 
 static KNOWN_SQL: LazyLock<String> = LazyLock::new(|| [LOGGED_SQL, CLAIM_SQL].join(";\n"));
 static ALL_SQL: LazyLock<String> = LazyLock::new(|| ALL.join(";\n"));
-const ALL: [&str; 6] = [LOGGED_SQL, CLAIM_SQL, KEY_SQL, ACCOUNTS_OF_TOKENS_SQL, PRICE_SQL, UNKNOWN_TOKEN_SQL];
+const ALL: [&str; 9] = [
+    LOGGED_SQL,
+    CLAIM_SQL,
+    KEY_SQL,
+    ACCOUNTS_OF_TOKENS_SQL,
+    UNKNOWN_TOKEN_SQL,
+    IGNORED_TOKEN_SQL,
+    TOKEN_OWNER_SQL,
+    PRICE_SQL,
+    MEMORY_SQL,
+];
 
 /// Everything that settling `events` depends on.
 pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>]) -> Result<Snapshot, StoreError> {
@@ -78,6 +109,9 @@ pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>])
         .bind(&tokens)
         .bind(&tokens)
         .bind(&tokens)
+        .bind(&tokens)
+        .bind(&tokens)
+        .bind(&tokens)
         .fetch_all(&mut *connection)
         .await?;
     let mut found = Found::default();
@@ -88,10 +122,26 @@ pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>])
     Ok(Snapshot {
         known,
         owners: stored::owners(found.keys),
-        tokens: found.tokens,
+        tokens: found.tokens.into_iter().map(|(token, history)| (token, history.oldest_first())).collect(),
         accounts: found.accounts,
         prices: prices::book(found.prices)?,
+        memory_from_second: found.memory_from_second,
     })
+}
+
+/// Whose some tokens are, and whose they were.
+pub async fn ownership(
+    connection: &mut SqliteConnection,
+    tokens: &[RemoteKeyId],
+) -> Result<(HashMap<RemoteKeyId, Owner>, HashMap<RemoteKeyId, TokenHistory>), StoreError> {
+    let tokens = json(&tokens.iter().map(RemoteKeyId::to_string).collect::<Vec<_>>())?;
+    let sql = AssertSqlSafe([KEY_SQL, TOKEN_OWNER_SQL].join(";\n"));
+    let mut found = Found::default();
+    for row in sqlx::query(sql).bind(&tokens).bind(&tokens).fetch_all(connection).await? {
+        found.take(&row)?;
+    }
+    let histories = found.tokens.into_iter().map(|(token, history)| (token, history.oldest_first()));
+    Ok((stored::owners(found.keys), histories.collect()))
 }
 
 /// What is stored under the given ids, claims included.
@@ -116,8 +166,17 @@ pub async fn known<'a>(
 
 /// The books of one user, with the end of his history.
 pub async fn account(connection: &mut SqliteConnection, user_id: &UserId) -> Result<Account, StoreError> {
-    let row = sqlx::query(ACCOUNT_SQL).bind(user_id.as_str()).fetch_one(connection).await?;
-    Ok(account_row(&row)?.1)
+    Ok(accounts(connection, [user_id]).await?.remove(user_id).unwrap_or_default())
+}
+
+/// The books of some users.
+pub async fn accounts<'a>(
+    connection: &mut SqliteConnection,
+    users: impl IntoIterator<Item = &'a UserId>,
+) -> Result<HashMap<UserId, Account>, StoreError> {
+    let users: BTreeSet<&str> = users.into_iter().map(UserId::as_str).collect();
+    let rows = sqlx::query(ACCOUNTS_SQL).bind(json(&users)?).fetch_all(connection).await?;
+    rows.iter().map(account_row).collect()
 }
 
 /// Rows of all looks, sorted by what they answer.
@@ -129,6 +188,7 @@ struct Found {
     accounts: HashMap<UserId, Account>,
     prices: Vec<prices::PriceRow>,
     tokens: HashMap<RemoteKeyId, TokenHistory>,
+    memory_from_second: Option<i64>,
 }
 
 impl Found {
@@ -145,6 +205,12 @@ impl Found {
             }
             PRICE => self.prices.push((row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)),
             UNKNOWN_TOKEN => self.token(row)?.last_unknown_at = Some(UnixMillis::new(row.try_get(2)?)),
+            IGNORED_TOKEN => self.token(row)?.is_ignored = true,
+            TOKEN_OWNER => {
+                let owner = owner_row(row)?;
+                self.token(row)?.owners.push(owner);
+            }
+            MEMORY => self.memory_from_second = row.try_get(1)?,
             other => return Err(unreadable("the number of a look", other)),
         }
         Ok(())
@@ -202,6 +268,16 @@ fn key_row(row: &SqliteRow) -> Result<KeyRow, StoreError> {
         is_active: row.try_get(4)?,
         // Another program's odd date: the key counts as old, and its token's looks decide.
         created_at: UnixMillis::from_column(row.try_get(5)?).unwrap_or(UnixMillis::ZERO),
+    })
+}
+
+fn owner_row(row: &SqliteRow) -> Result<PastOwner, StoreError> {
+    let (user_id, key_id): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+    Ok(PastOwner {
+        from: UnixMillis::new(row.try_get(2)?),
+        user_id: UserId::parse(&user_id).map_err(|_| unreadable("hookledger_token_owners.user_id", user_id))?,
+        key_id: KeyId::parse(&key_id).map_err(|_| unreadable("hookledger_token_owners.key_id", key_id))?,
+        has_key: row.try_get(5)?,
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Each list is one JSON parameter; a statement over an empty list does nothing. Parameters are taken in order.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
@@ -9,11 +10,14 @@ use sqlx::SqliteConnection;
 
 use super::snapshot::json as parameter;
 use super::writer::Context;
-use crate::domain::ids::RequestId;
+use crate::domain::accounts::{AccountChange, Transaction};
+use crate::domain::ids::{RecordId, RemoteKeyId, RequestId};
 use crate::domain::money::{Credits, QuotaUnits};
 use crate::domain::outcome::fit_column;
+use crate::domain::ownership::KeyHolder;
 use crate::domain::recording::InboxRow;
-use crate::domain::settlement::{AccountChange, Charge, Plan};
+use crate::domain::refund::RefundPlan;
+use crate::domain::settlement::{Charge, Plan};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::raw_meta::raw_meta;
@@ -36,7 +40,10 @@ const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, inbox_id, s
 
 const UNKNOWN_TOKENS: &str = "INSERT INTO hookledger_unknown_tokens (last_look_ms, remote_key_id) \
      SELECT ?, value FROM jsonb_each(?) WHERE true \
-     ON CONFLICT (remote_key_id) DO UPDATE SET last_look_ms = max(last_look_ms, excluded.last_look_ms)";
+     ON CONFLICT (remote_key_id) DO UPDATE SET last_look_ms = max(last_look_ms, excluded.last_look_ms), is_open = 1";
+
+const NEW_OWNERS: &str = "INSERT INTO hookledger_token_owners (remote_key_id, from_ms, user_id, key_id) \
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each(?)";
 
 const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, \
        event_at_ms, request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, \
@@ -52,7 +59,7 @@ const USAGE_RECORDS: &str = "INSERT INTO usage_records (id, apiKeyId, timestamp,
        CAST(value ->> 7 AS REAL), value ->> 8, value ->> 9 FROM jsonb_each(?)";
 
 const TRANSACTIONS: &str = "INSERT INTO credit_transactions (type, id, userId, amount, balance, ref, desc, createdAt) \
-     SELECT 'DEDUCT', value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7 \
      FROM jsonb_each(?)";
 
 // Balances move by what was deducted, never to a value that was read before.
@@ -76,7 +83,7 @@ const INBOX: [&str; 4] = [NEW_ROWS, CHANGED_ROWS, NO_LONGER_WAITING, WAITING];
 const BOOKS: [&str; 6] = [CLAIMS, USAGE_RECORDS, TRANSACTIONS, BALANCES, ACCOUNTS, KEY_USES];
 
 static INBOX_SQL: LazyLock<String> = LazyLock::new(|| INBOX.join(";\n"));
-const LOOKS: [&str; 1] = [UNKNOWN_TOKENS];
+const LOOKS: [&str; 2] = [UNKNOWN_TOKENS, NEW_OWNERS];
 static NOTHING_CHARGED_SQL: LazyLock<String> = LazyLock::new(|| [&INBOX[..], &LOOKS[..]].concat().join(";\n"));
 static ALL_SQL: LazyLock<String> = LazyLock::new(|| [&INBOX[..], &LOOKS[..], &BOOKS[..]].concat().join(";\n"));
 
@@ -102,7 +109,7 @@ pub async fn plan(
         .bind(now.as_millis())
         .bind(claims(&plan.charges)?)
         .bind(usage_records(context, &plan.charges)?)
-        .bind(transactions(plan)?)
+        .bind(transactions(&plan.transactions)?)
         .bind(at.clone())
         .bind(at.clone())
         .bind(at)
@@ -121,6 +128,59 @@ pub async fn inbox(connection: &mut SqliteConnection, rows: &[InboxRow], now: Un
     }
     bind_inbox(sqlx::query(INBOX_SQL.as_str()), rows, now)?.execute(connection).await?;
     Ok(())
+}
+
+const REFUNDS: &str = "INSERT INTO hookledger_refunds (refunded_at_ms, refund_id, call_second, claim_id, origin, \
+       idempotency_key, user_id, price_credits, price_femtos, credits_moved, unpaid_lowered, remainder_before, \
+       remainder_after, reason, transaction_id) \
+     SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
+       value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13 FROM jsonb_each(?)";
+
+static REFUNDS_SQL: LazyLock<String> = LazyLock::new(|| [REFUNDS, TRANSACTIONS, BALANCES, ACCOUNTS].join(";\n"));
+
+/// Everything that giving back books.
+pub async fn refunds(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    plan: &RefundPlan,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let at = now.to_column();
+    sqlx::query(REFUNDS_SQL.as_str())
+        .bind(now.as_millis())
+        .bind(refund_rows(plan)?)
+        .bind(transactions(&plan.transactions)?)
+        .bind(at.clone())
+        .bind(at.clone())
+        .bind(at)
+        .bind(balances(context, &plan.accounts, now)?)
+        .bind(accounts(&plan.accounts)?)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn refund_rows(plan: &RefundPlan) -> Result<String, StoreError> {
+    let rows = plan.refunds.iter().map(|(request, refund)| {
+        let (credits, femtos) = refund.amount.split().map_err(|error| StoreError::Refused(error.to_string()))?;
+        Ok(json!([
+            refund.id.as_str(),
+            refund.charge.call_second,
+            refund.charge.id.as_str(),
+            request.origin.as_str(),
+            &*request.idempotency_key,
+            refund.user_id.as_str(),
+            credits.get(),
+            femtos.get(),
+            refund.credits.get(),
+            refund.unpaid_lowered.get(),
+            refund.remainder_before.get(),
+            refund.remainder_after.get(),
+            &*request.reason,
+            refund.transaction_id.as_ref().map(RecordId::as_str),
+        ]))
+    });
+    parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
 }
 
 /// Moves balances outside a settlement.
@@ -172,7 +232,23 @@ fn bind_inbox<'q>(query: Query<'q>, rows: &[InboxRow], now: UnixMillis) -> Resul
 
 fn bind_looks<'q>(query: Query<'q>, plan: &Plan, now: UnixMillis) -> Result<Query<'q>, StoreError> {
     let unknown: Vec<i64> = plan.unknown_tokens.iter().map(|token| token.get()).collect();
-    Ok(query.bind(now.as_millis()).bind(parameter(&unknown)?))
+    Ok(query.bind(now.as_millis()).bind(parameter(&unknown)?).bind(owner_rows(&plan.new_owners)?))
+}
+
+/// Tokens with their present owners, and from when on they count as such.
+type NewOwners = BTreeMap<RemoteKeyId, (UnixMillis, KeyHolder)>;
+
+/// Owners that a look was the first to see.
+pub async fn owners(connection: &mut SqliteConnection, changes: &NewOwners) -> Result<(), StoreError> {
+    sqlx::query(NEW_OWNERS).bind(owner_rows(changes)?).execute(connection).await?;
+    Ok(())
+}
+
+fn owner_rows(changes: &NewOwners) -> Result<String, StoreError> {
+    let rows = changes.iter().map(|(token, (from, holder))| {
+        (token.get(), from.as_millis(), holder.user_id.as_str(), holder.key_id.as_str())
+    });
+    parameter(&rows.collect::<Vec<_>>())
 }
 
 fn claims(charges: &[Charge]) -> Result<String, StoreError> {
@@ -227,9 +303,10 @@ fn usage_records(context: &Context, charges: &[Charge]) -> Result<String, StoreE
     parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
 }
 
-fn transactions(plan: &Plan) -> Result<String, StoreError> {
-    let rows = plan.transactions.iter().map(|transaction| {
+fn transactions(rows: &[Transaction]) -> Result<String, StoreError> {
+    let rows = rows.iter().map(|transaction| {
         json!([
+            transaction.kind.as_str(),
             transaction.id.as_str(),
             transaction.user_id.as_str(),
             transaction.amount.get(),

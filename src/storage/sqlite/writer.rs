@@ -12,13 +12,20 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::{self, Progress};
-use super::{SqliteOptions, books_write, connect, prices, record, settle, tokens};
+use super::refunds::{self, Reversal};
+use super::retention::{self, Removal};
+use super::tokens::{self, Seen};
+use super::{SqliteOptions, books_write, connect, prices, record, settle};
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::ids::RecordIds;
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::refund::{RefundOutcome, RefundRequest};
 use crate::domain::settlement::Purpose;
-use crate::storage::books::{BooksError, Created, Granted, NewGrant, NewKey, NewUser};
+use crate::domain::time::UnixMillis;
+use crate::storage::books::{
+    BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
+};
 use crate::storage::{ConfiguredPrices, Poison, PriceLook, StoreError};
 
 /// Batches that may wait. The Ledger and the Logger have one each under way; the rest are operators' requests.
@@ -32,10 +39,15 @@ pub enum Command {
     Record(Vec<Delivery>, Reply<Vec<RecordOutcome>>),
     SetAside(Poison, Reply<()>),
     StorePrices(ConfiguredPrices, Reply<PriceLook>),
-    LookAtTokens(Reply<()>),
+    LookAtTokens(Seen, Reply<()>),
+    Refund(Vec<RefundRequest>, bool, Reply<Vec<RefundOutcome>>),
+    BeginReversal(Reversal, Reply<UnixMillis, BooksError>),
+    Retain(Removal, Reply<u64>),
     AddUser(NewUser, Reply<Created, BooksError>),
     AddKey(NewKey, Reply<Created, BooksError>),
     Grant(NewGrant, Reply<Granted, BooksError>),
+    Adjust(NewAdjustment, Reply<Granted, BooksError>),
+    IgnoreToken(NewIgnore, Reply<Ignored, BooksError>),
     Probe(Reply<()>),
     Close(Reply<()>),
 }
@@ -123,40 +135,58 @@ impl Owner {
     async fn carry_out(&mut self, command: Command) {
         match command {
             Command::Settle(events, purpose, reply) => {
-                self.answer(reply, async |connection, context| {
-                    settle::settle(connection, context, &events, purpose).await
+                self.answer(reply, async |writes, context| settle::settle(writes, context, &events, purpose).await)
+                    .await
+            }
+            Command::Record(deliveries, reply) => {
+                self.answer(reply, async |writes, context| record::record(writes, context, &deliveries).await).await
+            }
+            Command::SetAside(poison, reply) => {
+                self.answer(reply, async |writes, context| record::set_aside(writes, context, &poison).await).await
+            }
+            Command::StorePrices(configured, reply) => {
+                self.answer(reply, async |writes, context| prices::store(writes, context, configured).await).await
+            }
+            Command::LookAtTokens(seen, reply) => {
+                self.answer(reply, async |writes, context| tokens::note(writes, context, &seen).await).await
+            }
+            Command::Refund(requests, is_dry_run, reply) => {
+                self.answer(reply, async |writes, context| {
+                    refunds::refund(writes, context, &requests, is_dry_run).await
                 })
                 .await
             }
-            Command::Record(deliveries, reply) => {
-                self.answer(reply, async |connection, context| record::record(connection, context, &deliveries).await)
-                    .await
+            Command::Retain(removal, reply) => {
+                self.answer(reply, async |writes, _| retention::remove(writes, &removal).await).await
             }
-            Command::SetAside(poison, reply) => {
-                self.answer(reply, async |connection, context| record::set_aside(connection, context, &poison).await)
-                    .await
-            }
-            Command::StorePrices(configured, reply) => {
-                self.answer(reply, async |connection, context| prices::store(connection, context, configured).await)
-                    .await
-            }
-            Command::LookAtTokens(reply) => {
-                self.answer(reply, async |connection, context| tokens::look(connection, context).await).await
-            }
+            Command::Probe(reply) => self.answer(reply, async |writes, _| prices::probe(writes).await).await,
+            command => self.carry_out_for_an_operator(command).await,
+        }
+    }
+
+    async fn carry_out_for_an_operator(&mut self, command: Command) {
+        match command {
             Command::AddUser(user, reply) => {
-                self.answer(reply, async |connection, context| books_write::add_user(connection, context, user).await)
-                    .await
+                self.answer(reply, async |writes, context| books_write::add_user(writes, context, user).await).await
             }
             Command::AddKey(key, reply) => {
-                self.answer(reply, async |connection, context| books_write::add_key(connection, context, key).await)
-                    .await
+                self.answer(reply, async |writes, context| books_write::add_key(writes, context, key).await).await
             }
             Command::Grant(grant, reply) => {
-                self.answer(reply, async |connection, context| books_write::grant(connection, context, grant).await)
+                self.answer(reply, async |writes, context| books_write::grant(writes, context, grant).await).await
+            }
+            Command::Adjust(adjustment, reply) => {
+                self.answer(reply, async |writes, context| books_write::adjust(writes, context, adjustment).await).await
+            }
+            Command::IgnoreToken(ignore, reply) => {
+                self.answer(reply, async |writes, context| tokens::ignore(writes, context, &ignore).await).await
+            }
+            Command::BeginReversal(reversal, reply) => {
+                self.answer(reply, async |writes, context| refunds::begin_reversal(writes, context, &reversal).await)
                     .await
             }
-            Command::Probe(reply) => self.answer(reply, async |connection, _| prices::probe(connection).await).await,
-            Command::Close(_) => {}
+            // The others are carried out above.
+            _ => {}
         }
     }
 

@@ -1,0 +1,63 @@
+//! Settings of what is cleared after how long. Clearing it is `actors::retaining`; why that is safe, `domain::retention`.
+
+use std::time::Duration;
+
+use super::keys::{Kind, SectionKeys};
+use super::reader::Reader;
+use super::values;
+use crate::domain::retention::RetentionPolicy;
+
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "retention",
+    keys: &[("webhook_logs", Kind::Text), ("dead", Kind::Text), ("claims", Kind::Text)],
+};
+
+/// Claims have to outlive every second look at the calls of a gateway's log: 48 hours and 7 days.
+const LONGEST_LOOK_BACK: Duration = Duration::from_secs(9 * 86_400);
+
+/// What is kept, and how long.
+#[derive(Debug, Clone)]
+pub struct RetentionSettings {
+    pub policy: RetentionPolicy,
+}
+
+impl RetentionSettings {
+    pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+        let max_age = reader.peek("webhook.max_age", values::duration);
+        let max_future = reader.peek("webhook.max_future", values::duration);
+        let mut section = reader.section(KEYS.name);
+        let webhook_logs = section.parse("webhook_logs", values::retention);
+        let dead = section.parse("dead", values::retention);
+        let claims = section.parse("claims", values::retention);
+        let (max_age, max_future) = (max_age.unwrap_or_default(), max_future.unwrap_or_default());
+        let tolerance = max_age + max_future;
+        if let Some(Some(kept)) = webhook_logs
+            && kept <= tolerance
+        {
+            let (least, got) = (values::show_duration(tolerance), values::show_duration(kept));
+            section.refuse(
+                "webhook_logs",
+                format!("must be longer than webhook.max_age and webhook.max_future together, {least}; got {got}"),
+            );
+        }
+        if let Some(Some(kept)) = claims {
+            let look_back = max_age + LONGEST_LOOK_BACK;
+            let got = values::show_duration(kept);
+            if kept <= look_back {
+                let least = values::show_duration(look_back);
+                section.refuse("claims", format!("must be longer than webhook.max_age and 9d, {least}; got {got}"));
+            }
+            match dead {
+                Some(None) => section.refuse("claims", "must be \"forever\" where retention.dead is".to_owned()),
+                Some(Some(dead)) if kept <= dead => {
+                    let least = values::show_duration(dead);
+                    section.refuse("claims", format!("must be longer than retention.dead, {least}; got {got}"));
+                }
+                _ => {}
+            }
+        }
+        Some(RetentionSettings {
+            policy: RetentionPolicy { webhook_logs: webhook_logs?, dead: dead?, claims: claims? },
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! Gives charges back in one transaction: locks, reads, lets the domain plan, writes, commits.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, Row, SqliteConnection};
+
+use super::charges::summed;
+use super::error::unreadable;
+use super::snapshot::{self, json};
+use super::write;
+use super::writer::Context;
+use crate::domain::ids::{RecordId, UserId};
+use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
+use crate::domain::pricing::ExactPrice;
+use crate::domain::refund::{
+    BookedCharge, ChargeKey, EarlierRefund, Refund, RefundOrigin, RefundOutcome, RefundRequest, RefundSnapshot,
+    plan_refunds,
+};
+use crate::domain::time::UnixMillis;
+use crate::failpoint;
+use crate::storage::StoreError;
+use crate::storage::books::BooksError;
+
+const CHARGES_SQL: &str = "SELECT c.call_second, c.claim_id, c.user_id, \
+       EXISTS (SELECT 1 FROM users AS u WHERE u.id = c.user_id), c.model, c.price_units, c.price_credits, \
+       c.price_femtos, c.rate_micros, c.quota_per_unit, c.remainder_before, c.remainder_after, \
+       COALESCE((SELECT SUM(r.price_credits) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0), \
+       COALESCE((SELECT SUM(r.price_femtos) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0) \
+     FROM jsonb_each(?) AS e CROSS JOIN hookledger_claims AS c \
+     ON c.call_second = (e.value ->> 0) AND c.claim_id = (e.value ->> 1)";
+
+const EARLIER_SQL: &str = "SELECT r.origin, r.idempotency_key, r.refund_id, r.call_second, r.claim_id, r.user_id, \
+       r.price_credits, r.price_femtos, r.credits_moved, r.unpaid_lowered, r.remainder_before, r.remainder_after, \
+       r.transaction_id \
+     FROM jsonb_each(?) AS e CROSS JOIN hookledger_refunds AS r \
+     ON r.origin = (e.value ->> 0) AND r.idempotency_key = (e.value ->> 1)";
+
+/// One outcome for each request, in their order, after the commit.
+pub async fn refund(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    requests: &[RefundRequest],
+    is_dry_run: bool,
+) -> Result<Vec<RefundOutcome>, StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let snapshot = read(&mut transaction, requests).await?;
+    let now = context.clock.now();
+    let plan = plan_refunds(requests, snapshot, context.options.policy.rounding, now, &context.ids);
+    if is_dry_run || plan.refunds.is_empty() {
+        transaction.rollback().await?;
+        return Ok(plan.outcomes);
+    }
+    write::refunds(&mut transaction, context, &plan, now).await?;
+    failpoint::hit("store.refund.written")?;
+    transaction.commit().await?;
+    failpoint::hit("store.refund.committed")?;
+    Ok(plan.outcomes)
+}
+
+async fn read(connection: &mut SqliteConnection, requests: &[RefundRequest]) -> Result<RefundSnapshot, StoreError> {
+    let keys: BTreeSet<(i64, &str)> =
+        requests.iter().map(|request| (request.charge.call_second, request.charge.id.as_str())).collect();
+    let mut snapshot = RefundSnapshot::default();
+    for row in sqlx::query(CHARGES_SQL).bind(json(&keys)?).fetch_all(&mut *connection).await? {
+        let (key, charge) = charge_row(&row)?;
+        snapshot.charges.insert(key, charge);
+    }
+    let keys: BTreeSet<(&str, &str)> =
+        requests.iter().map(|request| (request.origin.as_str(), &*request.idempotency_key)).collect();
+    for row in sqlx::query(EARLIER_SQL).bind(json(&keys)?).fetch_all(&mut *connection).await? {
+        let (key, earlier) = earlier_row(&row)?;
+        snapshot.earlier.insert(key, earlier);
+    }
+    let users: BTreeSet<&UserId> = snapshot.charges.values().map(|charge| &charge.user_id).collect();
+    snapshot.accounts = snapshot::accounts(connection, users).await?;
+    for earlier in snapshot.earlier.values_mut() {
+        let account = snapshot.accounts.get(&earlier.refund.user_id);
+        earlier.refund.balance_after = account.and_then(|account| account.balance).unwrap_or_default();
+    }
+    Ok(snapshot)
+}
+
+fn record_id(what: &'static str, id: String) -> Result<RecordId, StoreError> {
+    RecordId::parse(&id).map_err(|_| unreadable(what, id))
+}
+
+fn user_id(id: String) -> Result<UserId, StoreError> {
+    UserId::parse(&id).map_err(|_| unreadable("user_id", id))
+}
+
+fn remainder(femtos: i64) -> Result<Remainder, StoreError> {
+    Remainder::new(femtos).ok_or_else(|| unreadable("a remainder", femtos))
+}
+
+fn amount(credits: i64, femtos: i64) -> Result<CreditFemtos, StoreError> {
+    CreditFemtos::from_parts(credits, remainder(femtos)?).ok_or_else(|| unreadable("a price", credits))
+}
+
+fn charge_row(row: &SqliteRow) -> Result<(ChargeKey, BookedCharge), StoreError> {
+    let key = ChargeKey { call_second: row.try_get(0)?, id: record_id("hookledger_claims.claim_id", row.try_get(1)?)? };
+    let (rate_micros, quota_per_unit) = (row.try_get(8)?, row.try_get(9)?);
+    let price = ExactPrice {
+        units: row.try_get::<Option<i64>, _>(5)?.and_then(QuotaUnits::new),
+        credits: amount(row.try_get(6)?, row.try_get(7)?)?,
+        rate: Rate::from_micros(rate_micros).ok_or_else(|| unreadable("rate_micros", rate_micros))?,
+        quota_per_unit: QuotaPerUnit::new(quota_per_unit)
+            .ok_or_else(|| unreadable("quota_per_unit", quota_per_unit))?,
+    };
+    let charge = BookedCharge {
+        user_id: user_id(row.try_get(2)?)?,
+        has_user: row.try_get(3)?,
+        model: Arc::from(row.try_get::<String, _>(4)?.as_str()),
+        price,
+        remainder_before: remainder(row.try_get(10)?)?,
+        remainder_after: remainder(row.try_get(11)?)?,
+        refunded: summed(row.try_get(12)?, row.try_get(13)?)?,
+    };
+    Ok((key, charge))
+}
+
+type Earlier = ((RefundOrigin, Arc<str>), EarlierRefund);
+
+fn earlier_row(row: &SqliteRow) -> Result<Earlier, StoreError> {
+    let origin: String = row.try_get(0)?;
+    let origin = [RefundOrigin::Operator, RefundOrigin::Reversal]
+        .into_iter()
+        .find(|known| known.as_str() == origin)
+        .ok_or_else(|| unreadable("hookledger_refunds.origin", origin))?;
+    let charge =
+        ChargeKey { call_second: row.try_get(3)?, id: record_id("hookledger_refunds.claim_id", row.try_get(4)?)? };
+    let transaction_id = row.try_get::<Option<String>, _>(12)?;
+    let refund = Refund {
+        id: record_id("hookledger_refunds.refund_id", row.try_get(2)?)?,
+        charge: charge.clone(),
+        user_id: user_id(row.try_get(5)?)?,
+        amount: amount(row.try_get(6)?, row.try_get(7)?)?,
+        credits: Credits::new(row.try_get(8)?),
+        unpaid_lowered: Credits::new(row.try_get(9)?),
+        remainder_before: remainder(row.try_get(10)?)?,
+        remainder_after: remainder(row.try_get(11)?)?,
+        balance_after: Credits::ZERO,
+        transaction_id: transaction_id.map(|id| record_id("hookledger_refunds.transaction_id", id)).transpose()?,
+    };
+    Ok(((origin, Arc::from(row.try_get::<String, _>(1)?.as_str())), EarlierRefund { charge, refund }))
+}
+
+/// What a reversal selects, and what it is for.
+#[derive(Debug, Clone)]
+pub struct Reversal {
+    pub idempotency_key: String,
+    /// The filter as JSON, its user as an id.
+    pub selection: String,
+    pub reason: Arc<str>,
+}
+
+/// Stores a reversal, or finds an earlier run of the same; the newest settlement that it covers.
+pub async fn begin_reversal(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    reversal: &Reversal,
+) -> Result<UnixMillis, BooksError> {
+    let now = context.clock.now();
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let earlier = sqlx::query_as::<_, (String, i64)>(
+        "SELECT selection, settled_until_ms FROM hookledger_reversals WHERE idempotency_key = ?1",
+    )
+    .bind(&reversal.idempotency_key)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if let Some((selection, settled_until)) = earlier {
+        if selection != reversal.selection {
+            return Err(BooksError::IdempotencyConflict(reversal.idempotency_key.clone()));
+        }
+        return Ok(UnixMillis::new(settled_until));
+    }
+    sqlx::query(
+        "INSERT INTO hookledger_reversals (idempotency_key, selection, settled_until_ms, reason) VALUES (?1, ?2, ?3, ?4)",
+    )
+    .bind(&reversal.idempotency_key)
+    .bind(&reversal.selection)
+    .bind(now.as_millis())
+    .bind(&*reversal.reason)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(now)
+}

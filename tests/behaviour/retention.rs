@@ -1,0 +1,179 @@
+//! Clearing what is old never weakens the memory of what was charged, whatever the clock does.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::events::{Usage, ping};
+use crate::kit::wait::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+const TOKEN: i64 = 42;
+
+fn rig(options: DaemonOptions) -> (Daemon, String) {
+    let daemon = Daemon::start(options.movable_clock());
+    let user = daemon.add_user("user@example.com", 1000);
+    daemon.add_key(&user, TOKEN);
+    (daemon, user)
+}
+
+fn body(daemon: &Daemon, event: &str) -> String {
+    Usage::new(event).remote_key(TOKEN).quota(500).at_secs(daemon.clock().now_secs()).json()
+}
+
+fn charge(daemon: &Daemon, event: &str) -> String {
+    let body = body(daemon, event);
+    let answer = daemon.post(&body).json();
+    assert_eq!(answer["message"], "Event processed successfully", "{answer}");
+    body
+}
+
+fn message(daemon: &Daemon, body: &str) -> Value {
+    daemon.post(body).json()["message"].clone()
+}
+
+/// Moves the clock on, has a call charged then, and waits until a run by that clock has cleared what it could.
+fn advance(daemon: &Daemon, by: Duration, event: &str) {
+    daemon.clock().advance(by);
+    charge(daemon, event);
+    daemon.clock().advance(Duration::from_secs(600)); // the next run
+}
+
+fn wait_gone(daemon: &Daemon, event: &str) {
+    wait_until(&format!("the row of {event} is cleared"), PATIENCE, || {
+        daemon.books().inbox(event).is_none().then_some(())
+    });
+}
+
+/// `webhook.max_age` beyond the retention of nothing: an old event is not refused for its age alone.
+fn long_tolerance() -> DaemonOptions {
+    DaemonOptions::new().set("HOOKLEDGER__WEBHOOK__MAX_AGE", "20d").set("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "21d")
+}
+
+#[test]
+fn processed_rows_go_and_their_charges_stay_known() {
+    let (daemon, user) = rig(DaemonOptions::new());
+    let old = charge(&daemon, "old");
+    daemon.post(ping("old-ping"));
+    let failed = Usage::new("failed").remote_key(999).quota(500).at_secs(daemon.clock().now_secs()).json();
+    assert_eq!(daemon.post(failed).json()["success"], false);
+    advance(&daemon, 91 * DAY, "young");
+    wait_gone(&daemon, "old");
+    wait_gone(&daemon, "old-ping");
+    assert_eq!(daemon.books().inbox("failed").unwrap().0, "failed", "what is not settled stays");
+    assert!(daemon.books().inbox("young").is_some());
+    assert_eq!(daemon.post(&old).status, 400, "refused for its age");
+    assert_eq!(daemon.books().balance(&user), 998);
+    assert_eq!(daemon.command_json(&["charges", "list"]).as_array().unwrap().len(), 2, "charges are still told");
+    wait_until("what went is counted", PATIENCE, || {
+        let counted = daemon.metric("hookledger_retention_removed_rows_total{table=\"processed\"}");
+        (counted == Some(2.0)).then_some(())
+    });
+    daemon.books().assert_whole();
+}
+
+#[test]
+fn a_repeat_of_a_cleared_event_that_is_young_enough_is_known() {
+    let (mut daemon, user) = rig(long_tolerance());
+    let old = charge(&daemon, "old");
+    advance(&daemon, 22 * DAY, "young");
+    wait_gone(&daemon, "old");
+    // The operator raises the tolerance after that, as after a long outage.
+    daemon.set_environment("HOOKLEDGER__WEBHOOK__MAX_AGE", "60d");
+    daemon.set_environment("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "90d");
+    assert_eq!(daemon.terminate(), 0);
+    daemon.restart();
+    assert_eq!(message(&daemon, &old), "Event already processed (idempotent)");
+    assert_eq!(daemon.books().balance(&user), 998);
+}
+
+#[test]
+fn a_clock_ten_days_ahead_and_back_opens_nothing_to_a_second_charge() {
+    let options = DaemonOptions::new()
+        .set("HOOKLEDGER__WEBHOOK__MAX_AGE", "1h")
+        .set("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "2h")
+        .set("HOOKLEDGER__RETENTION__DEAD", "1d")
+        .set("HOOKLEDGER__RETENTION__CLAIMS", "219h"); // 9 days and 3 hours: less than the jump
+    let (daemon, user) = rig(options);
+    let first = charge(&daemon, "first");
+    let second = charge(&daemon, "second");
+    // The clock alone jumps: nothing becomes old. Then a sender's clock has jumped as well: everything does.
+    daemon.clock().advance(10 * DAY);
+    assert_eq!(daemon.post(&first).status, 400, "too old for now");
+    charge(&daemon, "ahead");
+    daemon.clock().advance(Duration::from_secs(600));
+    wait_gone(&daemon, "first");
+    wait_until("the claims went, too", PATIENCE, || (daemon.books().count("hookledger_claims") == 1).then_some(()));
+    daemon.clock().set_back(10 * DAY + Duration::from_secs(600));
+    for (body, id) in [(&first, "first"), (&second, "second")] {
+        let answer = daemon.post(body).json();
+        assert_eq!(answer["success"], false, "{answer}");
+        assert!(answer["message"].as_str().unwrap().contains("retention.claims"), "{answer}");
+        assert_eq!(daemon.books().inbox(id).unwrap().0, "failed", "a person can see it");
+    }
+    let replayed = daemon.command_json(&["events", "replay", "--all-failed", "--beyond-grace", "--yes"]);
+    assert_eq!((&replayed["tried"], &replayed["charged"]), (&2.into(), &0.into()), "by hand neither");
+    assert_eq!(daemon.books().balance(&user), 997);
+}
+
+#[test]
+fn the_clock_alone_makes_nothing_old() {
+    let (daemon, user) = rig(DaemonOptions::new());
+    charge(&daemon, "first");
+    daemon.clock().advance(400 * DAY);
+    let looks = || daemon.books().scalar_i64(crate::waiting::TOKEN_LOOKS);
+    let now = daemon.clock().now_millis();
+    wait_until("the scheduler has gone through its steps", PATIENCE, || (looks() >= now).then_some(()));
+    daemon.clock().advance(Duration::from_secs(601));
+    let now = daemon.clock().now_millis();
+    wait_until("and again", PATIENCE, || (looks() >= now).then_some(()));
+    assert!(daemon.books().inbox("first").is_some());
+    assert_eq!(daemon.books().balance(&user), 999);
+}
+
+#[test]
+fn dead_events_go_with_their_retries() {
+    let options = DaemonOptions::new().set("HOOKLEDGER__RETRY__MAX_ATTEMPTS", "1");
+    let (daemon, _) = rig(options);
+    let books = daemon.books();
+    books.execute("UPDATE user_credit_balances SET currentCredits = -2147483647");
+    assert_eq!(daemon.post(body(&daemon, "dead")).json()["success"], false);
+    assert_eq!(books.inbox("dead").unwrap().0, "dead");
+    books.execute("UPDATE user_credit_balances SET currentCredits = 1000");
+    advance(&daemon, 366 * DAY, "young");
+    wait_gone(&daemon, "dead");
+    assert_eq!(books.count("hookledger_inbox"), 0);
+}
+
+#[test]
+fn claims_wait_for_what_is_unsettled() {
+    let options = DaemonOptions::new()
+        .set("HOOKLEDGER__RETENTION__DEAD", "1d")
+        .set("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "2d")
+        .set("HOOKLEDGER__RETENTION__CLAIMS", "11d");
+    let (daemon, one) = rig(options);
+    let other = daemon.add_user("other@example.com", 100);
+    charge(&daemon, "first");
+    daemon.clock().advance(Duration::from_secs(10));
+    // A token that two users have: its event may be charged whenever one of them gives it up.
+    let books = daemon.books();
+    for (id, user) in [("k1", &one), ("k2", &other)] {
+        books.execute(&format!(
+            "INSERT INTO api_keys (id, userId, label, remoteKeyId) VALUES ('{id}', '{user}', 'x', '7')"
+        ));
+    }
+    let at = daemon.clock().now_secs();
+    assert_eq!(daemon.post(Usage::new("waits").remote_key(7).quota(500).at_secs(at).json()).json()["success"], false);
+    advance(&daemon, 30 * DAY, "young");
+    wait_gone(&daemon, "first");
+    let mark = "SELECT CAST(value AS INTEGER) FROM hookledger_meta WHERE name = 'claims_remembered_from_second'";
+    wait_until("the mark has moved up to what waits", PATIENCE, || {
+        (!books.rows(mark).is_empty() && books.scalar_i64(mark) == at).then_some(())
+    });
+    books.execute("DELETE FROM api_keys WHERE id = 'k2'");
+    daemon.clock().advance(Duration::from_secs(60));
+    wait_until("it is charged", PATIENCE, || (books.inbox("waits").unwrap().0 == "processed").then_some(()));
+    assert_eq!(books.balance(&one), 997);
+}
