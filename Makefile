@@ -4,7 +4,7 @@ CARGO ?= cargo
 # The tests break things on purpose, which only this feature makes possible. Never in a release.
 TEST_FEATURES = --features failpoints
 
-.PHONY: help run build test check lint tools deny clean
+.PHONY: help run build test check lint bench bench-retention tools deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ check: lint test ## what CI runs: linters, then every test
 lint: ## formatting and clippy, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets $(TEST_FEATURES) -- -D warnings
+
+bench: ## how many events a second the store settles, by batch size
+	$(CARGO) bench --locked --bench settle
+
+bench-retention: ## what clearing a million old rows costs the webhooks that come in meanwhile
+	scripts/bench-retention.sh
 
 tools:
 	@scripts/install-test-tools.sh

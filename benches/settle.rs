@@ -17,7 +17,7 @@ use hookledger::domain::retry::RetryPolicy;
 use hookledger::domain::settlement::{LedgerPolicy, Purpose};
 use hookledger::domain::time::UnixMillis;
 use hookledger::storage::books::{Books, NewKey, NewUser};
-use hookledger::storage::sqlite::{SqliteOptions, SqliteStore, migrate};
+use hookledger::storage::sqlite::{SqliteOptions, SqliteStore};
 use hookledger::storage::{ConfiguredPrices, LedgerStore};
 
 const USERS: i64 = 2_000;
@@ -45,8 +45,7 @@ async fn run() {
             },
         },
     };
-    migrate(&options).await.unwrap();
-    let store = SqliteStore::open(options, Arc::new(SystemClock)).await.unwrap();
+    let store = SqliteStore::open_for_daemon(&options, Arc::new(SystemClock), true).await.unwrap();
     let prices = ConfiguredPrices {
         usd_to_credits: Rate::parse("1000").unwrap(),
         quota_per_unit: QuotaPerUnit::new(500_000).unwrap(),

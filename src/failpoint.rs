@@ -30,6 +30,14 @@ pub const ALL: &[&str] = &[
     "store.refund.written",
     "store.refund.committed",
     "store.retention.written",
+    "store.migrate.tables",
+    "store.marker.before",
+    "store.marker.written",
+    "store.backup.begun",
+    "store.backup.copied",
+    "store.restore.begun",
+    "store.restore.copied",
+    "store.restore.placed",
 ];
 
 /// A step that a test made fail.

@@ -14,13 +14,12 @@ pub type Reply<O> = oneshot::Sender<Result<O, StoreError>>;
 pub struct Batcher<T, O> {
     waiting: VecDeque<(T, Reply<O>)>,
     is_under_way: bool,
-    max_batch: usize,
     capacity: usize,
 }
 
 impl<T, O> Batcher<T, O> {
-    pub fn new(max_batch: usize, capacity: usize) -> Self {
-        Batcher { waiting: VecDeque::new(), is_under_way: false, max_batch, capacity }
+    pub fn new(capacity: usize) -> Self {
+        Batcher { waiting: VecDeque::new(), is_under_way: false, capacity }
     }
 
     /// Refuses what exceeds the bound; the caller's reply is dropped with it, which tells him.
@@ -32,13 +31,13 @@ impl<T, O> Batcher<T, O> {
         Ok(())
     }
 
-    /// The next batch, unless one is under way or nothing waits.
-    pub fn begin(&mut self) -> Option<(Vec<T>, Vec<Reply<O>>)> {
+    /// The next batch of at most `max_batch` items, unless one is under way or nothing waits.
+    pub fn begin(&mut self, max_batch: usize) -> Option<(Vec<T>, Vec<Reply<O>>)> {
         if self.is_under_way || self.waiting.is_empty() {
             return None;
         }
         self.is_under_way = true;
-        let size = self.waiting.len().min(self.max_batch);
+        let size = self.waiting.len().min(max_batch);
         Some(self.waiting.drain(..size).unzip())
     }
 
@@ -72,15 +71,15 @@ mod tests {
 
     #[test]
     fn what_arrives_during_a_batch_makes_up_the_next() {
-        let mut batcher = Batcher::new(2, 10);
+        let mut batcher = Batcher::new(10);
         let mut first = push(&mut batcher, 1);
-        let (items, replies) = batcher.begin().unwrap();
+        let (items, replies) = batcher.begin(2).unwrap();
         assert_eq!(items, [1]);
         let answers: Vec<_> = (2..=4).map(|item| push(&mut batcher, item)).collect();
-        assert!(batcher.begin().is_none(), "one batch at a time");
+        assert!(batcher.begin(2).is_none(), "one batch at a time");
         batcher.finish(replies, Ok(vec![10]));
         assert_eq!(first.try_recv().unwrap().unwrap(), 10);
-        let (items, replies) = batcher.begin().unwrap();
+        let (items, replies) = batcher.begin(2).unwrap();
         assert_eq!(items, [2, 3], "at most max_batch");
         batcher.finish(replies, Err(StoreError::Overloaded));
         for mut answer in answers.into_iter().take(2) {
@@ -90,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_full_batcher_tells_the_caller() {
-        let mut batcher = Batcher::new(1, 1);
+        let mut batcher = Batcher::new(1);
         let mut kept = push(&mut batcher, 1);
         let mut refused = push(&mut batcher, 2);
         assert_eq!(refused.try_recv(), Err(oneshot::error::TryRecvError::Closed));

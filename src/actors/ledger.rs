@@ -11,9 +11,9 @@ use super::batching::{Batcher, Reply};
 use super::settling;
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
+use crate::config::{Live, Settings};
 use crate::domain::event::UsageEvent;
 use crate::domain::outcome::SettlementOutcome;
-use crate::domain::retry::RetryPolicy;
 use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
@@ -38,8 +38,7 @@ pub struct LedgerParts {
     pub store: Arc<dyn Store>,
     pub directory: Arc<Directory>,
     pub clock: SharedClock,
-    pub retry: RetryPolicy,
-    pub max_batch: usize,
+    pub live: Live<Settings>,
 }
 
 pub struct Ledger {
@@ -62,12 +61,13 @@ struct Rounds {
 
 impl Ledger {
     pub fn new(parts: LedgerParts, guard: Guard) -> Self {
-        let fresh = Batcher::new(parts.max_batch, parts.directory.ledger.capacity());
+        let fresh = Batcher::new(parts.directory.ledger.capacity());
         Ledger { parts, fresh, due: Rounds::default(), woken: Rounds::default(), _guard: guard }
     }
 
     fn settle_next(&mut self, context: &mut Context<Self>) {
-        let Some((events, replies)) = self.fresh.begin() else {
+        let max_batch = self.parts.live.get().ledger.max_batch;
+        let Some((events, replies)) = self.fresh.begin(max_batch) else {
             return;
         };
         let store = self.parts.store.clone();
@@ -97,7 +97,7 @@ impl Ledger {
     }
 
     fn begin_round(&mut self, kind: Waiting, context: &mut Context<Self>) {
-        let (now, longest) = (self.parts.clock.now(), self.parts.retry.max_delay);
+        let (now, longest) = (self.parts.clock.now(), self.parts.live.get().retry.max_delay);
         let rounds = self.rounds(kind);
         if rounds.is_under_way {
             rounds.is_wanted_again = true;
@@ -113,14 +113,14 @@ impl Ledger {
     fn settle_waiting_from(&mut self, kind: Waiting, after: Option<String>, context: &mut Context<Self>) {
         let rounds = self.rounds(kind);
         rounds.is_under_way = true;
-        let (store, limit) = (self.parts.store.clone(), self.parts.max_batch);
+        let (store, limit) = (self.parts.store.clone(), self.parts.live.get().ledger.max_batch);
         let work = async move { settling::settle_waiting(store_as_ledger(&store), kind, after, limit).await };
         let done = work.into_actor(self).map(move |next, ledger, context| ledger.end_page(kind, next, context));
         context.spawn(done);
     }
 
     fn end_page(&mut self, kind: Waiting, next: Result<Option<String>, StoreError>, context: &mut Context<Self>) {
-        let (now, retry) = (self.parts.clock.now(), self.parts.retry);
+        let (now, retry) = (self.parts.clock.now(), self.parts.live.get().retry.policy());
         let rounds = self.rounds(kind);
         rounds.is_under_way = false;
         match next {

@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -35,61 +36,108 @@ impl Source {
 
 /// Both allowances of every source.
 pub struct Limits {
-    good: Option<Allowance>,
-    bad: Option<Allowance>,
+    current: ArcSwap<Allowances>,
+}
+
+struct Allowances {
+    good: Arc<Allowance>,
+    bad: Arc<Allowance>,
 }
 
 type Limiter = RateLimiter<Source, BoundedStates, DefaultClock, NoOpMiddleware<<DefaultClock as Clock>::Instant>>;
 
 struct Allowance {
-    limiter: Limiter,
+    numbers: Numbers,
+    /// None: no limit.
+    limiter: Option<Limiter>,
     clock: DefaultClock,
+}
+
+/// What an allowance is made of. While they stay the same, what each source used up is remembered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Numbers {
+    per_second: u32,
+    burst: u32,
+    max_sources: usize,
+}
+
+impl Numbers {
+    fn of_good(settings: &RateLimitSettings) -> Self {
+        Numbers { per_second: settings.per_second, burst: settings.burst, max_sources: settings.max_sources }
+    }
+
+    fn of_bad(settings: &RateLimitSettings) -> Self {
+        Numbers { per_second: settings.bad_per_second, burst: settings.bad_burst, max_sources: settings.max_sources }
+    }
 }
 
 impl Limits {
     pub fn new(settings: &RateLimitSettings) -> Self {
-        let allowance = |per_second, burst| Allowance::new(per_second, burst, settings.max_sources);
-        Limits {
-            good: allowance(settings.per_second, settings.burst),
-            bad: allowance(settings.bad_per_second, settings.bad_burst),
-        }
+        let good = Arc::new(Allowance::new(Numbers::of_good(settings)));
+        let bad = Arc::new(Allowance::new(Numbers::of_bad(settings)));
+        Limits { current: ArcSwap::from_pointee(Allowances { good, bad }) }
+    }
+
+    /// Holds every source to other numbers from now on; it begins anew with an allowance whose numbers changed.
+    pub fn change(&self, settings: &RateLimitSettings) {
+        let current = self.current.load();
+        let good = current.good.with(Numbers::of_good(settings));
+        let bad = current.bad.with(Numbers::of_bad(settings));
+        self.current.store(Arc::new(Allowances { good, bad }));
     }
 
     /// Counts a rightly signed request; the time to wait if it is one too many.
     pub fn check_good(&self, source: Source) -> Result<(), Duration> {
-        self.good.as_ref().map_or(Ok(()), |allowance| allowance.check(source))
+        self.current.load().good.check(source)
     }
 
     /// Counts a wrongly signed request; the time to wait if it is one too many.
     pub fn check_bad(&self, source: Source) -> Result<(), Duration> {
-        self.bad.as_ref().map_or(Ok(()), |allowance| allowance.check(source))
+        self.current.load().bad.check(source)
     }
 
     /// Forgets sources whose allowance is whole again.
     pub fn tidy(&self) {
-        for allowance in self.good.iter().chain(&self.bad) {
-            allowance.limiter.retain_recent();
-            allowance.limiter.shrink_to_fit();
+        let current = self.current.load();
+        for limiter in current.limiters() {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
         }
     }
 
     /// How many sources are remembered.
     pub fn sources(&self) -> usize {
-        self.good.iter().chain(&self.bad).map(|allowance| allowance.limiter.len()).sum()
+        self.current.load().limiters().map(Limiter::len).sum()
+    }
+}
+
+impl Allowances {
+    fn limiters(&self) -> impl Iterator<Item = &Limiter> {
+        self.good.limiter.iter().chain(&self.bad.limiter)
     }
 }
 
 impl Allowance {
-    /// None for a rate of 0, which switches the limit off.
-    fn new(per_second: u32, burst: u32, max_sources: usize) -> Option<Self> {
-        let quota = Quota::per_second(NonZeroU32::new(per_second)?).allow_burst(NonZeroU32::new(burst)?);
+    /// A rate of 0 switches the limit off.
+    fn new(numbers: Numbers) -> Self {
         let clock = DefaultClock::default();
-        let limiter = RateLimiter::new(quota, BoundedStates::new(max_sources), clock.clone());
-        Some(Allowance { limiter, clock })
+        let quota = NonZeroU32::new(numbers.per_second).zip(NonZeroU32::new(numbers.burst));
+        let limiter = quota.map(|(per_second, burst)| {
+            let quota = Quota::per_second(per_second).allow_burst(burst);
+            RateLimiter::new(quota, BoundedStates::new(numbers.max_sources), clock.clone())
+        });
+        Allowance { numbers, limiter, clock }
+    }
+
+    fn with(self: &Arc<Self>, numbers: Numbers) -> Arc<Self> {
+        if self.numbers == numbers { self.clone() } else { Arc::new(Allowance::new(numbers)) }
     }
 
     fn check(&self, source: Source) -> Result<(), Duration> {
-        self.limiter.check_key(&source).map_err(|refusal| refusal.wait_time_from(self.clock.now()))
+        let Some(limiter) = &self.limiter else {
+            return Ok(());
+        };
+        limiter.check_key(&source).map_err(|refusal| refusal.wait_time_from(self.clock.now()))
     }
 }
 
@@ -207,6 +255,21 @@ mod tests {
             limits.tidy();
         }
         assert_eq!(limits.sources(), 1, "the good one is whole within a microsecond, the bad one within a second");
+    }
+
+    #[test]
+    fn other_numbers_hold_at_once_and_the_same_ones_forget_nothing() {
+        let limits = limits(1, 3, 10);
+        let numbers =
+            |burst| RateLimitSettings { per_second: 1, burst, bad_per_second: 1, bad_burst: 2, max_sources: 10 };
+        let one = source("10.0.0.1");
+        (0..3).for_each(|_| limits.check_good(one).unwrap());
+        (0..2).for_each(|_| limits.check_bad(one).unwrap());
+        limits.change(&numbers(3));
+        assert!(limits.check_good(one).is_err() && limits.check_bad(one).is_err(), "nothing is given anew");
+        limits.change(&numbers(5));
+        assert!((0..5).all(|_| limits.check_good(one).is_ok()) && limits.check_good(one).is_err());
+        assert!(limits.check_bad(one).is_err(), "the other allowance is as it was");
     }
 
     #[test]

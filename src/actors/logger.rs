@@ -11,6 +11,7 @@ use super::conditions::Condition;
 use super::observed::{Counted, Observed};
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
+use crate::config::{Live, Settings};
 use crate::domain::event::Delivery;
 use crate::domain::outcome::RecordOutcome;
 use crate::failpoint;
@@ -39,7 +40,7 @@ pub struct LoggerParts {
     pub store: Arc<dyn Store>,
     pub directory: Arc<Directory>,
     pub clock: SharedClock,
-    pub max_batch: usize,
+    pub live: Live<Settings>,
     pub observed: Arc<Observed>,
 }
 
@@ -52,12 +53,13 @@ pub struct Logger {
 
 impl Logger {
     pub fn new(parts: LoggerParts, guard: Guard) -> Self {
-        let waiting = Batcher::new(parts.max_batch, parts.directory.logger.capacity());
+        let waiting = Batcher::new(parts.directory.logger.capacity());
         Logger { parts, waiting, is_counting: false, _guard: guard }
     }
 
     fn record_next(&mut self, context: &mut Context<Self>) {
-        let Some((deliveries, replies)) = self.waiting.begin() else {
+        let max_batch = self.parts.live.get().ledger.max_batch;
+        let Some((deliveries, replies)) = self.waiting.begin(max_batch) else {
             return;
         };
         let store = self.parts.store.clone();

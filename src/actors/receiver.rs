@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
 use actix_web::web::Bytes;
+use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
 
 use super::Directory;
@@ -16,6 +17,7 @@ use super::logger::Record;
 use super::observed::Observed;
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
+use crate::config::WebhookSettings;
 use crate::domain::event::{Delivery, Notice, UsageEvent};
 use crate::domain::ids::EventId;
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
@@ -33,6 +35,8 @@ pub struct Deliver {
     /// The signature header's bytes; none if there was no such header.
     pub signature: Option<Vec<u8>>,
     pub body: Bytes,
+    /// In force when the request began.
+    pub policy: Arc<IntakePolicy>,
     pub reply: oneshot::Sender<Verdict>,
 }
 
@@ -76,7 +80,7 @@ pub enum Refusal {
     Failing,
 }
 
-/// What a request is held against.
+/// What a request is held against. Made once a reload, since the secrets are prepared in it.
 #[derive(Debug, Clone)]
 pub struct IntakePolicy {
     pub verifier: Verifier,
@@ -85,13 +89,23 @@ pub struct IntakePolicy {
     pub max_future: Duration,
 }
 
+impl IntakePolicy {
+    pub fn new(settings: &WebhookSettings) -> Self {
+        IntakePolicy {
+            verifier: Verifier::new(settings.secrets.iter().map(ExposeSecret::expose_secret)),
+            is_enabled: settings.enabled,
+            max_age: settings.max_age,
+            max_future: settings.max_future,
+        }
+    }
+}
+
 /// What the Receiver is made of.
 #[derive(Clone)]
 pub struct ReceiverParts {
     pub directory: Arc<Directory>,
     pub clock: SharedClock,
     pub limits: Arc<Limits>,
-    pub policy: Arc<IntakePolicy>,
     pub observed: Arc<Observed>,
 }
 
@@ -107,7 +121,7 @@ impl Receiver {
 
     fn judge(&self, message: &Deliver) -> Result<Delivery, Refusal> {
         failpoint::hit("receiver.handle").map_err(|_| Refusal::Failing)?;
-        let policy = &self.parts.policy;
+        let policy = &message.policy;
         let signature = message.signature.as_deref().ok_or(Refusal::MissingSignature)?;
         if !policy.verifier.verify(&message.body, signature) {
             let refusal = match self.parts.limits.check_bad(message.source) {

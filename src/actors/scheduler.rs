@@ -19,7 +19,7 @@ use super::retaining::{self, Cleared};
 use super::steps::{Step, StepTimes};
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
-use crate::domain::retention::RetentionPolicy;
+use crate::config::{Live, Settings};
 use crate::failpoint;
 use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError, Waiting};
 use crate::telemetry::metrics::{self, Metrics};
@@ -43,12 +43,9 @@ pub struct SchedulerParts {
     pub clock: SharedClock,
     pub limits: Arc<Limits>,
     pub metrics: Metrics,
-    pub configured_prices: ConfiguredPrices,
-    pub retention: RetentionPolicy,
+    pub live: Live<Settings>,
     pub times: Arc<StepTimes>,
     pub observed: Arc<Observed>,
-    /// Asked at every look: a reload may change the answer.
-    pub is_webhook_enabled: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 pub struct Scheduler {
@@ -67,7 +64,7 @@ impl Scheduler {
             return;
         }
         let now = self.parts.clock.now();
-        self.parts.observed.channel.judge((self.parts.is_webhook_enabled)(), now);
+        self.parts.observed.channel.judge(self.parts.live.get().webhook.enabled, now);
         for step in Step::ALL {
             if self.parts.times.begin_if_due(step, now) {
                 self.begin(step, context);
@@ -102,7 +99,8 @@ impl Scheduler {
     }
 
     fn retain(&mut self, context: &mut Context<Self>) {
-        let (store, policy, now) = (self.parts.store.clone(), self.parts.retention, self.parts.clock.now());
+        let (store, policy, now) =
+            (self.parts.store.clone(), self.parts.live.get().retention.policy, self.parts.clock.now());
         let work = async move { retaining::retain(store.as_ref(), policy, now).await };
         let done = work.into_actor(self).map(|cleared, scheduler, _| {
             scheduler.parts.times.finish(Step::Retain);
@@ -118,7 +116,7 @@ impl Scheduler {
     }
 
     fn look_at_prices(&mut self, context: &mut Context<Self>) {
-        let (store, configured) = (self.parts.store.clone(), self.parts.configured_prices);
+        let (store, configured) = (self.parts.store.clone(), configured_prices(&self.parts.live.get()));
         let work = async move { store.look_at_prices(configured).await };
         let done = work.into_actor(self).map(|look, scheduler, _| {
             scheduler.parts.times.finish(Step::LookAtPrices);
@@ -163,6 +161,11 @@ impl Scheduler {
         });
         context.spawn(done);
     }
+}
+
+/// What the operator configured; the store dates what changed.
+pub fn configured_prices(settings: &Settings) -> ConfiguredPrices {
+    ConfiguredPrices { usd_to_credits: settings.ledger.usd_to_credits, quota_per_unit: settings.ledger.quota_per_unit }
 }
 
 impl Actor for Scheduler {

@@ -4,7 +4,7 @@
 
 use crate::config::ConfigError;
 use crate::storage::books::BooksError;
-use crate::storage::sqlite::MigrateError;
+use crate::storage::sqlite::{BackupError, MigrateError, RestoreError};
 
 /// Done as asked.
 pub const EXIT_FINE: u8 = 0;
@@ -46,8 +46,31 @@ impl From<ConfigError> for Failure {
 impl From<MigrateError> for Failure {
     fn from(error: MigrateError) -> Self {
         match error {
-            MigrateError::Version(_) => Failure::usage(error.to_string()),
+            MigrateError::Version(_) | MigrateError::Outdated(_) => Failure::usage(error.to_string()),
+            MigrateError::Held(_) => Failure::refused(error.to_string()),
             _ => Failure::database(error.to_string()),
+        }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Database(error) => error.into(),
+            _ => Failure::refused(error.to_string()),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Database(error) => error.into(),
+            RestoreError::NotOurs(..)
+            | RestoreError::InUse(..)
+            | RestoreError::Damaged(..)
+            | RestoreError::Version(..) => Failure::usage(error.to_string()),
+            _ => Failure::refused(error.to_string()),
         }
     }
 }
@@ -65,6 +88,7 @@ impl From<BooksError> for Failure {
 mod tests {
     use super::*;
     use crate::storage::StoreError;
+    use crate::storage::sqlite::{Holder, Role};
 
     #[test]
     fn each_error_has_its_exit_code() {
@@ -74,6 +98,15 @@ mod tests {
         assert_eq!(code(BooksError::Invalid("no".to_owned()).into()), EXIT_FAILED);
         assert_eq!(code(MigrateError::Missing("/a".to_owned()).into()), EXIT_DATABASE);
         assert_eq!(code(MigrateError::Version("7".to_owned()).into()), EXIT_USAGE);
+        assert_eq!(code(MigrateError::Outdated(vec![1]).into()), EXIT_USAGE);
+        let holder = Holder { database: "/a".into(), pid: Some(7), role: Role::Daemon };
+        assert_eq!(code(MigrateError::Held(holder.clone()).into()), EXIT_FAILED);
+        assert_eq!(code(BackupError::Exists("/a".into()).into()), EXIT_FAILED);
+        assert_eq!(code(BackupError::Database(MigrateError::Missing("/a".to_owned())).into()), EXIT_DATABASE);
+        assert_eq!(code(RestoreError::Held(holder).into()), EXIT_FAILED);
+        assert_eq!(code(RestoreError::InTheWay(vec!["/a".into()]).into()), EXIT_FAILED);
+        assert_eq!(code(RestoreError::Damaged("/a".into(), "page 3".to_owned()).into()), EXIT_USAGE);
+        assert_eq!(code(RestoreError::Version("/a".into(), vec![1]).into()), EXIT_USAGE);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Nothing here decides about money or knows a database; that is asked of the layers below.
 
 mod admin_client;
+mod backup;
 mod books_access;
 mod charge_text;
 mod charges;
@@ -15,6 +16,7 @@ mod key;
 mod migrate;
 mod output;
 mod replay;
+mod restore;
 mod secret;
 mod send;
 mod send_event;
@@ -30,9 +32,11 @@ mod tests;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app;
 use crate::config::{self, Loaded, Settings};
 use failure::{EXIT_FAILED, EXIT_FINE, EXIT_USAGE, Failure};
 use output::Output;
@@ -94,6 +98,10 @@ enum Command {
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Save the books into a new file, whether a daemon runs or not
+    Backup(backup::BackupArguments),
+    /// Put a backup where the database should be, while no daemon runs
+    Restore(restore::RestoreArguments),
 }
 
 /// What every command may need of the global arguments.
@@ -104,10 +112,18 @@ struct Context {
 
 impl Context {
     fn load(&self) -> Result<Loaded, Failure> {
-        // What is not UTF-8 cannot be a setting.
-        let environment =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Ok(config::load(self.config.as_deref(), environment)?)
+        Ok(self.loader()()?)
+    }
+
+    /// Loads what the arguments and the environment of this process say, as often as it is called.
+    fn loader(&self) -> app::Load {
+        let file = self.config.clone();
+        Arc::new(move || {
+            // What is not UTF-8 cannot be a setting.
+            let environment = std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+            config::load(file.as_deref(), environment)
+        })
     }
 
     fn settings(&self) -> Result<Settings, Failure> {
@@ -155,6 +171,8 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Credits(command) => credits::run(command, context).await?,
             Command::Charges(command) => charges::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
+            Command::Backup(arguments) => backup::run(arguments, context).await?,
+            Command::Restore(arguments) => restore::run(arguments, context).await?,
         }
         Ok(ExitCode::SUCCESS)
     })

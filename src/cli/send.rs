@@ -58,6 +58,9 @@ pub struct SendArguments {
     /// How many requests are under way at once, each on a connection of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
     concurrency: u32,
+    /// How many requests begin each second; latencies then count from when each was to begin [default: no pace]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=100_000))]
+    per_second: Option<u32>,
     /// How often each event is sent in all, as a sender does that had no answer
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
@@ -88,7 +91,8 @@ pub async fn run(arguments: SendArguments, context: &Context) -> Result<u8, Fail
         }
     };
     let secret = find_secret(&settings, arguments.secret_file.as_deref())?;
-    let target = Target { url, concurrency: arguments.concurrency, retry: arguments.retry };
+    let SendArguments { concurrency, per_second, retry, .. } = arguments;
+    let target = Target { url, concurrency, per_second, retry };
     let (count, repeat) = (arguments.count, arguments.repeat);
     let event_id = arguments.event_id.clone();
     let feed = Feed::new(arguments.into_content(), secret, clock::for_daemon(), event_id, count, repeat);

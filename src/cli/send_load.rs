@@ -3,7 +3,7 @@
 //! It runs beside the daemon that it measures, so it stays cheap: one thread, one connection for each worker.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub struct Target {
     pub url: Url,
     pub concurrency: u32,
+    /// Requests that begin each second; none: as fast as answers come.
+    pub per_second: Option<u32>,
     /// Whether to repeat what the daemon could not take now.
     pub retry: bool,
 }
@@ -105,8 +107,10 @@ pub async fn send_many(target: &Target, feed: Feed, output: Output) -> Result<u8
         progress: progress_bar(feed.total()),
         tally: RefCell::new(Tally::new()?),
         feed: RefCell::new(feed),
+        started: Instant::now(),
+        begun: Cell::new(0),
     };
-    let started = Instant::now();
+    let started = load.started;
     try_join_all((0..target.concurrency).map(|_| load.work())).await?;
     let elapsed = started.elapsed();
     load.progress.finish_and_clear();
@@ -148,6 +152,9 @@ struct Load<'a> {
     progress: ProgressBar,
     tally: RefCell<Tally>,
     feed: RefCell<Feed>,
+    started: Instant,
+    /// Deliveries that have begun.
+    begun: Cell<u32>,
 }
 
 impl Load<'_> {
@@ -158,10 +165,26 @@ impl Load<'_> {
             let Some(delivery) = delivery else {
                 return Ok(());
             };
-            let (answer, retried) = deliver(&self.client, self.target, &delivery).await;
+            let slot = self.wait_for_slot().await;
+            let (mut answer, retried) = deliver(&self.client, self.target, &delivery).await;
+            if let (Some(slot), Ok(answer)) = (slot, &mut answer) {
+                // What waited for a free connection has waited for the daemon, too.
+                answer.latency = slot.elapsed();
+            }
             self.tally.borrow_mut().add(&answer, retried);
             self.progress.inc(1);
         }
+    }
+}
+
+impl Load<'_> {
+    /// Where there is a pace, waits until the next request is to begin.
+    async fn wait_for_slot(&self) -> Option<Instant> {
+        let per_second = self.target.per_second?;
+        let number = self.begun.replace(self.begun.get().wrapping_add(1));
+        let slot = self.started + Duration::from_secs(1) / per_second * number;
+        tokio::time::sleep_until(slot.into()).await;
+        Some(slot)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `hookledger serve`: hands the settings to the daemon. Everything that runs is `app`.
+//! `hookledger serve`: tells the daemon where its settings are. Everything that runs is `app`.
 
 use std::process::ExitCode;
 
@@ -16,6 +16,5 @@ pub struct ServeArguments {
 }
 
 pub fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitCode, Failure> {
-    let loaded = context.load()?;
-    Ok(app::serve(loaded, ServeOptions { print_setup: arguments.print_setup }))
+    Ok(app::serve(context.loader(), ServeOptions { print_setup: arguments.print_setup })?)
 }

@@ -6,12 +6,18 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use super::database;
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::{Reader, Section};
 use super::{token, values};
 
-pub(super) const KEYS: SectionKeys =
-    SectionKeys { name: "admin", keys: &[("socket", Kind::Text), ("token", Kind::Secret), ("token_file", Kind::Text)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "admin",
+    keys: &[
+        ("socket", Kind::Text, Effect::AtStart),
+        ("token", Kind::Secret, Effect::AtReload),
+        ("token_file", Kind::Text, Effect::AtReload),
+    ],
+};
 
 /// Whoever has the token can give credits away: it must be beyond guessing.
 const MIN_TOKEN_CHARS: usize = 32;

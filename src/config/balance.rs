@@ -2,12 +2,14 @@
 
 use secrecy::SecretString;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 use super::token;
 
-pub(super) const KEYS: SectionKeys =
-    SectionKeys { name: "balance", keys: &[("token", Kind::Secret), ("token_file", Kind::Text)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "balance",
+    keys: &[("token", Kind::Secret, Effect::AtReload), ("token_file", Kind::Text, Effect::AtReload)],
+};
 
 /// The guide's name for new-api's own token, which opens the question where no other token is set.
 pub(super) const ADMIN_TOKEN_VARIABLE: &str = "NEW_API_ADMIN_TOKEN";

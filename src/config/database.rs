@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use ::config::ValueKind;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 use super::values::{self, Parsed};
 
 pub(super) const KEYS: SectionKeys = SectionKeys {
     name: "database",
     keys: &[
-        ("url", Kind::Text),
-        ("max_connections", Kind::Number),
-        ("lock_wait", Kind::Text),
-        ("start_timeout", Kind::Text),
-        ("migrate", Kind::Boolean),
+        ("url", Kind::Text, Effect::AtStart),
+        ("max_connections", Kind::Number, Effect::AtStart),
+        ("lock_wait", Kind::Text, Effect::AtStart),
+        ("start_timeout", Kind::Text, Effect::AtStart),
+        ("migrate", Kind::Boolean, Effect::AtStart),
     ],
 };
 

@@ -31,11 +31,20 @@ impl Kind {
     }
 }
 
+/// When a value that was changed takes effect. Each key must say so: whoever reads it decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// With the next reload: its readers look at the settings in force each time.
+    AtReload,
+    /// With the next start: a listener, a connection or a thread was made with it.
+    AtStart,
+}
+
 /// One section of the file and its keys, in the order in which they are shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SectionKeys {
     pub(super) name: &'static str,
-    pub(super) keys: &'static [(&'static str, Kind)],
+    pub(super) keys: &'static [(&'static str, Kind, Effect)],
 }
 
 /// All sections, in the order of the reference file.
@@ -58,7 +67,15 @@ pub(super) const SECTIONS: &[SectionKeys] = &[
 pub(super) fn all() -> impl Iterator<Item = (String, Kind)> {
     SECTIONS
         .iter()
-        .flat_map(|section| section.keys.iter().map(|(name, kind)| (format!("{}.{name}", section.name), *kind)))
+        .flat_map(|section| section.keys.iter().map(|(name, kind, _)| (format!("{}.{name}", section.name), *kind)))
+}
+
+/// The keys, as `section.key`, that a reload does not touch.
+pub(super) fn fixed_at_start() -> impl Iterator<Item = String> {
+    SECTIONS.iter().flat_map(|section| {
+        let fixed = section.keys.iter().filter(|(_, _, effect)| *effect == Effect::AtStart);
+        fixed.map(|(name, ..)| format!("{}.{name}", section.name))
+    })
 }
 
 /// The environment's name for a key.

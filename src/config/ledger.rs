@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::config::ValueKind;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 use super::values::{self, Parsed};
 use crate::domain::money::{MAX_RATE, QuotaPerUnit, Rate};
@@ -13,12 +13,12 @@ use crate::domain::pricing::{Overdraft, Rounding};
 pub(super) const KEYS: SectionKeys = SectionKeys {
     name: "ledger",
     keys: &[
-        ("usd_to_credits", Kind::Text),
-        ("quota_per_unit", Kind::Number),
-        ("rounding", Kind::Text),
-        ("overdraft", Kind::Text),
-        ("key_grace", Kind::Text),
-        ("max_batch", Kind::Number),
+        ("usd_to_credits", Kind::Text, Effect::AtReload),
+        ("quota_per_unit", Kind::Number, Effect::AtReload),
+        ("rounding", Kind::Text, Effect::AtReload),
+        ("overdraft", Kind::Text, Effect::AtReload),
+        ("key_grace", Kind::Text, Effect::AtReload),
+        ("max_batch", Kind::Number, Effect::AtReload),
     ],
 };
 

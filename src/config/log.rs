@@ -1,10 +1,12 @@
 //! Settings of the log. Setting it up is `telemetry`.
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 
-pub(super) const KEYS: SectionKeys =
-    SectionKeys { name: "log", keys: &[("format", Kind::Text), ("level", Kind::Text)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "log",
+    keys: &[("format", Kind::Text, Effect::AtStart), ("level", Kind::Text, Effect::AtReload)],
+};
 
 const FORMATS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use ::config::ValueKind;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 use super::values::{self, Parsed};
 
-pub(super) const KEYS: SectionKeys = SectionKeys { name: "metrics", keys: &[("listen", Kind::Text)] };
+pub(super) const KEYS: SectionKeys = SectionKeys { name: "metrics", keys: &[("listen", Kind::Text, Effect::AtStart)] };
 
 /// Where `/metrics` is served.
 #[derive(Debug, Clone)]

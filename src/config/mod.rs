@@ -11,10 +11,12 @@ mod database;
 mod error;
 mod keys;
 mod ledger;
+mod live;
 mod log;
 mod metrics;
 mod rate_limit;
 mod reader;
+mod reload;
 mod report;
 mod retention;
 mod retry;
@@ -35,6 +37,8 @@ mod tests_admin;
 mod tests_balance;
 #[cfg(test)]
 mod tests_problems;
+#[cfg(test)]
+mod tests_reload;
 
 use std::path::Path;
 
@@ -43,9 +47,11 @@ pub use balance::BalanceSettings;
 pub use database::{DatabaseSettings, DatabaseUrl};
 pub use error::{ConfigError, Problem};
 pub use ledger::LedgerSettings;
+pub use live::Live;
 pub use log::{LogFormat, LogSettings};
 pub use metrics::MetricsSettings;
 pub use rate_limit::RateLimitSettings;
+pub use reload::Reloaded;
 pub use report::{Report, ReportEntry, ReportValue};
 pub use retention::RetentionSettings;
 pub use retry::RetrySettings;
@@ -54,7 +60,8 @@ pub use server::ServerSettings;
 pub use supervisor::SupervisorSettings;
 pub use webhook::WebhookSettings;
 
-use reader::Reader;
+use reader::{Outcome, Reader};
+use reload::Written;
 use sources::Layers;
 
 /// Read if no file is named and this one exists.
@@ -85,6 +92,7 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The effective value of each key, and where it came from.
     pub report: Report,
+    written: Written,
 }
 
 /// Loads the defaults, then `file` (or the default one if it exists), then `environment`; later wins.
@@ -103,13 +111,16 @@ fn load_beside(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    let layers = Layers::collect(default_file, file, environment.into_iter().collect());
-    let mut reader = Reader::new(layers);
+    read_all(Reader::new(Layers::collect(default_file, file, environment.into_iter().collect())))
+}
+
+fn read_all(mut reader: Reader) -> Result<Loaded, ConfigError> {
     let settings = read(&mut reader);
     let outcome = reader.finish();
     match settings {
         Some(settings) if outcome.problems.is_empty() => {
-            Ok(Loaded { settings, warnings: outcome.warnings, report: outcome.report })
+            let Outcome { warnings, report, written, .. } = outcome;
+            Ok(Loaded { settings, warnings, report, written })
         }
         _ => Err(ConfigError::new(outcome.problems)),
     }

@@ -1,16 +1,16 @@
 //! Settings of the allowances per source. How they are kept is the HTTP layer's business.
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::{Reader, Section};
 
 pub(super) const KEYS: SectionKeys = SectionKeys {
     name: "rate_limit",
     keys: &[
-        ("per_second", Kind::Number),
-        ("burst", Kind::Number),
-        ("bad_per_second", Kind::Number),
-        ("bad_burst", Kind::Number),
-        ("max_sources", Kind::Number),
+        ("per_second", Kind::Number, Effect::AtReload),
+        ("burst", Kind::Number, Effect::AtReload),
+        ("bad_per_second", Kind::Number, Effect::AtReload),
+        ("bad_burst", Kind::Number, Effect::AtReload),
+        ("max_sources", Kind::Number, Effect::AtReload),
     ],
 };
 

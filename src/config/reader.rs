@@ -5,12 +5,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use ::config::{Value, ValueKind};
 use ipnet::IpNet;
+use secrecy::SecretString;
 
 use super::error::Problem;
+use super::reload::Written;
 use super::report::{DEFAULT_ORIGIN, Report};
 use super::sources::Layers;
 use super::values::{self, Parsed};
@@ -19,6 +22,7 @@ use super::values::{self, Parsed};
 pub(super) struct Reader {
     values: BTreeMap<String, Value>,
     shown: BTreeMap<String, String>,
+    files: BTreeMap<String, SecretString>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -28,11 +32,13 @@ pub(super) struct Outcome {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
     pub(super) report: Report,
+    pub(super) written: Written,
 }
 
 impl Reader {
     pub(super) fn new(layers: Layers) -> Self {
-        Reader { values: layers.values, shown: BTreeMap::new(), problems: layers.problems, warnings: layers.warnings }
+        let Layers { values, problems, warnings } = layers;
+        Reader { values, shown: BTreeMap::new(), files: BTreeMap::new(), problems, warnings }
     }
 
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_> {
@@ -41,7 +47,8 @@ impl Reader {
 
     pub(super) fn finish(self) -> Outcome {
         let report = Report::new(&self.values, &self.shown);
-        Outcome { problems: self.problems, warnings: self.warnings, report }
+        let written = Written { values: self.values, files: self.files };
+        Outcome { problems: self.problems, warnings: self.warnings, report, written }
     }
 
     /// What a key of any section holds, for checks across sections. Its own problems are not told again.
@@ -127,6 +134,13 @@ impl Section<'_> {
 
     pub(super) fn networks(&mut self, key: &str) -> Option<Vec<IpNet>> {
         self.parse(key, values::networks)
+    }
+
+    /// The text of the file that a key names; a reload tells by it whether the file was changed.
+    pub(super) fn read_file(&mut self, key: &str, path: &Path) -> Parsed<String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("must be readable: {error}"))?;
+        self.reader.files.insert(self.path_of(key), SecretString::from(text.as_str()));
+        Ok(text)
     }
 
     /// Notes a problem with a key of this section, at the place where its value was set.

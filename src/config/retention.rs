@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 use super::values;
 use crate::domain::retention::RetentionPolicy;
 
 pub(super) const KEYS: SectionKeys = SectionKeys {
     name: "retention",
-    keys: &[("webhook_logs", Kind::Text), ("dead", Kind::Text), ("claims", Kind::Text)],
+    keys: &[
+        ("webhook_logs", Kind::Text, Effect::AtReload),
+        ("dead", Kind::Text, Effect::AtReload),
+        ("claims", Kind::Text, Effect::AtReload),
+    ],
 };
 
 /// Claims have to outlive every second look at the calls of a gateway's log: 48 hours and 7 days.

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 use super::values;
 use crate::domain::retry::RetryPolicy;
 
 pub(super) const KEYS: SectionKeys = SectionKeys {
     name: "retry",
-    keys: &[("max_attempts", Kind::Number), ("base_delay", Kind::Text), ("max_delay", Kind::Text)],
+    keys: &[
+        ("max_attempts", Kind::Number, Effect::AtReload),
+        ("base_delay", Kind::Text, Effect::AtReload),
+        ("max_delay", Kind::Text, Effect::AtReload),
+    ],
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -32,14 +32,11 @@ pub fn generate_secret() -> String {
 /// Where no secret is configured and the database is the embedded one, takes the secret that lies in the state
 /// folder, or generates it there. Gives the path of that file, or `None` where the configuration has a secret.
 pub fn ensure_secret(settings: &mut Settings) -> Result<Option<PathBuf>, ConfigError> {
-    if !settings.webhook.secrets.is_empty() {
+    let Some(path) = generated_path(settings) else {
         return Ok(None);
-    }
-    let DatabaseUrl::Sqlite(_) = &settings.database.url;
-    let folder = settings.database.url.state_folder();
-    let path = folder.join(SECRET_FILE_NAME);
+    };
     if !path.exists() {
-        create(folder, &path).map_err(|error| {
+        create(settings.database.url.state_folder(), &path).map_err(|error| {
             let message = format!(
                 "can't be created for a generated secret ({error}): set webhook.secrets, or let the daemon write there"
             );
@@ -48,6 +45,25 @@ pub fn ensure_secret(settings: &mut Settings) -> Result<Option<PathBuf>, ConfigE
     }
     settings.webhook.secrets = read_file(&path).map_err(|message| ConfigError::of_file(&path, message))?;
     Ok(Some(path))
+}
+
+/// The same, of a secret that is there: a running daemon that made a new one would refuse every good event.
+pub(super) fn find_secret(settings: &mut Settings) -> Result<(), ConfigError> {
+    let Some(path) = generated_path(settings) else {
+        return Ok(());
+    };
+    settings.webhook.secrets = read_file(&path).map_err(|message| {
+        let message =
+            format!("{message}; no secret is configured, and only a start generates one: set webhook.secrets");
+        ConfigError::of_file(&path, message)
+    })?;
+    Ok(())
+}
+
+/// Where the secret lies if none is configured.
+fn generated_path(settings: &Settings) -> Option<PathBuf> {
+    let DatabaseUrl::Sqlite(_) = &settings.database.url;
+    settings.webhook.secrets.is_empty().then(|| settings.database.url.state_folder().join(SECRET_FILE_NAME))
 }
 
 /// Fragment that fits after the name of the secret.
@@ -61,9 +77,12 @@ pub(super) fn check(secret: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn read_file(path: &Path) -> Result<Vec<SecretString>, String> {
+    parse_lines(&fs::read_to_string(path).map_err(|error| format!("must be readable: {error}"))?)
+}
+
 /// One secret a line; blank lines and lines that start with `#` are skipped.
-pub(super) fn read_file(path: &Path) -> Result<Vec<SecretString>, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("must be readable: {error}"))?;
+pub(super) fn parse_lines(text: &str) -> Result<Vec<SecretString>, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     let secrets = values::collect_all(lines.map(|(index, line)| {
         check(line).map_err(|message| format!("the secret in line {} {message}", index + 1))?;

@@ -6,25 +6,25 @@ use std::time::Duration;
 use ::config::ValueKind;
 use ipnet::IpNet;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 use super::values::{self, Parsed};
 
 pub(super) const KEYS: SectionKeys = SectionKeys {
     name: "server",
     keys: &[
-        ("listen", Kind::Text),
-        ("workers", Kind::Number),
-        ("webhook_path", Kind::Text),
-        ("max_body_bytes", Kind::Number),
-        ("max_connections", Kind::Number),
-        ("max_in_flight", Kind::Number),
-        ("header_timeout", Kind::Text),
-        ("body_timeout", Kind::Text),
-        ("keep_alive", Kind::Text),
-        ("ack_timeout", Kind::Text),
-        ("shutdown_timeout", Kind::Text),
-        ("trusted_proxies", Kind::List),
+        ("listen", Kind::Text, Effect::AtStart),
+        ("workers", Kind::Number, Effect::AtStart),
+        ("webhook_path", Kind::Text, Effect::AtStart),
+        ("max_body_bytes", Kind::Number, Effect::AtReload),
+        ("max_connections", Kind::Number, Effect::AtStart),
+        ("max_in_flight", Kind::Number, Effect::AtStart),
+        ("header_timeout", Kind::Text, Effect::AtStart),
+        ("body_timeout", Kind::Text, Effect::AtReload),
+        ("keep_alive", Kind::Text, Effect::AtStart),
+        ("ack_timeout", Kind::Text, Effect::AtReload),
+        ("shutdown_timeout", Kind::Text, Effect::AtStart),
+        ("trusted_proxies", Kind::List, Effect::AtReload),
     ],
 };
 

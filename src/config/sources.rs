@@ -93,7 +93,7 @@ impl Layers {
             match (section, value.kind) {
                 (Some(section), ValueKind::Table(entries)) => {
                     for (key, value) in BTreeMap::from_iter(entries) {
-                        let is_known = section.keys.iter().any(|(known, _)| *known == key);
+                        let is_known = section.keys.iter().any(|(known, ..)| *known == key);
                         let path = format!("{name}.{key}");
                         match value.kind {
                             _ if !is_known => self.refuse_unknown_key(&path, place),

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
 
-pub(super) const KEYS: SectionKeys =
-    SectionKeys { name: "supervisor", keys: &[("max_restarts", Kind::Number), ("window", Kind::Text)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "supervisor",
+    keys: &[("max_restarts", Kind::Number, Effect::AtStart), ("window", Kind::Text, Effect::AtStart)],
+};
 
 /// More than `max_restarts` within `window` ends the process with exit code 70.
 #[derive(Debug, Clone)]

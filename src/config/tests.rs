@@ -115,7 +115,7 @@ fn the_reference_file_names_every_key() {
     for section in keys::SECTIONS {
         let (_, text) = reference.split_once(&format!("\n[{}]\n", section.name)).unwrap();
         let text = text.split("\n[").next().unwrap();
-        for (key, _) in section.keys {
+        for (key, ..) in section.keys {
             let is_named = text.lines().any(|line| {
                 line.strip_prefix("# ").unwrap_or(line).strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "))
             });

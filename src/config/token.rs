@@ -39,8 +39,7 @@ fn read_file(section: &mut Section<'_>, path: PathBuf) -> Option<String> {
     if secret::is_open_to_others(&path) {
         section.warn(format!("{} holds a token and others than its owner can read it: chmod 600 it", path.display()));
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("must be readable: {error}"));
-    match text.and_then(|text| check(&text)) {
+    match section.read_file("token_file", &path).and_then(|text| check(&text)) {
         Ok(token) => Some(token),
         Err(message) => {
             section.refuse("token_file", format!("{}: {message}", path.display()));

@@ -7,7 +7,7 @@ use ::config::ValueKind;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::keys::{Kind, SectionKeys};
+use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::{Reader, Section};
 use super::secret;
 use super::values::{self, Parsed};
@@ -15,12 +15,12 @@ use super::values::{self, Parsed};
 pub(super) const KEYS: SectionKeys = SectionKeys {
     name: "webhook",
     keys: &[
-        ("enabled", Kind::Boolean),
-        ("secrets", Kind::Secrets),
-        ("secrets_file", Kind::Text),
-        ("max_age", Kind::Text),
-        ("max_future", Kind::Text),
-        ("allow_sources", Kind::List),
+        ("enabled", Kind::Boolean, Effect::AtReload),
+        ("secrets", Kind::Secrets, Effect::AtReload),
+        ("secrets_file", Kind::Text, Effect::AtReload),
+        ("max_age", Kind::Text, Effect::AtReload),
+        ("max_future", Kind::Text, Effect::AtReload),
+        ("allow_sources", Kind::List, Effect::AtReload),
     ],
 };
 
@@ -106,7 +106,7 @@ fn read_secrets_file(section: &mut Section<'_>, path: PathBuf) -> Option<Vec<Sec
     if secret::is_open_to_others(&path) {
         section.warn(format!("{} holds secrets and others than its owner can read it: chmod 600 it", path.display()));
     }
-    match secret::read_file(&path) {
+    match section.read_file("secrets_file", &path).and_then(|text| secret::parse_lines(&text)) {
         Ok(secrets) => Some(secrets),
         Err(message) => {
             section.refuse("secrets_file", format!("{}: {message}", path.display()));

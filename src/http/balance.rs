@@ -3,14 +3,17 @@
 //! It stands in the way of every call, so it touches no actor and waits for no write: one look at the books, as of
 //! the last commit. Nothing about a key is told to someone without the token.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use actix_web::guard::{GuardContext, fn_guard};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use serde::Serialize;
 use serde_json::json;
 
+use super::policy::RequestPolicy;
 use super::server::{HttpState, read_only};
 use crate::domain::ids::{KeyId, RemoteKeyId};
 use crate::domain::time::UnixMillis;
@@ -22,14 +25,15 @@ const TOKEN_HEADER: &str = "X-API-Key";
 const PATH_START: &str = "/api/api-keys/";
 const PATH_END: &str = "/credit-balance";
 
-/// Adds the two paths, if there is a token with which they can be asked.
-pub fn routes(config: &mut web::ServiceConfig, state: &HttpState) {
-    if state.balance_token.is_none() {
-        return;
-    }
-    config
-        .service(read_only(format!("{PATH_START}remote/{{id}}{PATH_END}"), web::get().to(by_remote_id)))
-        .service(read_only(format!("{PATH_START}{{id}}{PATH_END}"), web::get().to(by_id)));
+/// Adds the two paths, which exist while there is a token with which they can be asked.
+pub fn routes(config: &mut web::ServiceConfig) {
+    let remote = read_only(format!("{PATH_START}remote/{{id}}{PATH_END}"), web::get().to(by_remote_id));
+    let own = read_only(format!("{PATH_START}{{id}}{PATH_END}"), web::get().to(by_id));
+    config.service(remote.guard(fn_guard(can_be_asked))).service(own.guard(fn_guard(can_be_asked)));
+}
+
+fn can_be_asked(request: &GuardContext<'_>) -> bool {
+    request.req_data().get::<Arc<RequestPolicy>>().is_some_and(|policy| policy.balance_token.is_some())
 }
 
 /// Whether a path is one of the two.
@@ -75,7 +79,7 @@ async fn answer(request: &HttpRequest, key: Option<KeySelector>, state: &HttpSta
 
 async fn ask(request: &HttpRequest, key: Option<KeySelector>, state: &HttpState) -> Outcome {
     let Some(given) = request.headers().get(TOKEN_HEADER) else { return Outcome::MissingToken };
-    if !state.balance_token.as_ref().is_some_and(|token| token.is(given.as_bytes())) {
+    if !state.policy_of(request).balance_token.as_ref().is_some_and(|token| token.is(given.as_bytes())) {
         return Outcome::WrongToken;
     }
     let Some(key) = key else { return Outcome::NoSuchKey };

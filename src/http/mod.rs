@@ -6,6 +6,7 @@ pub mod admin;
 pub mod answer;
 pub mod balance;
 pub mod health;
+pub mod policy;
 pub mod server;
 pub mod source;
 pub mod webhook;

@@ -12,17 +12,17 @@ use std::time::Duration;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, Error, HttpResponse, HttpServer, web};
+use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use tokio::sync::Semaphore;
 
-use super::access::AccessToken;
 use super::admin::{self, AdminState};
 use super::answer::Answer;
+use super::policy::RequestPolicy;
 use super::source::{client_address, is_within};
 use super::{balance, health, webhook};
 use crate::actors::{ActorName, Directory};
 use crate::clock::SharedClock;
-use crate::config::{ServerSettings, WebhookSettings};
+use crate::config::{Live, ServerSettings};
 use crate::storage::Store;
 use crate::telemetry::metrics::{self, Metrics};
 
@@ -31,18 +31,22 @@ pub struct HttpState {
     pub directory: Arc<Directory>,
     pub store: Arc<dyn Store>,
     pub clock: SharedClock,
-    pub server: ServerSettings,
-    pub webhook: WebhookSettings,
-    /// Of the balance question; none: it cannot be asked.
-    pub balance_token: Option<AccessToken>,
+    pub webhook_path: String,
+    /// What requests that begin now are held against.
+    pub policy: Live<RequestPolicy>,
     pub in_flight: Semaphore,
     pub is_stopping: Arc<AtomicBool>,
 }
 
 impl HttpState {
+    /// What a request is held against: what was in force when it began.
+    pub fn policy_of(&self, request: &HttpRequest) -> Arc<RequestPolicy> {
+        RequestPolicy::of(request).unwrap_or_else(|| self.policy.get())
+    }
+
     /// Whether the operator lets events in.
     pub fn is_webhook_enabled(&self) -> bool {
-        self.webhook.enabled
+        self.policy.get().intake.is_enabled
     }
 
     /// Why events cannot be taken now; none if they can.
@@ -65,14 +69,17 @@ impl HttpState {
 }
 
 /// The listener for senders, and for operators who have the token.
-pub fn public(state: web::Data<HttpState>, operators: web::Data<AdminState>) -> std::io::Result<(SocketAddr, Server)> {
+pub fn public(
+    state: web::Data<HttpState>,
+    operators: web::Data<AdminState>,
+    settings: &ServerSettings,
+) -> std::io::Result<(SocketAddr, Server)> {
     /// Connections that the kernel holds until they are accepted.
     const BACKLOG: u32 = 4096;
-    let settings = state.server.clone();
     let workers = worker_count(settings.workers);
     let server = HttpServer::new(move || {
-        let events = format!("{}/events", state.server.webhook_path);
-        let webhook_health = format!("{}/health", state.server.webhook_path);
+        let events = format!("{}/events", state.webhook_path);
+        let webhook_health = format!("{}/health", state.webhook_path);
         App::new()
             .app_data(state.clone())
             .app_data(operators.clone())
@@ -83,7 +90,7 @@ pub fn public(state: web::Data<HttpState>, operators: web::Data<AdminState>) -> 
                     .default_service(web::to(webhook::wrong_method)),
             )
             .service(read_only(webhook_health, web::get().to(health::webhook_health)))
-            .configure(|routes| balance::routes(routes, &state))
+            .configure(balance::routes)
             .configure(admin::on_server)
             .service(read_only("/healthz".to_owned(), web::get().to(health::alive)))
             .service(read_only("/readyz".to_owned(), web::get().to(health::ready)))
@@ -112,7 +119,8 @@ async fn no_such_path() -> HttpResponse {
     Answer::NotFound.into_response()
 }
 
-/// The first check of all. Health is anybody's to ask; the balance question and operators have tokens of their own.
+/// The first check of all, and the moment from which a request keeps its policy. Health is anybody's to ask; the balance
+/// question and operators have tokens of their own.
 async fn only_allowed_sources(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -120,15 +128,16 @@ async fn only_allowed_sources(
     let Some(state) = request.app_data::<web::Data<HttpState>>().cloned() else {
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
-    let allowed = &state.webhook.allow_sources;
+    let policy = state.policy.get();
+    policy.keep(&request);
+    let allowed = &policy.allow_sources;
     let is_health = matches!(request.path(), "/healthz" | "/readyz")
-        || request.path().strip_prefix(state.server.webhook_path.as_str()) == Some("/health");
-    let is_operators = |operators: &web::Data<AdminState>| admin::is_operators(request.path(), operators);
+        || request.path().strip_prefix(state.webhook_path.as_str()) == Some("/health");
     let is_exempt = is_health
-        || request.app_data::<web::Data<AdminState>>().is_some_and(is_operators)
-        || (state.balance_token.is_some() && balance::is_question(request.path()));
+        || (policy.admin_token.is_some() && admin::is_operators(request.path()))
+        || (policy.balance_token.is_some() && balance::is_question(request.path()));
     if !allowed.is_empty() && !is_exempt {
-        let source = client_address(request.request(), &state.server.trusted_proxies);
+        let source = client_address(request.request(), &policy.trusted_proxies);
         if !source.is_some_and(|source| is_within(source, allowed)) {
             metrics::webhook_answered(Answer::ForbiddenSource.outcome(), Duration::ZERO);
             let response = Answer::ForbiddenSource.into_response();

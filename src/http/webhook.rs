@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::answer::{Answer, TOO_BUSY, TRY_AGAIN};
+use super::policy::RequestPolicy;
 use super::server::HttpState;
 use super::source::client_address;
 use crate::actors::limits::Source;
@@ -46,16 +47,18 @@ async fn take(request: &HttpRequest, payload: web::Payload, state: &HttpState) -
     let Ok(_permit) = state.in_flight.try_acquire() else {
         return Answer::Unavailable { message: TOO_BUSY };
     };
-    let body = match read_body(request, payload, state).await {
+    let policy = state.policy_of(request);
+    let body = match read_body(request, payload, &policy).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    let Some(address) = client_address(request, &state.server.trusted_proxies) else {
+    let Some(address) = client_address(request, &policy.trusted_proxies) else {
         return Answer::ForbiddenSource;
     };
     let signature = request.headers().get(SIGNATURE_HEADER).map(|value| value.as_bytes().to_vec());
     let (reply, verdict) = oneshot::channel();
-    let deliver = Deliver { source: Source::of(address), signature, body, reply };
+    let (source, intake) = (Source::of(address), policy.intake.clone());
+    let deliver = Deliver { source, signature, body, policy: intake, reply };
     if state.directory.receiver.try_send(deliver).is_err() {
         return Answer::Unavailable { message: TRY_AGAIN };
     }
@@ -65,19 +68,19 @@ async fn take(request: &HttpRequest, payload: web::Payload, state: &HttpState) -
     };
     match verdict {
         Verdict::Refused(refusal) => Answer::of_refusal(refusal),
-        Verdict::Usage { event, settlement } => settle(state, event, settlement, begun).await,
+        Verdict::Usage { event, settlement } => settle(state, event, settlement, begun, policy.ack_timeout).await,
         Verdict::Notice { notice, record } => log_notice(notice, record, begun).await,
     }
 }
 
 /// The whole body, if it is no longer than allowed and comes in time.
-async fn read_body(request: &HttpRequest, mut payload: web::Payload, state: &HttpState) -> Result<Bytes, Answer> {
-    let limit_bytes = state.server.max_body_bytes;
+async fn read_body(request: &HttpRequest, mut payload: web::Payload, policy: &RequestPolicy) -> Result<Bytes, Answer> {
+    let limit_bytes = policy.max_body_bytes;
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if declared.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit_bytes as u64) {
         return Err(Answer::TooLarge { limit_bytes });
     }
-    let deadline = Deadline::now() + state.server.body_timeout;
+    let deadline = Deadline::now() + policy.body_timeout;
     let mut body = BytesMut::new();
     loop {
         match timeout_at(deadline, payload.next()).await {
@@ -96,11 +99,17 @@ type Settlement = oneshot::Receiver<Result<SettlementOutcome, StoreError>>;
 type Recording = oneshot::Receiver<Result<RecordOutcome, StoreError>>;
 
 /// Waits for the settlement; if that does not come in time, has the event recorded and answers by what comes first.
-async fn settle(state: &HttpState, event: Arc<UsageEvent>, settlement: Option<Settlement>, begun: Deadline) -> Answer {
+async fn settle(
+    state: &HttpState,
+    event: Arc<UsageEvent>,
+    settlement: Option<Settlement>,
+    begun: Deadline,
+    ack_timeout: Duration,
+) -> Answer {
     let event_id = event.event_id.as_str();
     let mut late = None;
     if let Some(mut settlement) = settlement {
-        match timeout_at(begun + state.server.ack_timeout, &mut settlement).await {
+        match timeout_at(begun + ack_timeout, &mut settlement).await {
             Ok(Ok(Ok(outcome))) => return Answer::of_settlement(outcome, event_id),
             // The Ledger failed or died: whether it committed will show when the event is recorded.
             Ok(Ok(Err(_)) | Err(_)) => {}

@@ -3,6 +3,7 @@
 //! Nothing above this folder knows SQL or which database runs. A store decides nothing about money: it reads a
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
+pub mod backup;
 pub mod books;
 pub mod charges;
 mod raw_meta;
@@ -19,7 +20,7 @@ use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::money::{QuotaPerUnit, Rate};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
 use crate::domain::retention::BookTimes;
-use crate::domain::settlement::Purpose;
+use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint::InjectedFault;
 
@@ -150,6 +151,9 @@ pub trait LedgerStore: Send + Sync + 'static {
         before: UnixMillis,
         page: Page,
     ) -> Result<(u64, Option<PagePlace>), StoreError>;
+
+    /// Goes by this policy from the next batch on.
+    fn set_policy(&self, policy: LedgerPolicy);
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError>;
 

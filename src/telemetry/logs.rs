@@ -6,16 +6,16 @@
 use std::cell::RefCell;
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{LogFormat, LogSettings};
 
 /// Libraries speak up from warnings on; hookledger itself at `log.level`. What the HTTP library says of requests that
 /// it cannot read is left out: anybody can cause that, as often as he likes.
-pub fn set_up(settings: &LogSettings) {
-    let filter = EnvFilter::new(format!("warn,actix_http=off,hookledger={}", settings.level));
+pub fn set_up(settings: &LogSettings) -> Level {
+    let (filter, handle) = reload::Layer::new(filter(settings));
     let is_text = match settings.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Json => false,
@@ -31,6 +31,24 @@ pub fn set_up(settings: &LogSettings) {
     };
     if result.is_ok() {
         log_panics();
+    }
+    Level { handle }
+}
+
+fn filter(settings: &LogSettings) -> EnvFilter {
+    EnvFilter::new(format!("warn,actix_http=off,hookledger={}", settings.level))
+}
+
+/// How much is logged; a reload changes it.
+#[derive(Clone)]
+pub struct Level {
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+impl Level {
+    pub fn change(&self, settings: &LogSettings) {
+        // Fails where this set-up was not the first in its process (a test), and then nothing is logged by it.
+        self.handle.reload(filter(settings)).ok();
     }
 }
 

@@ -28,6 +28,9 @@ const RATE_LIMIT_SOURCES: &str = "hookledger_rate_limit_sources";
 const REMOVED_ROWS: &str = "hookledger_retention_removed_rows_total";
 const LAST_EVENT: &str = "hookledger_channel_last_event_timestamp_seconds";
 const CHANNEL_STATE: &str = "hookledger_channel_state";
+const RELOADS: &str = "hookledger_config_reloads_total";
+const RELOAD_SUCCESSFUL: &str = "hookledger_config_last_reload_successful";
+const RELOADED_AT: &str = "hookledger_config_last_reload_timestamp_seconds";
 const BUILD_INFO: &str = "hookledger_build_info";
 
 /// Seconds: from below one commit on a fast disk to the longest wait for an answer.
@@ -98,7 +101,25 @@ fn describe() {
         "When the newest authentic usage event arrived, Unix time; absent until one did."
     );
     describe_gauge!(CHANNEL_STATE, "1 for what the event channel is now: healthy, idle, stale, disabled or pull.");
+    describe_counter!(RELOADS, "Reloads of the configuration by what became of them.");
+    describe_gauge!(RELOAD_SUCCESSFUL, "1 unless the last reload was refused and an earlier configuration holds.");
+    describe_gauge!(RELOADED_AT, Unit::Seconds, "When the configuration in force was read, Unix time.");
     describe_gauge!(BUILD_INFO, "1, with the version as a label.");
+}
+
+/// The configuration was read at the start, or anew, and holds.
+pub fn configuration_in_force(at_secs: i64) {
+    gauge!(RELOAD_SUCCESSFUL).set(1.0);
+    gauge!(RELOADED_AT).set(at_secs as f64);
+}
+
+pub fn reload_applied() {
+    counter!(RELOADS, "outcome" => "applied").increment(1);
+}
+
+pub fn reload_refused() {
+    gauge!(RELOAD_SUCCESSFUL).set(0.0);
+    counter!(RELOADS, "outcome" => "refused").increment(1);
 }
 
 pub fn webhook_answered(outcome: &'static str, took: Duration) {

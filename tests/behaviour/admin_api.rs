@@ -255,3 +255,31 @@ fn nothing_of_the_token_is_ever_told() {
     assert!(shown.contains("admin.token") && shown.contains("operator's request was refused"), "much was shown");
     assert!(!shown.contains(&TOKEN[..31]), "the token is shown");
 }
+
+#[test]
+fn a_reload_opens_rotates_and_closes_the_server() {
+    let daemon = Daemon::prepare(DaemonOptions::new().config_file());
+    daemon.write_config("");
+    daemon.launch();
+    daemon.wait_ready();
+    let statuses = || {
+        let status = |token: &str| {
+            let headers = [("Authorization", &*format!("Bearer {token}"))];
+            asked_with(&daemon, "GET", "/admin/v1/users", &headers, b"").status
+        };
+        (status(TOKEN), status(&TOKEN.to_uppercase()))
+    };
+    let on_server =
+        || asked_on_socket(&daemon, "GET", "/admin/v1/status", b"").json()["listeners"]["adminOnServer"].clone();
+    assert_eq!((statuses(), on_server()), ((404, 404), json!(false)));
+    for (text, expected) in [
+        (format!("admin.token = \"{TOKEN}\""), (200, 401)),
+        (format!("admin.token = \"{}\"", TOKEN.to_uppercase()), (401, 200)),
+        (String::new(), (404, 404)),
+    ] {
+        daemon.write_config(&text);
+        assert!(daemon.reload(), "refused: {}", daemon.output().stderr);
+        assert_eq!((statuses(), on_server()), (expected, json!(expected != (404, 404))), "{text}");
+    }
+    assert!(!daemon.output().stderr.contains(TOKEN), "told when it was changed");
+}

@@ -26,13 +26,13 @@ use crate::kit::process::exit_code;
 
 /// How a command ended.
 #[derive(Debug)]
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
 }
 
-fn ran(daemon: &Daemon, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+pub fn ran(daemon: &Daemon, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     let output = daemon.command_with(arguments, variables);
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("a command prints UTF-8");
     Ran { code: exit_code(output.status), stdout: text(&output.stdout), stderr: text(&output.stderr) }
@@ -40,7 +40,7 @@ fn ran(daemon: &Daemon, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
 
 /// Runs a command that must succeed; what it printed, without the last line break.
 #[track_caller]
-fn fine(daemon: &Daemon, arguments: &[&str]) -> String {
+pub fn fine(daemon: &Daemon, arguments: &[&str]) -> String {
     let ran = ran(daemon, arguments, &[]);
     assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
     ran.stdout.trim_end_matches('\n').to_owned()
@@ -48,7 +48,7 @@ fn fine(daemon: &Daemon, arguments: &[&str]) -> String {
 
 /// Runs a command that must end with this code and print no result; its complaint.
 #[track_caller]
-fn failing(daemon: &Daemon, arguments: &[&str], code: i32) -> String {
+pub fn failing(daemon: &Daemon, arguments: &[&str], code: i32) -> String {
     let ran = ran(daemon, arguments, &[]);
     assert_eq!((ran.code, ran.stdout.as_str()), (code, ""), "{arguments:?}: {ran:?}");
     assert!(!ran.stderr.trim().is_empty(), "{arguments:?} failed without a word");
@@ -62,7 +62,7 @@ fn json_of(ran: &Ran) -> Value {
 }
 
 /// A database without a daemon.
-fn migrated(options: DaemonOptions) -> Daemon {
+pub fn migrated(options: DaemonOptions) -> Daemon {
     let daemon = Daemon::prepare(options);
     fine(&daemon, &["migrate"]);
     daemon

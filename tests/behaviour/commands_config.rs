@@ -13,6 +13,7 @@ const SECTIONS: &[&str] = &[
     "server",
     "webhook",
     "rate_limit",
+    "retention",
     "balance",
     "database",
     "ledger",

@@ -59,8 +59,12 @@ fn show(daemon: &Daemon) {
     let expected = json!({ "id": books.scalar_text(record), "userId": books.scalar_text("SELECT id FROM users"),
         "keyId": books.scalar_text("SELECT id FROM api_keys"), "model": "gpt-4", "promptTokens": 44,
         "completionTokens": 39, "quota": 1830, "price": "3.66", "usdToCredits": "1000", "quotaPerUnit": 500_000,
-        "credits": 3, "remainderBefore": "0.2", "remainderAfter": "0.86" });
+        "credits": 3, "unpaid": 0, "remainderBefore": "0.2", "remainderAfter": "0.86", "refunded": "0",
+        "source": "webhook", "eventId": "evt-charged", "requestId": null, "logId": null,
+        "remoteKeyId": charge["remoteKeyId"], "calledAt": charge["calledAt"], "settledAt": charge["settledAt"] });
     assert_eq!(charge, &expected);
+    let times = ["calledAt", "settledAt"].map(|name| charge[name].as_str().map(str::len));
+    assert_eq!((times, charge["remoteKeyId"].is_i64()), ([Some(23), Some(23)], true), "{charge}");
     let failed = daemon.command_json(&["events", "show", "evt-failed"]);
     assert_eq!((&failed["status"], &failed["charge"]), (&json!("failed"), &json!(null)));
     let text = fine(daemon, &["events", "show", "evt-charged"]);

@@ -19,6 +19,7 @@ const ON_BOOKS: &[&[&str]] = &[
     &["credits", "history", "a@example.com"],
     &["events", "list"],
     &["events", "show", "evt"],
+    &["backup", "copy.db"],
 ];
 
 const WRONG_USAGE: &[&[&str]] = &[
@@ -50,6 +51,8 @@ const WRONG_USAGE: &[&[&str]] = &[
     &["send", "--ping", "--remote-key-id", "1"],
     &["send", "--remote-key-id", "1", "--quota", "1", "--cost", "1"],
     &["send", "--remote-key-id", "1", "--count", "0"],
+    &["backup"],
+    &["restore"],
 ];
 
 #[test]
@@ -68,7 +71,9 @@ fn help_and_version_are_results() {
     let version = fine(&daemon, &["--version"]);
     assert_eq!(version, format!("hookledger {}", env!("CARGO_PKG_VERSION")));
     let help = fine(&daemon, &["--help"]);
-    for command in ["serve", "check-config", "migrate", "secret", "send", "user", "key", "credits", "events"] {
+    for command in
+        ["serve", "check-config", "migrate", "secret", "send", "user", "key", "credits", "events", "backup", "restore"]
+    {
         let is_listed = help.lines().any(|line| line.split_whitespace().next() == Some(command));
         assert!(is_listed, "{command} is not in the help");
         assert!(!fine(&daemon, &[command, "--help"]).is_empty());

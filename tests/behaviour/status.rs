@@ -228,6 +228,19 @@ fn the_channel_is_healthy_while_events_come_and_remembers_the_last_over_a_restar
 }
 
 #[test]
+fn a_reload_disables_the_channel_and_enables_it_again() {
+    let daemon = Daemon::prepare(DaemonOptions::new().config_file());
+    daemon.write_config("");
+    daemon.launch();
+    daemon.wait_ready();
+    for (text, state) in [("", "idle"), ("webhook.enabled = false", "disabled"), ("webhook.enabled = true", "idle")] {
+        daemon.write_config(text);
+        assert!(daemon.reload(), "refused: {}", daemon.output().stderr);
+        assert_channel(&daemon, state);
+    }
+}
+
+#[test]
 fn an_event_that_waits_for_a_key_is_remembered_over_a_restart_too() {
     let daemon = Daemon::start(DaemonOptions::new().movable_clock());
     assert_eq!(usage(&daemon, "e-1", 99), 200);

@@ -151,3 +151,52 @@ fn a_change_of_owner_is_seen_within_a_minute_without_any_call() {
     assert_eq!(daemon.books().balance(&former), 98);
     daemon.books().assert_whole();
 }
+
+/// Events that tokens without a key left behind: half of them of one token, the rest of a token each.
+fn insert_foreign_events(daemon: &Daemon, count: i64) {
+    let at_ms = daemon.clock().now_millis() - 10 * 3_600_000;
+    let token = format!("CASE WHEN value <= {} THEN 7 ELSE 100000 + value END", count / 2);
+    let series =
+        format!("WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {count})");
+    let payload = "'{\"eventId\":\"f-' || value || '\",\"eventType\":\"usage\",\"timestamp\":' || (at_ms / 1000) || \
+         ',\"data\":{\"remoteKeyId\":' || token || ',\"model\":\"m\",\"promptTokens\":1,\"completionTokens\":1,\"quota\":500}}'";
+    daemon.books().execute(&format!(
+        "BEGIN; CREATE TEMP TABLE foreign_events AS {series} SELECT value, {token} AS token, {at_ms} AS at_ms FROM n; \
+         INSERT INTO webhook_logs (id, eventId, payload, status, errorMsg) \
+           SELECT printf('0000-%08d', value), 'f-' || value, {payload}, 'failed', 'API Key not found' FROM foreign_events; \
+         INSERT INTO hookledger_inbox (inbox_id, state, reason, remote_key_id, called_at_ms, recorded_at_ms) \
+           SELECT printf('0000-%08d', value), 'failed', 'unknown_key', token, at_ms, at_ms FROM foreign_events; \
+         INSERT INTO hookledger_unknown_tokens (remote_key_id, last_look_ms) \
+           SELECT DISTINCT token, at_ms + 35000000 FROM foreign_events; COMMIT"
+    ));
+}
+
+#[test]
+fn a_hundred_thousand_events_of_foreign_tokens_slow_nobody_and_fill_no_memory() {
+    const FOREIGN: i64 = 100_000;
+    const RESIDENT_KIB: u64 = 160 * 1024; // an idle test build has some 40 MiB
+    let daemon = daemon();
+    let paying = daemon.add_user("paying@example.com", 1_000_000);
+    daemon.add_key(&paying, 42);
+    insert_foreign_events(&daemon, FOREIGN);
+    wait_look(&daemon);
+    assert_eq!(daemon.command_json(&["key", "unmatched", "--limit", "1"])[0]["calls"], FOREIGN / 2);
+    // One of the tokens gets its key: half of the events are looked at again, and are too old to be charged.
+    let late = daemon.add_user("late@example.com", 100);
+    daemon.add_key(&late, 7);
+    let books = daemon.books();
+    let mut delivered = 0;
+    let listed = "SELECT count(*) FROM hookledger_inbox WHERE reason = 'beyond_grace'";
+    wait_until("they are listed", 4 * PATIENCE, || {
+        // Meanwhile everybody else is charged at once.
+        for _ in 0..20 {
+            let answer = deliver(&daemon, &format!("e-{delivered}"), 42, Duration::ZERO);
+            assert_eq!(answer["message"], "Event processed successfully");
+            delivered += 1;
+        }
+        (books.scalar_i64(listed) == FOREIGN / 2).then_some(())
+    });
+    assert_eq!((books.balance(&paying), books.balance(&late)), (1_000_000 - 2 * delivered, 100));
+    let resident = crate::kit::process::resident_kib(daemon.pid());
+    assert!(resident < RESIDENT_KIB, "{resident} KiB resident");
+}

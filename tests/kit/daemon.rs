@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -68,6 +69,18 @@ impl DaemonOptions {
     /// Sets `FAILPOINTS`, as in `fail_points("ledger.reply=1*return(kill)")`.
     pub fn fail_points(self, places: &str) -> Self {
         self.set("FAILPOINTS", places)
+    }
+
+    /// Starts the daemon with the file that [`Daemon::write_config`] writes.
+    pub fn config_file(mut self) -> Self {
+        self.arguments = ["--config", "{folder}/hookledger.toml"].map(str::to_owned).to_vec();
+        self
+    }
+
+    /// Takes a variable of the kit's own away, so that a file can say what it said.
+    pub fn without(mut self, name: &str) -> Self {
+        self.without.push(name.to_owned());
+        self
     }
 
     /// Lets [`Daemon::clock`] move the daemon's time.
@@ -252,6 +265,18 @@ impl Daemon {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.folder().join("hookledger.toml")
+    }
+
+    /// Puts this text in the place of the configuration file, whole at once: a reader sees the old one or the new one.
+    pub fn write_config(&self, text: &str) {
+        let fresh = self.folder().join("hookledger.toml.fresh");
+        fs::write(&fresh, text).expect("the configuration can be written");
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+        fs::rename(&fresh, self.config_file()).expect("the configuration can be replaced");
     }
 
     pub fn database_file(&self) -> PathBuf {

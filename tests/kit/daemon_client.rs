@@ -10,6 +10,7 @@ use super::daemon::Daemon;
 use super::exposition::sample;
 use super::process::run;
 use super::sign::{EVENTS_PATH, signed_request};
+use super::wait::wait_until;
 use super::wire::{Connection, DEFAULT_TIMEOUT, Response, http_request};
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
@@ -99,6 +100,26 @@ impl Daemon {
     pub fn grant(&self, user: &str, amount: i64) -> String {
         let amount = amount.to_string();
         id_of(&self.command_json(&["credits", "grant", "--user", user, "--amount", &amount]))
+    }
+
+    /// Sends SIGHUP and waits until the daemon has reloaded; whether it took the configuration.
+    #[track_caller]
+    pub fn reload(&self) -> bool {
+        let before = self.reloads();
+        assert!(self.signal("HUP"), "the daemon does not run");
+        wait_until("the reload is over", DEFAULT_TIMEOUT, || {
+            let after = self.reloads();
+            (after != before).then_some(after.0 > before.0)
+        })
+    }
+
+    /// How many reloads were applied, and how many refused.
+    #[track_caller]
+    pub fn reloads(&self) -> (u64, u64) {
+        let metrics = self.metrics();
+        let count =
+            |outcome: &str| sample(&metrics, &format!("hookledger_config_reloads_total{{outcome=\"{outcome}\"}}"));
+        (count("applied").unwrap_or_default() as u64, count("refused").unwrap_or_default() as u64)
     }
 
     /// What Prometheus would scrape.

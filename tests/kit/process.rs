@@ -58,3 +58,10 @@ fn signal_target(signal: &str, target: &str) -> bool {
 pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().expect("what has no code was ended by a signal"))
 }
+
+/// Memory that a process holds, in KiB.
+pub fn resident_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is there");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has a size");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a size is a number")
+}

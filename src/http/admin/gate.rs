@@ -32,12 +32,13 @@ pub async fn only_with_token(
 }
 
 fn check(request: &HttpRequest, state: &AdminState) -> Result<(), Refusal> {
-    let token = state.token.as_ref().ok_or(Refusal::NoSuchPath)?;
+    let policy = state.http.policy_of(request);
+    let token = policy.admin_token.as_ref().ok_or(Refusal::NoSuchPath)?;
     let given = request.headers().get(AUTHORIZATION).ok_or(Refusal::MissingToken)?;
     if bearer(given.as_bytes()).is_some_and(|given| token.is(given)) {
         return Ok(());
     }
-    let Some(address) = client_address(request, &state.http.server.trusted_proxies) else {
+    let Some(address) = client_address(request, &policy.trusted_proxies) else {
         return Err(Refusal::WrongToken);
     };
     match state.limits.check_bad(Source::of(address)) {

@@ -21,13 +21,12 @@ use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, guard, web};
 use utoipa::OpenApi;
 
-use super::access::AccessToken;
+use super::policy::RequestPolicy;
 use super::server::HttpState;
 use crate::actors::Directory;
 use crate::actors::limits::Limits;
 use crate::actors::observed::Observed;
 use crate::domain::time::UnixMillis;
-use crate::status::ListenerStatus;
 use crate::storage::Store;
 use openapi::Frame;
 use refusal::Refusal;
@@ -43,13 +42,20 @@ pub struct AdminState {
     pub http: web::Data<HttpState>,
     pub observed: Arc<Observed>,
     pub limits: Arc<Limits>,
-    /// Opens the routes on the senders' listener; none: they do not exist there.
-    pub token: Option<AccessToken>,
     pub started_at: UnixMillis,
     /// Without a password.
     pub database_url: String,
     /// Known once all of them are bound.
-    pub listeners: OnceLock<ListenerStatus>,
+    pub listeners: OnceLock<Listeners>,
+}
+
+/// Where the daemon listens, as it was bound.
+#[derive(Debug, Clone, Default)]
+pub struct Listeners {
+    pub server: String,
+    /// None where it is switched off.
+    pub metrics: Option<String>,
+    pub admin_socket: String,
 }
 
 /// Makes, of one list, the server's routes, the patterns that tell a wrong method from an unknown path, and the document.
@@ -101,18 +107,17 @@ pub fn on_socket(config: &mut web::ServiceConfig) {
     config.service(web::scope(START).configure(add_routes));
 }
 
-/// Adds the routes to the senders' listener, behind the token. Without one, the paths are unknown as any other.
+/// Adds the routes to the senders' listener, behind the token. While there is none, the paths are unknown as any other.
 pub fn on_server(config: &mut web::ServiceConfig) {
-    let is_open = guard::fn_guard(|context| {
-        context.app_data::<web::Data<AdminState>>().is_some_and(|state| state.token.is_some())
+    let is_open = guard::fn_guard(|request| {
+        request.req_data().get::<Arc<RequestPolicy>>().is_some_and(|policy| policy.admin_token.is_some())
     });
     config.service(web::scope(START).guard(is_open).wrap(from_fn(gate::only_with_token)).configure(add_routes));
 }
 
-/// Whether a path of the senders' listener is one of an operator's.
-pub fn is_operators(path: &str, state: &AdminState) -> bool {
-    let rest = path.strip_prefix(START);
-    state.token.is_some() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether a path is one of an operator's.
+pub fn is_operators(path: &str) -> bool {
+    path.strip_prefix(START).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 async fn unrouted(request: HttpRequest) -> Refusal {

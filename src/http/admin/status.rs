@@ -41,7 +41,7 @@ fn gather(state: &AdminState) -> Status {
         conditions: observed.conditions.held().into_iter().map(condition).collect(),
         actors: observed.lives.all().into_iter().map(actor).collect(),
         backlog: observed.counted().map(|counted| backlog(counted, now)),
-        listeners: state.listeners.get().cloned().unwrap_or_else(no_listeners),
+        listeners: listeners(state),
         to_do: Vec::new(),
     };
     status.to_do = status.advice();
@@ -114,7 +114,13 @@ fn backlog(counted: Counted, now: UnixMillis) -> BacklogStatus {
     }
 }
 
-/// For the moment between the first listener and the last.
-fn no_listeners() -> ListenerStatus {
-    ListenerStatus { server: String::new(), metrics: None, admin_socket: String::new(), admin_on_server: false }
+/// Without addresses for the moment between the first listener and the last.
+fn listeners(state: &AdminState) -> ListenerStatus {
+    let bound = state.listeners.get().cloned().unwrap_or_default();
+    ListenerStatus {
+        server: bound.server,
+        metrics: bound.metrics,
+        admin_socket: bound.admin_socket,
+        admin_on_server: state.http.policy.get().admin_token.is_some(),
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+use tokio::sync::Notify;
 
 use super::{SqliteOptions, connect};
 
@@ -22,11 +23,13 @@ const COMMITS_PER_LOG: u64 = 200;
 pub struct Progress {
     commits: AtomicU64,
     is_closed: AtomicBool,
+    closing: Notify,
 }
 
 impl Progress {
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
+        self.closing.notify_one();
     }
 }
 
@@ -58,7 +61,8 @@ pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
     let mut connection: Option<SqliteConnection> = None;
     let mut copied = 0;
     while !progress.is_closed.load(Ordering::Acquire) {
-        tokio::time::sleep(PAUSE).await;
+        // An elapsed pause is no error, it is the time to look.
+        tokio::time::timeout(PAUSE, progress.closing.notified()).await.ok();
         let commits = progress.commits.load(Ordering::Acquire);
         if commits == copied {
             continue;
@@ -73,9 +77,14 @@ pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
                 }
             },
         };
-        match sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut current).await {
-            Ok(_) => {
-                copied = commits;
+        let looked: Result<(i64, i64, i64), _> =
+            sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut current).await;
+        match looked {
+            Ok((_, in_log, in_database)) => {
+                // A reader that stands on an old state, as a backup does, holds the rest back: look again.
+                if in_database >= in_log {
+                    copied = commits;
+                }
                 connection = Some(current);
             }
             Err(error) => tracing::debug!(%error, "the write-ahead log is not copied for now"),

@@ -1,5 +1,6 @@
 //! Opens connections to the database file, with the settings that the promises need.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -52,6 +53,28 @@ pub async fn writer(options: &SqliteOptions, create: bool) -> Result<SqliteConne
         .pragma("journal_size_limit", LOG_BYTES_KEPT)
         // What undoes a single statement is kept in memory, not in a file.
         .pragma("temp_store", "MEMORY")
+        .connect()
+        .await
+}
+
+/// One connection that only looks, at a database of whatever version.
+pub async fn looker(options: &SqliteOptions) -> Result<SqliteConnection, sqlx::Error> {
+    base(options).create_if_missing(false).pragma("query_only", "ON").connect().await
+}
+
+/// The connection from which a copy is taken. It only reads; that it could write lets it tidy up behind itself where
+/// no daemon runs. The copy is synced once, when it is whole.
+pub async fn copier(options: &SqliteOptions) -> Result<SqliteConnection, sqlx::Error> {
+    base(options).create_if_missing(false).pragma("synchronous", "OFF").connect().await
+}
+
+/// A file that no program writes to: neither locked nor given a write-ahead log.
+pub async fn still_file(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .immutable(true)
+        .disable_statement_logging()
         .connect()
         .await
 }

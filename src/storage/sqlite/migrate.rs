@@ -1,15 +1,18 @@
 //! Creates the database and brings its tables up to date; refuses one that a newer version has changed.
 
-use sqlx::migrate::{Migrate, MigrateError as SqlxMigrateError, Migration, MigrationType, Migrator};
-use sqlx::{Connection, SqlSafeStr, SqliteConnection};
+use sqlx::migrate::{MigrateError as SqlxMigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Connection, SqlSafeStr};
 use uuid::Uuid;
 
-use super::{SqliteOptions, connect};
+use super::inspect::{Age, Contents, Found};
+use super::lock::{Holder, Role};
+use super::{SqliteOptions, connect, files, inspect, marker};
+use crate::failpoint::{self, InjectedFault};
 
 /// The migration tool's own table lies beside ours.
-const MIGRATIONS_TABLE: &str = "hookledger_migrations";
+pub const MIGRATIONS_TABLE: &str = "hookledger_migrations";
 
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+pub const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "platform tables", include_str!("../../../migrations/sqlite/0001_platform_tables.sql")),
     (2, "own tables", include_str!("../../../migrations/sqlite/0002_own_tables.sql")),
     (3, "retries and tokens", include_str!("../../../migrations/sqlite/0003_retries_and_tokens.sql")),
@@ -21,11 +24,28 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
 pub enum MigrateError {
     #[error("there is no database at {0}: `hookledger migrate` or `hookledger serve` creates it")]
     Missing(String),
+    #[error(
+        "the database {database} {how}, and there was one: installation {installation}. Nothing was made in its place, \
+         because an empty ledger would charge again what was charged. Restore a backup with `hookledger restore FILE`; \
+         or, to begin anew with nothing, remove {marker} by hand"
+    )]
+    Lost { database: String, how: &'static str, installation: String, marker: String },
+    #[error(
+        "the database {database} is of installation {installation}, and the one that was here is of {remembered}: \
+         another database was put in its place. Put the right one back; or, if this one is meant, remove {marker} by hand"
+    )]
+    Replaced { database: String, installation: String, remembered: String, marker: String },
+    #[error("{0} cannot be used, which remembers whose database this is: {1}")]
+    Marker(String, std::io::Error),
+    #[error("{0}: only one process may write to a database; stop that one, or set database.url to another file")]
+    Held(Holder),
     #[error("the folder {0} cannot be made: {1}")]
     Folder(String, std::io::Error),
     #[error("the lock file {0} cannot be used: {1}")]
     Lock(String, std::io::Error),
-    #[error("the database is of another version ({0}): run `hookledger migrate`, or use the version that made it")]
+    #[error("the database is of an earlier version (it has {0:?}): run `hookledger migrate`")]
+    Outdated(Vec<i64>),
+    #[error("the database is of another version ({0}): use the version that made it")]
     Version(String),
     #[error("the database cannot be opened: {0}")]
     Open(#[from] sqlx::Error),
@@ -43,6 +63,7 @@ impl MigrateError {
                 let code = error.as_database_error().and_then(|error| error.code());
                 !code.is_some_and(|code| LASTING.contains(&code.as_ref()))
             }
+            MigrateError::Held(holder) => holder.role == Role::Command,
             _ => false,
         }
     }
@@ -57,75 +78,61 @@ fn migrator() -> Migrator {
     migrator
 }
 
-/// Creates what is missing.
+/// Makes the folder of the database, if it is missing.
+pub fn make_folder(options: &SqliteOptions) -> Result<(), MigrateError> {
+    let path = files::resolved(&options.path);
+    let folder = path.parent().unwrap_or(&path).display().to_string();
+    files::make_folder_of(&path).map_err(|error| MigrateError::Folder(folder, error))
+}
+
+/// Creates what is missing, under the lock; refuses to do so where something else is missing.
 pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
-    make_folder(options)?;
-    let _turn = wait_for_turn(options)?;
+    let found = inspect::look(options).await?;
+    marker::check(options, &found)?;
     let mut connection = connect::writer(options, true).await?;
     match migrator().run(&mut connection).await {
         Ok(()) => {}
         Err(SqlxMigrateError::Execute(error)) => return Err(MigrateError::Open(error)),
         Err(error) => return Err(MigrateError::Version(error.to_string())),
     }
+    failpoint::hit("store.migrate.tables").map_err(injected)?;
     sqlx::query("INSERT INTO hookledger_meta (name, value) VALUES ('installation_id', ?1) ON CONFLICT DO NOTHING")
         .bind(Uuid::now_v7().to_string())
         .execute(&mut connection)
         .await?;
-    connection.close().await?;
-    Ok(())
-}
-
-/// Opens what must be there and up to date; answers the installation id.
-pub async fn check(options: &SqliteOptions) -> Result<String, MigrateError> {
-    if !options.path.exists() {
-        return Err(MigrateError::Missing(options.path.display().to_string()));
-    }
-    let mut connection = connect::writer(options, false).await?;
-    let applied = applied_versions(&mut connection).await?;
-    let expected: Vec<i64> = MIGRATIONS.iter().map(|(version, ..)| *version).collect();
-    if applied != expected {
-        return Err(MigrateError::Version(format!("it has {applied:?}, this program {expected:?}")));
-    }
-    let installation = sqlx::query_scalar("SELECT value FROM hookledger_meta WHERE name = 'installation_id'")
+    let installation: String = sqlx::query_scalar("SELECT value FROM hookledger_meta WHERE name = 'installation_id'")
         .fetch_one(&mut connection)
         .await?;
     connection.close().await?;
-    Ok(installation)
+    marker::keep(&options.path, &installation)
 }
 
-async fn applied_versions(connection: &mut SqliteConnection) -> Result<Vec<i64>, MigrateError> {
-    let is_ours: bool =
-        sqlx::query_scalar("SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = 'hookledger_migrations'")
-            .fetch_one(&mut *connection)
-            .await?;
-    if !is_ours {
-        return Ok(Vec::new());
-    }
-    let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await;
-    let applied = applied.map_err(|error| MigrateError::Version(error.to_string()))?;
-    Ok(applied.into_iter().map(|migration| migration.version).collect())
-}
-
-/// Two programs that start at once migrate one after the other. The lock ends with the returned file.
-fn wait_for_turn(options: &SqliteOptions) -> Result<std::fs::File, MigrateError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut path = options.path.clone().into_os_string();
-    path.push(".migrate-lock");
-    let failed = |error| MigrateError::Lock(path.to_string_lossy().into_owned(), error);
-    let file = std::fs::File::options().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
-    file.lock().map_err(failed)?;
-    Ok(file)
-}
-
-fn make_folder(options: &SqliteOptions) -> Result<(), MigrateError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let Some(folder) = options.path.parent().filter(|folder| !folder.exists()) else {
-        return Ok(());
+/// What the database says of itself, if it is there, is the one that was here before, and no newer version changed it.
+pub async fn known(options: &SqliteOptions) -> Result<Contents, MigrateError> {
+    let found = inspect::look(options).await?;
+    marker::check(options, &found)?;
+    let contents = match found {
+        Found::Nothing => return Err(MigrateError::Missing(options.path.display().to_string())),
+        Found::EmptyFile => return Err(MigrateError::Outdated(Vec::new())),
+        Found::Database(contents) => contents,
     };
-    // The ledger and the webhook secret lie here: for this user's eyes only.
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| MigrateError::Folder(folder.display().to_string(), error))
+    if contents.age() == Age::Foreign && !contents.versions.is_empty() {
+        let expected = MIGRATIONS.map(|(version, ..)| version);
+        return Err(MigrateError::Version(format!("it has {:?}, this program {expected:?}", contents.versions)));
+    }
+    Ok(contents)
+}
+
+/// The same, and it is up to date; its installation id.
+pub async fn check(options: &SqliteOptions) -> Result<String, MigrateError> {
+    let contents = known(options).await?;
+    match contents.installation {
+        Some(installation) if contents.versions == MIGRATIONS.map(|(version, ..)| version) => Ok(installation),
+        // Without an id: a first start that was cut off before its last step.
+        _ => Err(MigrateError::Outdated(contents.versions)),
+    }
+}
+
+fn injected(fault: InjectedFault) -> MigrateError {
+    MigrateError::Open(sqlx::Error::Io(std::io::Error::other(fault)))
 }

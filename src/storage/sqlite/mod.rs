@@ -3,18 +3,24 @@
 //! SQLite admits one writer at a time, so `BEGIN IMMEDIATE` is the lock that a settlement takes first: whatever it
 //! reads after that cannot change before it commits. Nothing outside this folder knows that.
 
+mod backup;
 mod books_read;
 mod books_write;
 mod charges;
 mod checkpoint;
 mod connect;
 mod error;
+mod files;
 mod inbox;
+mod inspect;
+mod lock;
 mod looks;
+mod marker;
 mod migrate;
 mod prices;
 mod record;
 mod refunds;
+mod restore;
 mod retention;
 mod settle;
 mod snapshot;
@@ -51,7 +57,10 @@ use refunds::Reversal;
 use retention::Removal;
 use writer::{Command, Writer};
 
+pub use backup::{BackupError, backup};
+pub use lock::{DatabaseLock, Holder, Role};
 pub use migrate::MigrateError;
+pub use restore::{RestoreError, restore};
 
 /// How to open the embedded database.
 #[derive(Debug, Clone)]
@@ -60,6 +69,7 @@ pub struct SqliteOptions {
     /// How long a statement waits for another process's write lock.
     pub lock_wait: Duration,
     pub max_readers: u32,
+    /// Holds until `set_policy`.
     pub policy: LedgerPolicy,
 }
 
@@ -71,18 +81,60 @@ pub struct SqliteStore {
     clock: SharedClock,
 }
 
-/// Creates the database if it is missing and brings its tables up to date.
-pub async fn migrate(options: &SqliteOptions) -> Result<(), MigrateError> {
+/// Makes the folder that the database is to lie in, if it is missing.
+pub fn make_folder(options: &SqliteOptions) -> Result<(), MigrateError> {
+    migrate::make_folder(options)
+}
+
+/// Creates the database if there never was one, and brings its tables up to date.
+pub async fn migrate(options: &SqliteOptions, _lock: &DatabaseLock) -> Result<(), MigrateError> {
     migrate::run(options).await
 }
 
+/// Whether the database is there and up to date: an error says what else it is.
+pub async fn check(options: &SqliteOptions) -> Result<(), MigrateError> {
+    migrate::check(options).await.map(drop)
+}
+
 impl SqliteStore {
-    /// Opens a database that exists and is up to date.
+    /// Opens a database that exists and is up to date, to read in it.
     pub async fn open(options: SqliteOptions, clock: SharedClock) -> Result<Self, MigrateError> {
         let installation = migrate::check(&options).await?;
         let readers = connect::readers(&options);
         let writer = Writer::start(options, clock.clone(), installation).map_err(MigrateError::Thread)?;
         Ok(SqliteStore { writer, readers, clock })
+    }
+
+    /// The same, to write to it as well. A database that an earlier version made is remembered from here on.
+    pub async fn open_locked(
+        options: SqliteOptions,
+        clock: SharedClock,
+        _lock: &DatabaseLock,
+    ) -> Result<Self, MigrateError> {
+        marker::keep(&options.path, &migrate::check(&options).await?)?;
+        SqliteStore::open(options, clock).await
+    }
+
+    /// One try to open the database for a daemon, which keeps it locked until its process ends. `migrates`: it may be
+    /// created and brought up to date.
+    pub async fn open_for_daemon(
+        options: &SqliteOptions,
+        clock: SharedClock,
+        migrates: bool,
+    ) -> Result<Self, MigrateError> {
+        if migrates {
+            migrate::make_folder(options)?;
+        } else {
+            // Where there is no database, not even a lock file is made.
+            migrate::check(options).await?;
+        }
+        let lock = DatabaseLock::take(options, Role::Daemon, Duration::ZERO).await?;
+        if migrates {
+            migrate::run(options).await?;
+        }
+        let store = SqliteStore::open_locked(options.clone(), clock, &lock).await?;
+        lock.keep();
+        Ok(store)
     }
 
     /// Finishes the writes that wait, folds the write-ahead log into the database, and closes it.
@@ -169,6 +221,10 @@ impl LedgerStore for SqliteStore {
             return Ok((0, None));
         }
         Ok((self.write(|reply| Command::Retain(removal, reply)).await?, next))
+    }
+
+    fn set_policy(&self, policy: LedgerPolicy) {
+        self.writer.set_policy(policy);
     }
 
     async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {

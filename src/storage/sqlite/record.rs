@@ -55,7 +55,7 @@ pub async fn set_aside(
         Standing::Charged | Standing::Closed(_) | Standing::Conflicting => return Ok(()),
     };
     let now = context.clock.now();
-    let after = context.options.policy.retry.after_error(attempts, &event.event_id, now);
+    let after = context.policy.load().retry.after_error(attempts, &event.event_id, now);
     let row = InboxRow {
         exists: existing.is_some(),
         id: existing.unwrap_or_else(|| context.ids.next(now)),

@@ -47,7 +47,7 @@ pub async fn refund(
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let snapshot = read(&mut transaction, requests).await?;
     let now = context.clock.now();
-    let plan = plan_refunds(requests, snapshot, context.options.policy.rounding, now, &context.ids);
+    let plan = plan_refunds(requests, snapshot, context.policy.load().rounding, now, &context.ids);
     if is_dry_run || plan.refunds.is_empty() {
         transaction.rollback().await?;
         return Ok(plan.outcomes);

@@ -23,7 +23,8 @@ pub async fn settle(
     failpoint::hit("store.settle.begin")?;
     let snapshot = snapshot::read(&mut transaction, events).await?;
     let now = context.clock.now();
-    let plan = plan(events, snapshot, context.options.policy, purpose, now, &context.ids);
+    let policy = **context.policy.load();
+    let plan = plan(events, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     write::plan(&mut transaction, context, &plan, now).await?;
     failpoint::hit("store.settle.written")?;

@@ -7,6 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +22,7 @@ use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::ids::RecordIds;
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
 use crate::domain::refund::{RefundOutcome, RefundRequest};
-use crate::domain::settlement::Purpose;
+use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
@@ -55,6 +56,8 @@ pub enum Command {
 /// What every write needs beside its connection.
 pub struct Context {
     pub options: SqliteOptions,
+    /// Read once a batch: a reload replaces it.
+    pub policy: Arc<ArcSwap<LedgerPolicy>>,
     pub clock: SharedClock,
     pub installation: String,
     pub ids: RecordIds,
@@ -64,6 +67,7 @@ pub struct Context {
 #[derive(Clone)]
 pub struct Writer {
     commands: mpsc::Sender<Command>,
+    policy: Arc<ArcSwap<LedgerPolicy>>,
     is_writable: Arc<AtomicBool>,
 }
 
@@ -73,15 +77,25 @@ impl Writer {
         let (commands, queue) = mpsc::channel(QUEUE);
         let is_writable = Arc::new(AtomicBool::new(true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let context = Context { options, clock, installation, ids: RecordIds::new() };
+        let policy = Arc::new(ArcSwap::from_pointee(options.policy));
+        let context = Context { options, policy: policy.clone(), clock, installation, ids: RecordIds::new() };
         let progress = Arc::new(Progress::default());
         let copying = checkpoint::run(context.options.clone(), progress.clone());
         let owner = Owner { context, connection: None, is_writable: is_writable.clone(), progress };
         // A panic in the copying must not end the owner.
         let copying = AssertUnwindSafe(copying).catch_unwind();
-        let work = async move { tokio::join!(owner.run(queue), copying) };
+        let work = async move {
+            let (closing, _) = tokio::join!(owner.run(queue), copying);
+            // Only now is no connection left, and with the last one SQLite takes its files beside the database away.
+            closing.and_then(|reply| reply.send(Ok(())).ok())
+        };
         std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || runtime.block_on(work))?;
-        Ok(Writer { commands, is_writable })
+        Ok(Writer { commands, policy, is_writable })
+    }
+
+    /// For the next batch and those after it; the one under way keeps what it began with.
+    pub fn set_policy(&self, policy: LedgerPolicy) {
+        self.policy.store(Arc::new(policy));
     }
 
     /// Queues a command; refuses at once when too many wait.
@@ -113,13 +127,13 @@ struct Owner {
 }
 
 impl Owner {
-    async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+    /// Works until it is told to close, and gives back whom to tell.
+    async fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Option<Reply<()>> {
         while let Some(command) = queue.recv().await {
             if let Command::Close(reply) = command {
                 self.progress.close();
                 self.fold_log().await;
-                reply.send(Ok(())).ok();
-                return;
+                return Some(reply);
             }
             let work = async {
                 self.carry_out(command).await;
@@ -130,6 +144,7 @@ impl Owner {
             }
         }
         self.progress.close();
+        None
     }
 
     async fn carry_out(&mut self, command: Command) {

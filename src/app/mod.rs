@@ -1,0 +1,264 @@
+//! The composition root: settings become a running daemon, and a running daemon is drained and stopped.
+//!
+//! The order matters and stands here alone: database, prices, actors, listeners; and backwards. What they are made of
+//! is `parts`; what a running daemon takes over of a changed configuration is `reload`.
+
+mod parts;
+mod reload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::Actor;
+use actix_web::dev::ServerHandle;
+use actix_web::web;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::actors::scheduler::{configured_prices, start_cron};
+use crate::actors::supervisor::{Supervisor, give_up_channel};
+use crate::clock::{self, SharedClock};
+use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
+use crate::domain::settlement::LedgerPolicy;
+use crate::http::admin::Listeners;
+use crate::http::server;
+use crate::setup::Setup;
+use crate::storage::sqlite::{MigrateError, SqliteOptions, SqliteStore};
+use crate::storage::{LedgerStore, StoreError};
+use crate::telemetry::logs::{self, Level};
+use crate::telemetry::metrics::Metrics;
+use parts::Parts;
+
+pub use reload::{Load, Reload, ReloadError};
+
+/// The supervisor inside gave up.
+pub const EXIT_GAVE_UP: u8 = 70;
+
+/// How long to wait between two tries to open the database.
+const OPEN_PAUSE: Duration = Duration::from_millis(500);
+
+/// What `serve` is asked beside its settings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServeOptions {
+    /// Print what to paste into new-api, the secret included, on standard output.
+    pub print_setup: bool,
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Database(#[from] MigrateError),
+    #[error("the first price could not be stored: {0}")]
+    Prices(StoreError),
+    #[error(
+        "server.listen: {0} cannot be listened on ({1}); another program has it (LetAiCode's own backend uses port \
+         4000 as well): set server.listen to a free port"
+    )]
+    Listen(std::net::SocketAddr, std::io::Error),
+    #[error("metrics.listen: {0} cannot be listened on ({1}); set it to a free port, or to \"\" to switch it off")]
+    MetricsListen(std::net::SocketAddr, std::io::Error),
+    #[error("admin.socket: {0} cannot be listened on ({1})")]
+    AdminSocket(PathBuf, std::io::Error),
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    #[error("the wake-ups cannot be set up: {0}")]
+    Cron(#[from] tokio_cron_scheduler::JobSchedulerError),
+    #[error("signals cannot be listened for: {0}")]
+    Signals(std::io::Error),
+}
+
+impl StartError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Database(MigrateError::Version(_) | MigrateError::Outdated(_) | MigrateError::Held(_)) => 2,
+            StartError::Config(_) => 2,
+            StartError::Listen(..) | StartError::MetricsListen(..) | StartError::AdminSocket(..) => 2,
+            StartError::Database(_) | StartError::Prices(_) => 3,
+            StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) => 1,
+        }
+    }
+}
+
+/// How to open the embedded database that the settings name.
+pub fn sqlite_options(settings: &Settings) -> SqliteOptions {
+    SqliteOptions {
+        path: settings.database.url.path().to_owned(),
+        lock_wait: settings.database.lock_wait,
+        max_readers: settings.database.max_connections,
+        policy: ledger_policy(settings),
+    }
+}
+
+fn ledger_policy(settings: &Settings) -> LedgerPolicy {
+    LedgerPolicy {
+        rounding: settings.ledger.rounding,
+        overdraft: settings.ledger.overdraft,
+        key_grace: settings.ledger.key_grace,
+        retry: settings.retry.policy(),
+    }
+}
+
+/// Runs the daemon until a signal or its supervisor ends it. `load` reads its configuration, now and at each reload.
+pub fn serve(load: Load, options: ServeOptions) -> Result<ExitCode, ConfigError> {
+    let code = actix::System::new().block_on(async move {
+        // Before the configuration is looked at: a hang-up from here on neither ends the start nor is missed.
+        let hangups = signal(SignalKind::hangup());
+        let loaded = load()?;
+        let level = logs::set_up(&loaded.settings.log);
+        let _fail_points = crate::failpoint::set_up();
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let start = async {
+            let origin = Origin { load, level, hangups: hangups.map_err(StartError::Signals)? };
+            Daemon::start(loaded, origin, options).await
+        };
+        match start.await {
+            Ok(daemon) => Ok(daemon.run().await),
+            Err(error) => {
+                tracing::error!("hookledger cannot start: {error}");
+                Ok(error.exit_code())
+            }
+        }
+    });
+    code.map(ExitCode::from)
+}
+
+/// What a reload goes back to.
+struct Origin {
+    load: Load,
+    level: Level,
+    hangups: Signal,
+}
+
+struct Daemon {
+    store: Arc<SqliteStore>,
+    settings: Settings,
+    is_stopping: Arc<AtomicBool>,
+    given_up: watch::Receiver<Option<String>>,
+    servers: Vec<ServerHandle>,
+    admin_socket: PathBuf,
+    _supervisor: actix::Addr<Supervisor>,
+    _cron: tokio_cron_scheduler::JobScheduler,
+}
+
+impl Daemon {
+    async fn start(mut loaded: Loaded, origin: Origin, options: ServeOptions) -> Result<Self, StartError> {
+        let secret_file = ensure_secret(&mut loaded.settings)?;
+        let settings = loaded.settings.clone();
+        let clock = clock::for_daemon();
+        let store = Arc::new(open_store(&settings, clock.clone()).await?);
+        store.look_at_prices(configured_prices(&settings)).await.map_err(StartError::Prices)?;
+        let metrics = Metrics::install()?;
+        let live = Live::new(settings.clone());
+        let parts = Parts::new(&live, clock, store.clone(), metrics.clone());
+        parts.observed.remember_last_event(parts.store.as_ref()).await;
+        let reload = Reload::new(origin.load, loaded, live, &parts, origin.level);
+        let (give_up, given_up) = give_up_channel();
+        let supervisor = parts.supervisor(&settings, give_up).start();
+        let cron = start_cron(parts.directory.clone()).await?;
+
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let state = web::Data::new(parts.http_state(&settings, is_stopping.clone()));
+        let operators = web::Data::new(parts.admin_state(&settings, state.clone()));
+        let (listen, public) = server::public(state, operators.clone(), &settings.server)
+            .map_err(|error| StartError::Listen(settings.server.listen, error))?;
+        let mut servers = vec![public.handle()];
+        actix::spawn(public);
+        let mut metrics_listen = None;
+        if let Some(address) = settings.metrics.listen {
+            let (bound, server) =
+                server::prometheus(address, metrics).map_err(|error| StartError::MetricsListen(address, error))?;
+            servers.push(server.handle());
+            actix::spawn(server);
+            metrics_listen = Some(bound.to_string());
+            tracing::info!(address = %bound, "metrics are served at /metrics");
+        }
+        let admin_socket = settings.admin.socket.clone();
+        let admin = server::bind_admin_socket(&admin_socket)
+            .and_then(|listener| server::admin(listener, operators.clone()))
+            .map_err(|error| StartError::AdminSocket(admin_socket.clone(), error))?;
+        servers.push(admin.handle());
+        actix::spawn(admin);
+        let (server, socket) = (listen.to_string(), admin_socket.display().to_string());
+        operators.listeners.set(Listeners { server, metrics: metrics_listen, admin_socket: socket }).ok();
+        actix::spawn(reload.on(origin.hangups));
+
+        let setup = Setup { settings: &settings, listen, secret_file: secret_file.as_deref() };
+        setup.log();
+        if options.print_setup {
+            setup.print();
+        }
+        Ok(Daemon {
+            store,
+            settings,
+            is_stopping,
+            given_up,
+            servers,
+            admin_socket,
+            _supervisor: supervisor,
+            _cron: cron,
+        })
+    }
+
+    /// Waits for the end, then drains: no new requests, what is under way is answered, the database is closed.
+    async fn run(mut self) -> u8 {
+        let code = match self.wait_for_end().await {
+            Ok(signal) => {
+                tracing::info!(signal, "stopping: no new requests, finishing what is under way");
+                0
+            }
+            Err(reason) => {
+                tracing::error!(%reason, "the supervisor gives up; draining, then exit {EXIT_GAVE_UP}");
+                EXIT_GAVE_UP
+            }
+        };
+        self.is_stopping.store(true, Ordering::Release);
+        let drain = async {
+            for server in &self.servers {
+                server.stop(true).await;
+            }
+            self.store.close().await;
+        };
+        if tokio::time::timeout(self.settings.server.shutdown_timeout, drain).await.is_err() {
+            tracing::error!("not everything finished within server.shutdown_timeout; what was answered is on disk");
+        }
+        std::fs::remove_file(&self.admin_socket).ok();
+        tracing::info!("stopped");
+        code
+    }
+
+    async fn wait_for_end(&mut self) -> Result<&'static str, String> {
+        let listen = |kind| signal(kind).map_err(|error| StartError::Signals(error).to_string());
+        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        tokio::select! {
+            _ = terminate.recv() => Ok("SIGTERM"),
+            _ = interrupt.recv() => Ok("SIGINT"),
+            reason = self.given_up.wait_for(Option::is_some) => {
+                let reason = reason.ok().and_then(|reason| reason.clone());
+                Err(reason.unwrap_or_else(|| "the supervisor is gone".to_owned()))
+            }
+        }
+    }
+}
+
+/// Opens the database, waiting for one that is busy or away up to `database.start_timeout`.
+async fn open_store(settings: &Settings, clock: SharedClock) -> Result<SqliteStore, MigrateError> {
+    let options = sqlite_options(settings);
+    let started = Instant::now();
+    loop {
+        match SqliteStore::open_for_daemon(&options, clock.clone(), settings.database.migrate).await {
+            Err(error) if error.may_pass() && started.elapsed() < settings.database.start_timeout => {
+                tracing::warn!(%error, "the database cannot be opened yet; trying again");
+                tokio::time::sleep(OPEN_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
