@@ -7,8 +7,9 @@
 //! - [`storage`] is the only place that knows a database.
 //! - [`domain`] decides about money, and knows none of the above.
 //!
-//! Beside them: [`config`] (what an operator can set), [`telemetry`] (logs and metrics), [`clock`]
-//! (the one place that reads the time) and [`failpoint`] (where tests break things on purpose).
+//! Beside them: [`config`] (what an operator can set), [`telemetry`] (logs and metrics), [`status`] (the document that
+//! a running daemon tells of itself), [`clock`] (the one place that reads the time) and [`failpoint`] (where tests break
+//! things on purpose).
 
 pub mod actors;
 pub mod app;
@@ -19,5 +20,6 @@ pub mod domain;
 pub mod failpoint;
 pub mod http;
 pub mod setup;
+pub mod status;
 pub mod storage;
 pub mod telemetry;

@@ -7,13 +7,15 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 
 use super::Directory;
 use super::batching::{Batcher, Reply};
+use super::conditions::Condition;
+use super::observed::{Counted, Observed};
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
 use crate::domain::event::Delivery;
 use crate::domain::outcome::RecordOutcome;
 use crate::failpoint;
-use crate::storage::{Store, StoreError};
+use crate::storage::{AmbiguousToken, InboxCounts, Store, StoreError};
 use crate::telemetry::metrics;
 
 /// Make this delivery durable and tell what is stored under its id.
@@ -29,6 +31,9 @@ pub struct Record {
 #[rtype(result = "()")]
 pub struct CountInbox;
 
+/// Ambiguous tokens that are named; of more it is only said that there are.
+const TOKENS_NAMED: usize = 5;
+
 /// What the Logger is made of.
 #[derive(Clone)]
 pub struct LoggerParts {
@@ -36,6 +41,7 @@ pub struct LoggerParts {
     pub directory: Arc<Directory>,
     pub clock: SharedClock,
     pub live: Live<Settings>,
+    pub observed: Arc<Observed>,
 }
 
 pub struct Logger {
@@ -74,6 +80,25 @@ impl Logger {
         });
         context.spawn(done);
     }
+
+    fn tell(&self, counts: InboxCounts, tokens: &[AmbiguousToken]) {
+        let (observed, now) = (&self.parts.observed, self.parts.clock.now());
+        let age = counts.oldest_pending_at.map(|oldest| now.since(oldest)).unwrap_or_default();
+        metrics::inbox_counted(&counts, age);
+        observed.inbox_counted(Counted { counts, at: now });
+        observed.conditions.set(Condition::AmbiguousKey, told_of(tokens), now);
+    }
+}
+
+/// Names the tokens and their users; nothing where none is ambiguous.
+fn told_of(tokens: &[AmbiguousToken]) -> Option<String> {
+    if tokens.is_empty() {
+        return None;
+    }
+    let shown = tokens.iter().take(TOKENS_NAMED).map(|token| format!("{} ({})", token.remote_key_id, token.users));
+    let shown: Vec<String> = shown.collect();
+    let more = if tokens.len() > TOKENS_NAMED { ", and more" } else { "" };
+    Some(format!("calls wait uncharged, since several users have their token: {}{more}", shown.join(", ")))
 }
 
 impl Actor for Logger {
@@ -108,15 +133,11 @@ impl Handler<CountInbox> for Logger {
             return;
         }
         let store = self.parts.store.clone();
-        let work = async move { store.inbox_counts().await };
-        let done = work.into_actor(self).map(|counts, logger, _| {
+        let work = async move { Ok((store.inbox_counts().await?, store.ambiguous_tokens(TOKENS_NAMED + 1).await?)) };
+        let done = work.into_actor(self).map(|look: Result<_, StoreError>, logger, _| {
             logger.is_counting = false;
-            match counts {
-                Ok(counts) => {
-                    let now = logger.parts.clock.now();
-                    let age = counts.oldest_pending_at.map(|oldest| now.since(oldest)).unwrap_or_default();
-                    metrics::inbox_counted(&counts, age);
-                }
+            match look {
+                Ok((counts, tokens)) => logger.tell(counts, &tokens),
                 Err(error) => tracing::warn!(%error, "the inbox could not be counted; its gauges are old"),
             }
         });

@@ -4,10 +4,14 @@
 //! waits in a caller that notices when the actor dies and takes the other road.
 
 pub mod batching;
+pub mod channel;
+pub mod conditions;
 pub mod ledger;
 pub mod limits;
+pub mod lives;
 pub mod logger;
 pub mod mailbox;
+pub mod observed;
 pub mod receiver;
 pub mod retaining;
 pub mod scheduler;

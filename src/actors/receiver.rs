@@ -14,6 +14,7 @@ use super::Directory;
 use super::ledger::Settle;
 use super::limits::{Limits, Source};
 use super::logger::Record;
+use super::observed::Observed;
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
 use crate::config::WebhookSettings;
@@ -25,7 +26,6 @@ use crate::domain::signature::Verifier;
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::StoreError;
-use crate::telemetry::metrics;
 
 /// One request as it came, and a place for the verdict.
 #[derive(Message)]
@@ -106,6 +106,7 @@ pub struct ReceiverParts {
     pub directory: Arc<Directory>,
     pub clock: SharedClock,
     pub limits: Arc<Limits>,
+    pub observed: Arc<Observed>,
 }
 
 pub struct Receiver {
@@ -143,7 +144,7 @@ impl Receiver {
     fn forward(&self, delivery: Delivery) -> Verdict {
         match delivery {
             Delivery::Usage(event) => {
-                metrics::usage_event_arrived(self.parts.clock.now().as_secs());
+                self.parts.observed.channel.event_arrived(self.parts.clock.now());
                 let event = Arc::new(event);
                 let (reply, settlement) = oneshot::channel();
                 let message = Settle { event: event.clone(), reply };

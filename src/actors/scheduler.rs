@@ -10,9 +10,11 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::Directory;
+use super::conditions::Condition;
 use super::ledger::SettleWaiting;
 use super::limits::Limits;
 use super::logger::CountInbox;
+use super::observed::Observed;
 use super::retaining::{self, Cleared};
 use super::steps::{Step, StepTimes};
 use super::supervisor::Guard;
@@ -43,18 +45,18 @@ pub struct SchedulerParts {
     pub metrics: Metrics,
     pub live: Live<Settings>,
     pub times: Arc<StepTimes>,
+    pub observed: Arc<Observed>,
 }
 
 pub struct Scheduler {
     parts: SchedulerParts,
-    invalid_rate: Option<String>,
     _guard: Guard,
 }
 
 impl Scheduler {
     pub fn new(parts: SchedulerParts, guard: Guard) -> Self {
         parts.times.forget_running();
-        Scheduler { parts, invalid_rate: None, _guard: guard }
+        Scheduler { parts, _guard: guard }
     }
 
     fn wake(&mut self, context: &mut Context<Self>) {
@@ -62,6 +64,7 @@ impl Scheduler {
             return;
         }
         let now = self.parts.clock.now();
+        self.parts.observed.channel.judge(self.parts.live.get().webhook.enabled, now);
         for step in Step::ALL {
             if self.parts.times.begin_if_due(step, now) {
                 self.begin(step, context);
@@ -131,17 +134,13 @@ impl Scheduler {
         if let Some(from_second) = look.changed_from_second {
             tracing::info!(from_second, "a new rate or quota per dollar counts from this second on");
         }
-        metrics::condition("rate_invalid", look.invalid_rate.is_some());
-        if look.invalid_rate != self.invalid_rate {
-            match &look.invalid_rate {
-                Some(value) => tracing::error!(
-                    %value,
-                    "options.UsdToCreditsRate is no decimal above 0 with at most six places: the last good rate holds"
-                ),
-                None => tracing::info!("options.UsdToCreditsRate is valid again"),
-            }
-            self.invalid_rate = look.invalid_rate;
-        }
+        let sentence = look.invalid_rate.map(|value| {
+            format!(
+                "options.UsdToCreditsRate is {value:?}, which is no decimal above 0 with at most six places: the last \
+                 good rate holds"
+            )
+        });
+        self.parts.observed.conditions.set(Condition::RateInvalid, sentence, self.parts.clock.now());
     }
 
     fn measure_disk(&mut self, context: &mut Context<Self>) {
@@ -169,9 +168,10 @@ impl Scheduler {
         let work = async move { if store.is_writable() { Ok(()) } else { store.probe().await } };
         let done = work.into_actor(self).map(|result, scheduler, _| {
             scheduler.parts.times.finish(Step::Upkeep);
-            if let Err(error) = result {
+            if let Err(error) = &result {
                 tracing::warn!(%error, "the database does not take writes; tried again in two seconds");
             }
+            scheduler.parts.observed.database_tried(result.err().map(|error| error.to_string()));
         });
         context.spawn(done);
     }

@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, Arbiter, ArbiterHandle, AsyncContext, Context, WrapFuture};
 use rand::Rng;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::ActorName;
+use super::lives::LastEnd;
+use super::mailbox::Mailbox;
+use super::observed::Observed;
+use super::{ActorName, Directory};
+use crate::clock::SharedClock;
 use crate::config::SupervisorSettings;
-use crate::telemetry::metrics;
+use crate::telemetry::logs;
 
 /// First pause before a replacement, doubled with each end in the window.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -37,11 +41,13 @@ impl Cause {
 }
 
 /// The end of one life of one actor.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Down {
     actor: ActorName,
     epoch: u64,
     cause: Cause,
+    /// What the panic said, where it was one.
+    error: Option<String>,
 }
 
 /// Where ends are reported: never lost, whatever state the Supervisor is in. Holds one entry a life at most.
@@ -71,8 +77,10 @@ pub struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let cause = if std::thread::panicking() { Cause::Panic } else { Cause::Exit };
-        self.downs.report(Down { actor: self.actor, epoch: self.epoch, cause });
+        let is_panic = std::thread::panicking();
+        let cause = if is_panic { Cause::Panic } else { Cause::Exit };
+        let error = is_panic.then(logs::last_panic_here).flatten();
+        self.downs.report(Down { actor: self.actor, epoch: self.epoch, cause, error });
     }
 }
 
@@ -98,16 +106,56 @@ pub struct ChildSpec {
 /// Called when the budget is used up (with the reason), and when the Supervisor itself ends.
 pub type GiveUp = Arc<dyn Fn(String) + Send + Sync>;
 
+/// A way to give up, and where that is noticed: the first reason is kept.
+pub fn give_up_channel() -> (GiveUp, watch::Receiver<Option<String>>) {
+    let (sender, receiver) = watch::channel(None);
+    let give_up: GiveUp = Arc::new(move |reason| {
+        // The first reason is the one that counts.
+        sender.send_if_modified(|current| current.is_none() && current.replace(reason.clone()).is_none());
+    });
+    (give_up, receiver)
+}
+
+/// Ties an actor's factory to its mailbox.
+pub fn child<A: Actor<Context = Context<A>> + Send>(
+    directory: &Arc<Directory>,
+    actor: ActorName,
+    mailbox: fn(&Directory) -> &Mailbox<A>,
+    make: impl Fn(Guard) -> A + Clone + Send + 'static,
+) -> ChildSpec {
+    let (for_start, for_withdraw) = (directory.clone(), directory.clone());
+    ChildSpec {
+        actor,
+        start: Box::new(move |arbiter, guard| {
+            let (make, mailbox) = (make.clone(), mailbox(&for_start));
+            let address = A::start_in_arbiter(arbiter, move |context| {
+                context.set_mailbox_capacity(1);
+                make(guard)
+            });
+            mailbox.publish(address);
+        }),
+        withdraw: Box::new(move || mailbox(&for_withdraw).withdraw()),
+    }
+}
+
 pub struct Supervisor {
     settings: SupervisorSettings,
     children: Vec<Child>,
     downs: Arc<Downs>,
     ends: VecDeque<Instant>,
     give_up: GiveUp,
+    observed: Arc<Observed>,
+    clock: SharedClock,
 }
 
 impl Supervisor {
-    pub fn new(settings: SupervisorSettings, specs: Vec<ChildSpec>, give_up: GiveUp) -> Self {
+    pub fn new(
+        settings: SupervisorSettings,
+        specs: Vec<ChildSpec>,
+        give_up: GiveUp,
+        observed: Arc<Observed>,
+        clock: SharedClock,
+    ) -> Self {
         let children = specs.into_iter().map(|ChildSpec { actor, start, withdraw }| Child {
             actor,
             // A thread of its own: one actor's blocked thread must not hold up another.
@@ -116,7 +164,15 @@ impl Supervisor {
             withdraw,
             epoch: 0,
         });
-        Supervisor { settings, children: children.collect(), downs: Arc::default(), ends: VecDeque::new(), give_up }
+        Supervisor {
+            settings,
+            children: children.collect(),
+            downs: Arc::default(),
+            ends: VecDeque::new(),
+            give_up,
+            observed,
+            clock,
+        }
     }
 
     fn start_child(&mut self, actor: ActorName) {
@@ -126,7 +182,7 @@ impl Supervisor {
         child.epoch += 1;
         let guard = Guard { downs: self.downs.clone(), actor, epoch: child.epoch };
         (child.start)(&child.arbiter.handle(), guard);
-        metrics::actor_is_up(actor.as_str(), true);
+        self.observed.lives.started(actor);
     }
 
     fn watch(&mut self, context: &mut Context<Self>) {
@@ -147,8 +203,7 @@ impl Supervisor {
             return; // an earlier life: it was replaced already
         };
         (child.withdraw)();
-        metrics::actor_is_up(actor.as_str(), false);
-        metrics::actor_restarted(actor.as_str(), down.cause.as_str());
+        self.observed.lives.ended(actor, LastEnd { cause: down.cause, at: self.clock.now(), error: down.error });
         let now = Instant::now();
         self.ends.push_back(now);
         while self.ends.front().is_some_and(|end| now.duration_since(*end) > self.settings.window) {
@@ -190,7 +245,7 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        metrics::actor_is_up(ActorName::Supervisor.as_str(), true);
+        self.observed.lives.started(ActorName::Supervisor);
         for index in 0..self.children.len() {
             self.start_child(self.children[index].actor);
         }

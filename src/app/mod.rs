@@ -19,11 +19,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::actors::scheduler::{configured_prices, start_cron};
-use crate::actors::supervisor::{GiveUp, Supervisor};
+use crate::actors::supervisor::{Supervisor, give_up_channel};
 use crate::clock::{self, SharedClock};
 use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
 use crate::domain::settlement::LedgerPolicy;
-use crate::http::server::{self, AdminState};
+use crate::http::admin::Listeners;
+use crate::http::server;
 use crate::setup::Setup;
 use crate::storage::sqlite::{MigrateError, SqliteOptions, SqliteStore};
 use crate::storage::{LedgerStore, StoreError};
@@ -157,35 +158,36 @@ impl Daemon {
         let metrics = Metrics::install()?;
         let live = Live::new(settings.clone());
         let parts = Parts::new(&live, clock, store.clone(), metrics.clone());
+        parts.observed.remember_last_event(parts.store.as_ref()).await;
         let reload = Reload::new(origin.load, loaded, live, &parts, origin.level);
         let (give_up, given_up) = give_up_channel();
-        let supervisor = Supervisor::new(settings.supervisor.clone(), parts.child_specs(), give_up).start();
+        let supervisor = parts.supervisor(&settings, give_up).start();
         let cron = start_cron(parts.directory.clone()).await?;
 
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let state = parts.http_state(&settings, is_stopping.clone());
-        let (listen, public) = server::public(web::Data::new(state), &settings.server)
+        let state = web::Data::new(parts.http_state(&settings, is_stopping.clone()));
+        let operators = web::Data::new(parts.admin_state(&settings, state.clone()));
+        let (listen, public) = server::public(state, operators.clone(), &settings.server)
             .map_err(|error| StartError::Listen(settings.server.listen, error))?;
         let mut servers = vec![public.handle()];
         actix::spawn(public);
+        let mut metrics_listen = None;
         if let Some(address) = settings.metrics.listen {
             let (bound, server) =
                 server::prometheus(address, metrics).map_err(|error| StartError::MetricsListen(address, error))?;
             servers.push(server.handle());
             actix::spawn(server);
+            metrics_listen = Some(bound.to_string());
             tracing::info!(address = %bound, "metrics are served at /metrics");
         }
         let admin_socket = settings.admin.socket.clone();
         let admin = server::bind_admin_socket(&admin_socket)
-            .and_then(|listener| {
-                server::admin(
-                    listener,
-                    web::Data::new(AdminState { store: parts.store.clone(), directory: parts.directory.clone() }),
-                )
-            })
+            .and_then(|listener| server::admin(listener, operators.clone()))
             .map_err(|error| StartError::AdminSocket(admin_socket.clone(), error))?;
         servers.push(admin.handle());
         actix::spawn(admin);
+        let (server, socket) = (listen.to_string(), admin_socket.display().to_string());
+        operators.listeners.set(Listeners { server, metrics: metrics_listen, admin_socket: socket }).ok();
         actix::spawn(reload.on(origin.hangups));
 
         let setup = Setup { settings: &settings, listen, secret_file: secret_file.as_deref() };
@@ -244,15 +246,6 @@ impl Daemon {
             }
         }
     }
-}
-
-fn give_up_channel() -> (GiveUp, watch::Receiver<Option<String>>) {
-    let (sender, receiver) = watch::channel(None);
-    let give_up: GiveUp = Arc::new(move |reason| {
-        // The first reason is the one that counts.
-        sender.send_if_modified(|current| current.is_none() && current.replace(reason.clone()).is_none());
-    });
-    (give_up, receiver)
 }
 
 /// Opens the database, waiting for one that is busy or away up to `database.start_timeout`.

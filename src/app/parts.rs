@@ -2,23 +2,24 @@
 //!
 //! What they do is theirs; in which order they start is `app`'s.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
-use actix::{Actor, Context};
+use actix_web::web;
 use tokio::sync::Semaphore;
 
 use crate::actors::ledger::{Ledger, LedgerParts};
 use crate::actors::limits::Limits;
 use crate::actors::logger::{Logger, LoggerParts};
-use crate::actors::mailbox::Mailbox;
+use crate::actors::observed::Observed;
 use crate::actors::receiver::{Receiver, ReceiverParts};
 use crate::actors::scheduler::{Scheduler, SchedulerParts};
 use crate::actors::steps::StepTimes;
-use crate::actors::supervisor::{ChildSpec, Guard};
+use crate::actors::supervisor::{ChildSpec, GiveUp, Supervisor, child};
 use crate::actors::{ActorName, Directory};
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
+use crate::http::admin::AdminState;
 use crate::http::policy::RequestPolicy;
 use crate::http::server::HttpState;
 use crate::storage::Store;
@@ -32,6 +33,7 @@ pub(super) struct Parts {
     pub(super) limits: Arc<Limits>,
     /// What requests are held against.
     pub(super) policy: Live<RequestPolicy>,
+    pub(super) observed: Arc<Observed>,
     ledger: LedgerParts,
     logger: LoggerParts,
     receiver: ReceiverParts,
@@ -43,6 +45,7 @@ impl Parts {
         let settings = live.get();
         let directory = Arc::new(Directory::new(settings.server.max_in_flight));
         let limits = Arc::new(Limits::new(&settings.rate_limit));
+        let observed = Arc::new(Observed::default());
         Parts {
             ledger: LedgerParts {
                 store: store.clone(),
@@ -55,8 +58,14 @@ impl Parts {
                 directory: directory.clone(),
                 clock: clock.clone(),
                 live: live.clone(),
+                observed: observed.clone(),
             },
-            receiver: ReceiverParts { directory: directory.clone(), clock: clock.clone(), limits: limits.clone() },
+            receiver: ReceiverParts {
+                directory: directory.clone(),
+                clock: clock.clone(),
+                limits: limits.clone(),
+                observed: observed.clone(),
+            },
             scheduler: SchedulerParts {
                 store: store.clone(),
                 directory: directory.clone(),
@@ -65,8 +74,10 @@ impl Parts {
                 metrics,
                 live: live.clone(),
                 times: Arc::new(StepTimes::default()),
+                observed: observed.clone(),
             },
             policy: Live::new(RequestPolicy::new(&settings)),
+            observed,
             limits,
             store,
             directory,
@@ -86,8 +97,26 @@ impl Parts {
         }
     }
 
+    pub(super) fn admin_state(&self, settings: &Settings, http: web::Data<HttpState>) -> AdminState {
+        AdminState {
+            store: self.store.clone(),
+            directory: self.directory.clone(),
+            http,
+            observed: self.observed.clone(),
+            limits: self.limits.clone(),
+            started_at: self.clock.now(),
+            database_url: settings.database.url.to_string(),
+            listeners: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn supervisor(&self, settings: &Settings, give_up: GiveUp) -> Supervisor {
+        let (observed, clock) = (self.observed.clone(), self.clock.clone());
+        Supervisor::new(settings.supervisor.clone(), self.child_specs(), give_up, observed, clock)
+    }
+
     /// One factory an actor, in the order of their start.
-    pub(super) fn child_specs(&self) -> Vec<ChildSpec> {
+    fn child_specs(&self) -> Vec<ChildSpec> {
         let (ledger, logger) = (self.ledger.clone(), self.logger.clone());
         let (receiver, scheduler) = (self.receiver.clone(), self.scheduler.clone());
         vec![
@@ -116,27 +145,5 @@ impl Parts {
                 move |guard| Scheduler::new(scheduler.clone(), guard),
             ),
         ]
-    }
-}
-
-/// Ties an actor's factory to its mailbox.
-fn child<A: Actor<Context = Context<A>> + Send>(
-    directory: &Arc<Directory>,
-    actor: ActorName,
-    mailbox: fn(&Directory) -> &Mailbox<A>,
-    make: impl Fn(Guard) -> A + Clone + Send + 'static,
-) -> ChildSpec {
-    let (for_start, for_withdraw) = (directory.clone(), directory.clone());
-    ChildSpec {
-        actor,
-        start: Box::new(move |arbiter, guard| {
-            let (make, mailbox) = (make.clone(), mailbox(&for_start));
-            let address = A::start_in_arbiter(arbiter, move |context| {
-                context.set_mailbox_capacity(1);
-                make(guard)
-            });
-            mailbox.publish(address);
-        }),
-        withdraw: Box::new(move || mailbox(&for_withdraw).withdraw()),
     }
 }

@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +17,18 @@ use super::http_client;
 /// The daemon answers after its commit; it waits for a lock for less than this.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
+/// A look waits for no write.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The body of a refusal.
 #[derive(Deserialize)]
 struct Refusal {
     message: String,
+}
+
+/// Asks the daemon behind `socket` to tell something. None: no daemon listens there.
+pub async fn get<A: DeserializeOwned>(socket: &Path, route: &str) -> Result<Option<A>, Failure> {
+    ask(socket, client(socket, LOOK_TIMEOUT)?.get(url(route))).await
 }
 
 /// Posts `question` to the daemon behind `socket`. None: no daemon listens there.
@@ -29,11 +37,22 @@ pub async fn post<A: DeserializeOwned>(
     route: &str,
     question: &impl Serialize,
 ) -> Result<Option<A>, Failure> {
-    let client = http_client::build(http_client::plain().unix_socket(socket).timeout(TIMEOUT))?;
     let body = serde_json::to_vec(question)
         .map_err(|error| Failure::refused(format!("the request cannot be written as JSON: {error}")))?;
-    // The host is part of every URL; through a socket it means nothing.
-    let request = client.post(format!("http://hookledger{route}")).header(CONTENT_TYPE, "application/json").body(body);
+    let client = client(socket, TIMEOUT)?;
+    ask(socket, client.post(url(route)).header(CONTENT_TYPE, "application/json").body(body)).await
+}
+
+fn client(socket: &Path, timeout: Duration) -> Result<Client, Failure> {
+    http_client::build(http_client::plain().unix_socket(socket).timeout(timeout))
+}
+
+/// The host is part of every URL; through a socket it means nothing.
+fn url(route: &str) -> String {
+    format!("http://hookledger{route}")
+}
+
+async fn ask<A: DeserializeOwned>(socket: &Path, request: RequestBuilder) -> Result<Option<A>, Failure> {
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_connect() => return no_connection(socket, &error),

@@ -23,6 +23,7 @@ mod send_event;
 mod send_load;
 mod send_summary;
 mod serve;
+mod status;
 mod time;
 mod user;
 
@@ -80,6 +81,8 @@ enum Command {
     Secret,
     /// Sign an event, send it to a running daemon, and show what comes back
     Send(send::SendArguments),
+    /// Show how a running daemon does
+    Status,
     /// Add and list users
     #[command(subcommand)]
     User(user::UserCommand),
@@ -162,6 +165,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Migrate => migrate::run(context).await?,
             Command::Secret => secret::run(context)?,
             Command::Send(arguments) => return send::run(arguments, context).await.map(ExitCode::from),
+            Command::Status => status::run(context).await?,
             Command::User(command) => user::run(command, context).await?,
             Command::Key(command) => key::run(command, context).await?,
             Command::Credits(command) => credits::run(command, context).await?,

@@ -1,13 +1,26 @@
-//! Settings of the socket through which the command line talks to a running daemon.
+//! Settings of the operators' side: the socket through which the command line talks to a running daemon, and the token
+//! that opens the same routes on the listener for senders.
 
 use std::path::PathBuf;
 
+use secrecy::SecretString;
+
 use super::database;
 use super::keys::{Effect, Kind, SectionKeys};
-use super::reader::Reader;
-use super::values;
+use super::reader::{Reader, Section};
+use super::{token, values};
 
-pub(super) const KEYS: SectionKeys = SectionKeys { name: "admin", keys: &[("socket", Kind::Text, Effect::AtStart)] };
+pub(super) const KEYS: SectionKeys = SectionKeys {
+    name: "admin",
+    keys: &[
+        ("socket", Kind::Text, Effect::AtStart),
+        ("token", Kind::Secret, Effect::AtReload),
+        ("token_file", Kind::Text, Effect::AtReload),
+    ],
+};
+
+/// Whoever has the token can give credits away: it must be beyond guessing.
+const MIN_TOKEN_CHARS: usize = 32;
 
 const SOCKET_NAME: &str = "admin.sock";
 
@@ -19,6 +32,8 @@ const LONGEST_SOCKET_BYTES: usize = 107;
 pub struct AdminSettings {
     /// Absolute.
     pub socket: PathBuf,
+    /// What opens the admin routes on `server.listen`. None: they do not exist there.
+    pub token: Option<SecretString>,
 }
 
 impl AdminSettings {
@@ -26,6 +41,7 @@ impl AdminSettings {
     pub(super) fn read(reader: &mut Reader) -> Option<Self> {
         let url = reader.peek("database.url", database::parse_url);
         let mut section = reader.section(KEYS.name);
+        let token = read_token(&mut section);
         let given = section.parse_optional("socket", values::path)?;
         let socket = given.or_else(|| url.map(|url| url.state_folder().join(SOCKET_NAME)))?;
         let bytes = socket.as_os_str().len();
@@ -37,6 +53,22 @@ impl AdminSettings {
             return None;
         }
         section.show("socket", socket.display());
-        Some(AdminSettings { socket })
+        Some(AdminSettings { socket, token: token? })
     }
+}
+
+fn read_token(section: &mut Section<'_>) -> Option<Option<SecretString>> {
+    let Some(given) = token::read(section)? else { return Some(None) };
+    let chars = given.text.chars().count();
+    if chars < MIN_TOKEN_CHARS {
+        section.refuse(
+            given.key,
+            format!(
+                "must be a token of at least {MIN_TOKEN_CHARS} characters, and it has {chars}: \
+                 `hookledger secret` makes one"
+            ),
+        );
+        return None;
+    }
+    Some(Some(SecretString::from(given.text)))
 }

@@ -25,11 +25,14 @@ mod server;
 mod sources;
 mod suggest;
 mod supervisor;
+mod token;
 mod values;
 mod webhook;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_admin;
 #[cfg(test)]
 mod tests_balance;
 #[cfg(test)]

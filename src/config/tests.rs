@@ -135,7 +135,7 @@ fn every_key_of_the_reference_is_accepted_from_the_environment() {
         };
         let folder = Folder::new();
         let secrets = folder.file("secrets", SECRET, 0o600);
-        let is_secret_file = matches!(key.as_str(), "webhook.secrets_file" | "balance.token_file");
+        let is_secret_file = key.ends_with("_file");
         let text = if is_secret_file { secrets.display().to_string() } else { text };
         let variable = keys::variable_of(&key);
         let loaded = load_here(None, &[(variable.as_str(), text.as_str())]).unwrap();

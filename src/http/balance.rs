@@ -3,7 +3,6 @@
 //! It stands in the way of every call, so it touches no actor and waits for no write: one look at the books, as of
 //! the last commit. Nothing about a key is told to someone without the token.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,11 +10,8 @@ use actix_web::guard::{GuardContext, fn_guard};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use hmac::{Hmac, KeyInit, Mac};
-use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::json;
-use sha2::Sha256;
 
 use super::policy::RequestPolicy;
 use super::server::{HttpState, read_only};
@@ -45,37 +41,6 @@ pub fn is_question(path: &str) -> bool {
     let id = path.strip_prefix(PATH_START).and_then(|rest| rest.strip_suffix(PATH_END));
     let id = id.map(|id| id.strip_prefix("remote/").unwrap_or(id));
     id.is_some_and(|id| !id.is_empty() && !id.contains('/'))
-}
-
-/// A token that requests carry in a header. Prints nothing of it.
-#[derive(Clone)]
-pub struct AccessToken {
-    fingerprint: Option<Hmac<Sha256>>,
-}
-
-impl AccessToken {
-    pub fn new(token: &SecretString) -> Self {
-        AccessToken { fingerprint: fingerprint(token.expose_secret().as_bytes()) }
-    }
-
-    /// Compares fingerprints in constant time, so that the time taken tells nothing of where a guess went wrong.
-    pub fn is(&self, given: &[u8]) -> bool {
-        let (Some(expected), Some(given)) = (self.fingerprint.clone(), fingerprint(given)) else { return false };
-        expected.verify(&given.finalize().into_bytes()).is_ok()
-    }
-}
-
-impl fmt::Debug for AccessToken {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("AccessToken")
-    }
-}
-
-/// HMAC takes keys of any length, so this always gives one. The key only sets these fingerprints apart from others.
-fn fingerprint(token: &[u8]) -> Option<Hmac<Sha256>> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(b"hookledger access token").ok()?;
-    mac.update(token);
-    Some(mac)
 }
 
 /// What became of one question.
@@ -191,16 +156,6 @@ fn found(balance: KeyBalance, now: UnixMillis) -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_token_itself_opens() {
-        let token = AccessToken::new(&SecretString::from("a-token-of-some-length"));
-        assert!(token.is(b"a-token-of-some-length"));
-        for wrong in ["", "a-token-of-some-lengt", "a-token-of-some-length0", "A-token-of-some-length"] {
-            assert!(!token.is(wrong.as_bytes()), "{wrong:?}");
-        }
-        assert_eq!(format!("{token:?}"), "AccessToken");
-    }
 
     #[test]
     fn the_two_paths_are_known_and_no_others() {

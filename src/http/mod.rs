@@ -1,8 +1,8 @@
 //! What senders and operators reach over HTTP. Turns requests into messages and outcomes into answers; decides
 //! nothing about money.
 
+pub mod access;
 pub mod admin;
-pub mod admin_charges;
 pub mod answer;
 pub mod balance;
 pub mod health;

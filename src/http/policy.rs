@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::HttpMessage;
 use ipnet::IpNet;
 
-use super::balance::AccessToken;
+use super::access::AccessToken;
 use crate::actors::receiver::IntakePolicy;
 use crate::config::Settings;
 
@@ -25,6 +25,8 @@ pub struct RequestPolicy {
     pub ack_timeout: Duration,
     /// Of the balance question; none: it cannot be asked.
     pub balance_token: Option<AccessToken>,
+    /// Of the admin routes on the senders' listener; none: they do not exist there.
+    pub admin_token: Option<AccessToken>,
 }
 
 impl RequestPolicy {
@@ -37,6 +39,7 @@ impl RequestPolicy {
             body_timeout: settings.server.body_timeout,
             ack_timeout: settings.server.ack_timeout,
             balance_token: settings.balance.token.as_ref().map(AccessToken::new),
+            admin_token: settings.admin.token.as_ref().map(AccessToken::new),
         }
     }
 

@@ -15,10 +15,11 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use tokio::sync::Semaphore;
 
+use super::admin::{self, AdminState};
 use super::answer::Answer;
 use super::policy::RequestPolicy;
 use super::source::{client_address, is_within};
-use super::{admin, balance, health, webhook};
+use super::{balance, health, webhook};
 use crate::actors::{ActorName, Directory};
 use crate::clock::SharedClock;
 use crate::config::{Live, ServerSettings};
@@ -43,12 +44,17 @@ impl HttpState {
         RequestPolicy::of(request).unwrap_or_else(|| self.policy.get())
     }
 
+    /// Whether the operator lets events in.
+    pub fn is_webhook_enabled(&self) -> bool {
+        self.policy.get().intake.is_enabled
+    }
+
     /// Why events cannot be taken now; none if they can.
     pub fn why_not_ready(&self) -> Option<String> {
         if self.is_stopping.load(Ordering::Acquire) {
             return Some("the daemon is stopping".to_owned());
         }
-        if !self.policy.get().intake.is_enabled {
+        if !self.is_webhook_enabled() {
             return Some("Webhook is disabled".to_owned());
         }
         let actors = [
@@ -62,14 +68,12 @@ impl HttpState {
     }
 }
 
-/// What the handlers of operators' requests share.
-pub struct AdminState {
-    pub store: Arc<dyn Store>,
-    pub directory: Arc<Directory>,
-}
-
-/// The listener for senders.
-pub fn public(state: web::Data<HttpState>, settings: &ServerSettings) -> std::io::Result<(SocketAddr, Server)> {
+/// The listener for senders, and for operators who have the token.
+pub fn public(
+    state: web::Data<HttpState>,
+    operators: web::Data<AdminState>,
+    settings: &ServerSettings,
+) -> std::io::Result<(SocketAddr, Server)> {
     /// Connections that the kernel holds until they are accepted.
     const BACKLOG: u32 = 4096;
     let workers = worker_count(settings.workers);
@@ -78,6 +82,7 @@ pub fn public(state: web::Data<HttpState>, settings: &ServerSettings) -> std::io
         let webhook_health = format!("{}/health", state.webhook_path);
         App::new()
             .app_data(state.clone())
+            .app_data(operators.clone())
             .wrap(from_fn(only_allowed_sources))
             .service(
                 web::resource(events)
@@ -86,6 +91,7 @@ pub fn public(state: web::Data<HttpState>, settings: &ServerSettings) -> std::io
             )
             .service(read_only(webhook_health, web::get().to(health::webhook_health)))
             .configure(balance::routes)
+            .configure(admin::on_server)
             .service(read_only("/healthz".to_owned(), web::get().to(health::alive)))
             .service(read_only("/readyz".to_owned(), web::get().to(health::ready)))
             .default_service(web::to(no_such_path))
@@ -113,7 +119,8 @@ async fn no_such_path() -> HttpResponse {
     Answer::NotFound.into_response()
 }
 
-/// The first check of all, and the moment from which a request keeps its policy. Health is anybody's to ask, and the balance question has a token of its own.
+/// The first check of all, and the moment from which a request keeps its policy. Health is anybody's to ask; the balance
+/// question and operators have tokens of their own.
 async fn only_allowed_sources(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -126,7 +133,9 @@ async fn only_allowed_sources(
     let allowed = &policy.allow_sources;
     let is_health = matches!(request.path(), "/healthz" | "/readyz")
         || request.path().strip_prefix(state.webhook_path.as_str()) == Some("/health");
-    let is_exempt = is_health || (policy.balance_token.is_some() && balance::is_question(request.path()));
+    let is_exempt = is_health
+        || (policy.admin_token.is_some() && admin::is_operators(request.path()))
+        || (policy.balance_token.is_some() && balance::is_question(request.path()));
     if !allowed.is_empty() && !is_exempt {
         let source = client_address(request.request(), &policy.trusted_proxies);
         if !source.is_some_and(|source| is_within(source, allowed)) {
@@ -141,7 +150,7 @@ async fn only_allowed_sources(
 /// The listener for the command line: a socket file that only this user may open.
 pub fn admin(listener: UnixListener, state: web::Data<AdminState>) -> std::io::Result<Server> {
     let server = HttpServer::new(move || {
-        App::new().app_data(state.clone()).configure(admin::routes).default_service(web::to(no_such_path))
+        App::new().app_data(state.clone()).configure(admin::on_socket).default_service(web::to(no_such_path))
     });
     Ok(server.workers(1).shutdown_timeout(1).disable_signals().listen_uds(listener)?.run())
 }

@@ -1,18 +1,23 @@
-//! The operator's side of the books: users, keys, credits, and looks at what was booked.
+//! The operator's side of the books: what is asked of users, keys and credits, and why it is refused.
 //!
-//! Shapes here are shown to people and programs; their JSON names stay.
+//! Shapes here are shown to people and programs; their JSON names stay. What is answered is `views` and `charges`.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::StoreError;
 use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
 use crate::domain::ids::{EventId, KeyId, RemoteKeyId};
 use crate::domain::refund::{ChargeKey, RefundOutcome, RefundRequest};
 use crate::domain::time::UnixMillis;
+
+pub use super::views::{
+    CreditsView, EventDetail, EventView, Ignored, KeyView, Replayed, TransactionView, UnmatchedToken, UserView,
+};
 
 /// Why the books refused a request.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -47,10 +52,13 @@ pub enum BooksError {
     Store(#[from] StoreError),
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A user to add.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewUser {
+    /// Every request takes it in place of the id.
     pub email: String,
+    /// For people to read.
     #[serde(default)]
     pub name: Option<String>,
     /// Credits to begin with, of zero or more.
@@ -58,24 +66,28 @@ pub struct NewUser {
     pub credits: i64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A token of new-api to give to a user.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewKey {
     /// Id or email.
     pub user: String,
     /// new-api's token id, above 0.
     pub remote_id: i64,
+    /// For people to read.
     #[serde(default)]
     pub label: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Credits to give.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewGrant {
     /// Id or email.
     pub user: String,
     /// Whole credits, above 0.
     pub amount: i64,
+    /// What for; the user sees it in the history.
     #[serde(default)]
     pub reason: Option<String>,
     /// The same key grants once, however often it is sent.
@@ -84,13 +96,14 @@ pub struct NewGrant {
 }
 
 /// Credits added to or taken from a balance by a person.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewAdjustment {
     /// Id or email.
     pub user: String,
     /// Whole credits, of either sign and not 0.
     pub amount: i64,
+    /// What for; the user sees it in the history.
     pub reason: String,
     /// The same key adjusts once, however often it is sent.
     #[serde(default)]
@@ -98,7 +111,7 @@ pub struct NewAdjustment {
 }
 
 /// A token to be ignored, or no longer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewIgnore {
     /// new-api's token id, above 0.
@@ -108,48 +121,23 @@ pub struct NewIgnore {
     pub undo: bool,
 }
 
-/// What ignoring a token came to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Ignored {
-    pub remote_id: i64,
-    pub is_ignored: bool,
-    /// Waiting events that were closed without a charge.
-    pub closed_events: u64,
-}
-
-/// A token that no key has, and what its waiting events come to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UnmatchedToken {
-    pub remote_id: i64,
-    /// The token's name, where new-api's log told it.
-    pub name: Option<String>,
-    pub calls: u64,
-    /// Quota units of the calls that are priced in them.
-    pub quota: i64,
-    /// Exact price of all calls in credits, as a decimal.
-    pub credits: String,
-    /// Oldest and newest call, UTC.
-    pub first_seen: String,
-    pub last_seen: String,
-    /// The command that gives it to a user.
-    pub command: String,
-}
-
 /// The id of what was made.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Created {
+    /// Of the new row.
     pub id: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What was granted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Granted {
     /// `credit_transactions.id`
     pub id: String,
+    /// `users.id`
     pub user_id: String,
+    /// Whole credits.
     pub amount: i64,
     /// The balance after the grant (now, for a repeat).
     pub balance: i64,
@@ -157,77 +145,8 @@ pub struct Granted {
     pub repeated: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UserView {
-    pub id: String,
-    pub email: String,
-    pub name: Option<String>,
-    pub credits: i64,
-    pub keys: i64,
-    pub created_at: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyView {
-    pub id: String,
-    pub user_id: String,
-    pub email: String,
-    pub remote_key_id: Option<String>,
-    pub label: String,
-    pub status: String,
-    pub created_at: String,
-    pub last_used_at: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CreditsView {
-    pub user_id: String,
-    pub email: String,
-    pub credits: i64,
-    /// What is owed below one whole credit, as a decimal.
-    pub remainder: String,
-    /// Refused for want of balance.
-    pub unpaid: i64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TransactionView {
-    pub id: String,
-    pub created_at: String,
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub amount: i64,
-    pub balance: i64,
-    pub description: Option<String>,
-    pub reference: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EventView {
-    pub event_id: String,
-    pub status: String,
-    pub error_message: Option<String>,
-    pub created_at: String,
-    pub processed_at: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EventDetail {
-    #[serde(flatten)]
-    pub event: EventView,
-    pub payload: String,
-    /// What was charged for it, if it was.
-    pub charge: Option<ChargeView>,
-}
-
 /// A page of unsettled events to settle again.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewReplay {
     /// This event alone.
@@ -248,21 +167,6 @@ pub struct NewReplay {
     /// Where the last page ended.
     #[serde(default)]
     pub after: Option<String>,
-}
-
-/// What settling a page again came to.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Replayed {
-    pub tried: u64,
-    pub charged: u64,
-    /// Whole credits deducted by these charges.
-    pub credits: i64,
-    pub already_charged: u64,
-    pub still_failed: u64,
-    /// Where the next page begins, if there may be one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
 }
 
 /// Names a key: by its own id, or by what new-api knows of it.

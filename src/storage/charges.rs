@@ -3,37 +3,53 @@
 //! The way from a request to what is booked is `refunding`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::books::TransactionView;
 use crate::domain::money::CreditFemtos;
 use crate::domain::time::UnixMillis;
 
 /// One charge, with its price and what it moved.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChargeView {
     /// `usage_records.id`
     pub id: String,
     /// The channel that told of the call first: `webhook` or `log`.
     pub source: String,
+    /// The sender's id of the event.
+    #[schema(required)]
     pub event_id: Option<String>,
+    /// new-api's `request_id`.
+    #[schema(required)]
     pub request_id: Option<String>,
+    /// Of the row in new-api's log.
+    #[schema(required)]
     pub log_id: Option<i64>,
     /// When the call was made, UTC.
     pub called_at: String,
     /// When it was charged, UTC.
     pub settled_at: String,
+    /// Who paid.
     pub user_id: String,
+    /// `api_keys.id`
     pub key_id: String,
+    /// new-api's token id.
     pub remote_key_id: i64,
+    /// What was called.
     pub model: String,
+    /// Tokens in.
     pub prompt_tokens: i64,
+    /// Tokens out.
     pub completion_tokens: i64,
     /// Quota units; absent where the sender priced in credits.
+    #[schema(required)]
     pub quota: Option<i64>,
     /// The exact price in credits, as a decimal.
     pub price: String,
+    /// Credits for one US dollar at the call's second.
     pub usd_to_credits: String,
+    /// Quota units for one US dollar at the call's second.
     pub quota_per_unit: i64,
     /// Whole credits deducted.
     pub credits: i64,
@@ -41,39 +57,50 @@ pub struct ChargeView {
     pub unpaid: i64,
     /// What the user owed below one credit before and after, as decimals.
     pub remainder_before: String,
+    /// The same after the charge.
     pub remainder_after: String,
     /// Exact credits given back so far, as a decimal.
     pub refunded: String,
 }
 
 /// A charge explained from event to balance.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChargeDetail {
     #[serde(flatten)]
     pub charge: ChargeView,
     /// Absent where the user is gone.
+    #[schema(required)]
     pub email: Option<String>,
     /// Absent where the key is gone.
+    #[schema(required)]
     pub key_label: Option<String>,
     /// When the event came in, UTC; absent without one, or where its log row was cleared.
+    #[schema(required)]
     pub received_at: Option<String>,
     /// Absent where no whole credit moved.
+    #[schema(required)]
     pub transaction: Option<TransactionView>,
+    /// The balance before the transaction; absent without one.
+    #[schema(required)]
     pub balance_before: Option<i64>,
     /// Oldest first.
     pub refunds: Vec<RefundView>,
 }
 
 /// Something that was given back of a charge.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefundView {
+    /// Of the refund.
     pub id: String,
+    /// UTC.
     pub refunded_at: String,
     /// `operator`, `reversal` or `log`.
     pub origin: String,
+    /// Why, in the words of whoever gave it back.
     pub reason: String,
+    /// The same key gives back once.
     pub idempotency_key: String,
     /// Exact credits, as a decimal.
     pub amount: String,
@@ -81,14 +108,17 @@ pub struct RefundView {
     pub credits: i64,
     /// Whole credits by which the unpaid amount was lowered instead.
     pub unpaid_lowered: i64,
+    /// What the user owed below one credit before it, as a decimal.
     pub remainder_before: String,
+    /// The same after it.
     pub remainder_after: String,
     /// Absent where no whole credit moved.
+    #[schema(required)]
     pub transaction: Option<TransactionView>,
 }
 
 /// Which charges: what is absent selects all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChargeFilter {
     /// Id or email.
@@ -100,6 +130,7 @@ pub struct ChargeFilter {
     /// new-api's token id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<i64>,
+    /// What was called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Calls of this second or later, in Unix milliseconds.
@@ -148,7 +179,7 @@ impl std::fmt::Display for ChargeSelector {
 }
 
 /// One charge to give back, whole or in part.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewRefund {
     /// The charge's id.
@@ -159,6 +190,7 @@ pub struct NewRefund {
     /// Quota units, at the charge's own rate.
     #[serde(default)]
     pub quota: Option<i64>,
+    /// Why, for whoever looks at the charge later.
     pub reason: String,
     /// The same key gives back once, however often it is sent. A part needs one.
     #[serde(default)]
@@ -166,11 +198,14 @@ pub struct NewRefund {
 }
 
 /// What a refund came to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refunded {
+    /// Of the refund.
     pub id: String,
+    /// The charge's id.
     pub charge: String,
+    /// Who paid.
     pub user_id: String,
     /// Exact credits, as a decimal.
     pub amount: String,
@@ -178,7 +213,9 @@ pub struct Refunded {
     pub credits: i64,
     /// Whole credits by which the unpaid amount was lowered instead.
     pub unpaid_lowered: i64,
+    /// What the user owed below one credit before it, as a decimal.
     pub remainder_before: String,
+    /// The same after it.
     pub remainder_after: String,
     /// The balance after it (now, for a repeat).
     pub balance: i64,
@@ -187,11 +224,12 @@ pub struct Refunded {
 }
 
 /// A selection of charges to give back, page by page.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewReversal {
     /// At least one field selects.
     pub filter: ChargeFilter,
+    /// Why, for whoever looks at the charges later.
     pub reason: String,
     /// Keeps what was selected: a repeat goes on with the same charges and gives nothing twice.
     pub idempotency_key: String,
@@ -204,22 +242,26 @@ pub struct NewReversal {
 }
 
 /// A charge's place among the charges.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReversalPlace {
+    /// Unix seconds.
     pub call_second: i64,
+    /// The charge's id.
     pub id: String,
 }
 
 /// What a page of a reversal came to.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reversed {
+    /// Charges of this page of which something was given back.
     pub charges: u64,
     /// Exact credits, as a decimal.
     pub amount: String,
     /// Whole credits added to balances.
     pub credits: i64,
+    /// Whole credits by which unpaid amounts were lowered instead.
     pub unpaid_lowered: i64,
     /// Charges whose user is gone, or whose amount does not fit the books.
     pub refused: u64,

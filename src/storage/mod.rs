@@ -10,6 +10,7 @@ mod raw_meta;
 pub mod refunding;
 pub mod sqlite;
 mod stored;
+mod views;
 
 use std::sync::Arc;
 
@@ -89,6 +90,14 @@ pub struct DiskUsage {
     pub free_bytes: u64,
 }
 
+/// A token that several users have, and for which events wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AmbiguousToken {
+    pub remote_key_id: i64,
+    /// Their emails, a few of them, separated by commas.
+    pub users: String,
+}
+
 /// Why a row is kept as failed although its batch could have been settled without it.
 #[derive(Debug, Clone)]
 pub struct Poison {
@@ -159,6 +168,12 @@ pub trait LedgerStore: Send + Sync + 'static {
 
     /// Asks the file system, not the database: works while that is locked or full.
     async fn disk_usage(&self) -> Result<DiskUsage, StoreError>;
+
+    /// Tokens whose events wait because several users have them, at most `limit`, in their order.
+    async fn ambiguous_tokens(&self, limit: usize) -> Result<Vec<AmbiguousToken>, StoreError>;
+
+    /// About when the newest webhook of a call came in: when it was charged, or recorded to wait.
+    async fn last_event_at(&self) -> Result<Option<UnixMillis>, StoreError>;
 
     /// Proves that a commit works now.
     async fn probe(&self) -> Result<(), StoreError>;

@@ -3,6 +3,7 @@
 //! Rules of the house: a message reads alone, ids are fields, an error is logged once where it is handled, and
 //! secrets, signatures, tokens and bodies are never logged.
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -51,10 +52,20 @@ impl Level {
     }
 }
 
+thread_local! {
+    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// What the panic said that this thread is in, or was in last: for whoever notices it while it unwinds.
+pub fn last_panic_here() -> Option<String> {
+    LAST_PANIC.try_with(|last| last.try_borrow().ok().and_then(|last| last.clone())).ok().flatten()
+}
+
 /// A panic is logged like any other failure: once, with its place.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
+        LAST_PANIC.try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some(message.to_owned())).ok()).ok();
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
         tracing::error!(%message, %place, %thread, "a part of the daemon panicked");

@@ -6,6 +6,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::labels;
+use crate::domain::channel::ChannelState;
 use crate::storage::{DiskUsage, InboxCounts, OldRows};
 
 const WEBHOOK_REQUESTS: &str = "hookledger_webhook_requests_total";
@@ -27,6 +28,7 @@ const BALANCE_DURATION: &str = "hookledger_balance_duration_seconds";
 const RATE_LIMIT_SOURCES: &str = "hookledger_rate_limit_sources";
 const REMOVED_ROWS: &str = "hookledger_retention_removed_rows_total";
 const LAST_EVENT: &str = "hookledger_channel_last_event_timestamp_seconds";
+const CHANNEL_STATE: &str = "hookledger_channel_state";
 const RELOADS: &str = "hookledger_config_reloads_total";
 const RELOAD_SUCCESSFUL: &str = "hookledger_config_last_reload_successful";
 const RELOADED_AT: &str = "hookledger_config_last_reload_timestamp_seconds";
@@ -94,7 +96,12 @@ fn describe() {
     describe_histogram!(BALANCE_DURATION, Unit::Seconds, "From a balance question's arrival to its answer.");
     describe_gauge!(RATE_LIMIT_SOURCES, "Source addresses that the rate limits remember.");
     describe_counter!(REMOVED_ROWS, "Rows that were cleared because they were old, by what they were.");
-    describe_gauge!(LAST_EVENT, Unit::Seconds, "When the newest authentic usage event arrived, Unix time.");
+    describe_gauge!(
+        LAST_EVENT,
+        Unit::Seconds,
+        "When the newest authentic usage event arrived, Unix time; absent until one did."
+    );
+    describe_gauge!(CHANNEL_STATE, "1 for what the event channel is now: healthy, idle, stale, disabled or pull.");
     describe_counter!(RELOADS, "Reloads of the configuration by what became of them.");
     describe_gauge!(RELOAD_SUCCESSFUL, "1 unless the last reload was refused and an earlier configuration holds.");
     describe_gauge!(RELOADED_AT, Unit::Seconds, "When the configuration in force was read, Unix time.");
@@ -157,6 +164,14 @@ pub fn balance_answered(outcome: &'static str, took: Duration) {
     histogram!(BALANCE_DURATION).record(took);
 }
 
+/// 1 for this state, 0 for all others.
+pub fn channel_is(state: ChannelState) {
+    for each in ChannelState::ALL {
+        gauge!(CHANNEL_STATE, "state" => each.as_str()).set(if each == state { 1.0 } else { 0.0 });
+    }
+}
+
+/// There is no series before the first event, so that an alert on its age has nothing to be wrong about.
 pub fn usage_event_arrived(at_secs: i64) {
     gauge!(LAST_EVENT).set(at_secs as f64);
 }

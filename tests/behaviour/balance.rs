@@ -1,7 +1,5 @@
 //! The balance question: who may ask, what is told of which key, and that it never waits for a write.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,6 +11,7 @@ use crate::kit::events::Usage;
 use crate::kit::sender::{Retry, start_delivery};
 use crate::kit::wait::wait_until;
 use crate::kit::wire::{Connection, Response, http_request};
+use crate::kit::write_lock::WriteLock;
 
 const TOKEN: &str = "balance-token-of-the-kit";
 const UNITS_PER_CREDIT: i64 = 500;
@@ -293,40 +292,12 @@ fn it_answers_under_full_load_and_knows_every_answered_charge() {
     daemon.books().assert_whole();
 }
 
-/// Another program that holds the database's write lock until this goes out of scope.
-struct WriteLock {
-    holder: Child,
-    input: Option<ChildStdin>,
-}
-
-impl WriteLock {
-    fn take(daemon: &Daemon) -> Self {
-        let mut command = Command::new("sqlite3");
-        command.arg("-batch").arg(daemon.database_file()).env("HOME", "/nonexistent");
-        let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut input = holder.stdin.take().unwrap();
-        input.write_all(b".timeout 10000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n").unwrap();
-        let mut said = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert_eq!(said.trim(), "locked");
-        WriteLock { holder, input: Some(input) }
-    }
-}
-
-impl Drop for WriteLock {
-    fn drop(&mut self) {
-        // The end of its input ends it, and its transaction with it.
-        drop(self.input.take());
-        self.holder.wait().ok();
-    }
-}
-
 #[test]
 fn it_does_not_wait_for_a_blocked_writer() {
     let daemon = Daemon::start(with_token());
     let user = daemon.add_user("user@example.com", 10);
     let key = daemon.add_key(&user, 1);
-    let lock = WriteLock::take(&daemon);
+    let lock = WriteLock::take(&daemon.database_file());
     let bodies = (0..20).map(|number| Usage::new(format!("e-{number}")).quota(UNITS_PER_CREDIT).json()).collect();
     let retry = Retry::until(PATIENCE, Duration::from_millis(50));
     let ongoing = start_delivery(daemon.address(), SECRET, bodies, 8, retry);

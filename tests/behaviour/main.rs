@@ -7,6 +7,8 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod admin_api;
+mod admin_document;
 mod backup;
 mod balance;
 mod charges;
@@ -24,6 +26,7 @@ mod reload;
 mod replay;
 mod restore;
 mod retention;
+mod status;
 mod style;
 mod tokens;
 mod upgrade;

@@ -78,10 +78,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &["domain"]),
     ("storage", &["domain", "clock", "failpoint"]),
-    ("telemetry", &["config", "storage"]),
+    ("telemetry", &["config", "domain", "storage"]),
     ("actors", &["clock", "config", "domain", "failpoint", "storage", "telemetry"]),
-    ("http", &["actors", "clock", "config", "domain", "failpoint", "storage", "telemetry"]),
-    ("cli", &["actors", "app", "clock", "config", "domain", "failpoint", "storage"]),
+    ("http", &["actors", "clock", "config", "domain", "failpoint", "status", "storage", "telemetry"]),
+    ("cli", &["actors", "app", "clock", "config", "domain", "failpoint", "status", "storage"]),
 ];
 
 fn uses_of(folder: &str) -> BTreeMap<String, BTreeSet<String>> {

@@ -7,8 +7,9 @@
 //! - talking: [`wire`] (raw HTTP), [`sign`], [`events`] (bodies), [`sender`] (many at once, with retries);
 //! - running: [`daemon`] and what a test asks of it ([`daemon_client`], [`exposition`]), [`process`], [`folder`],
 //!   [`ports`];
-//! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it), [`promql`] (reads queries);
-//! - breaking: [`proxy`] (the network), [`clock`] (time), [`random`] (seeded choices).
+//! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it), [`schema`] (JSON answers),
+//!   [`promql`] (queries);
+//! - breaking: [`proxy`] (the network), [`write_lock`] (the writer), [`clock`] (time), [`random`] (seeded choices).
 
 #![allow(dead_code)] // a kit offers more than the tests of one day use
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a kit that finds its own footing gone ends the test
@@ -26,10 +27,12 @@ pub mod process;
 pub mod promql;
 pub mod proxy;
 pub mod random;
+pub mod schema;
 pub mod sender;
 pub mod sign;
 pub mod wait;
 pub mod wire;
+pub mod write_lock;
 
 mod agreement_check;
 mod self_check;

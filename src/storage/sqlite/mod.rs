@@ -15,6 +15,7 @@ mod files;
 mod inbox;
 mod inspect;
 mod lock;
+mod looks;
 mod marker;
 mod migrate;
 mod prices;
@@ -43,8 +44,8 @@ use super::books::{
 };
 use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
 use super::{
-    ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, OldRows, Page, PagePlace, Poison, PriceLook, Selection,
-    StoreError, Waiting, WaitingEvent,
+    AmbiguousToken, ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, OldRows, Page, PagePlace, Poison, PriceLook,
+    Selection, StoreError, Waiting, WaitingEvent,
 };
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
@@ -235,6 +236,14 @@ impl LedgerStore for SqliteStore {
 
     async fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
         disk::usage(self.path.clone()).await
+    }
+
+    async fn ambiguous_tokens(&self, limit: usize) -> Result<Vec<AmbiguousToken>, StoreError> {
+        looks::ambiguous_tokens(&self.readers, limit).await
+    }
+
+    async fn last_event_at(&self) -> Result<Option<UnixMillis>, StoreError> {
+        looks::last_event_at(&self.readers).await
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

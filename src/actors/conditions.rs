@@ -1,0 +1,116 @@
+//! Named conditions that someone should look at: which hold, since when, and in which words.
+//!
+//! Whoever finds one sets it here, at every look; that it is logged once a change is this file's business.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::domain::time::UnixMillis;
+use crate::telemetry::metrics;
+
+/// What can be wrong around the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// `options.UsdToCreditsRate` holds no rate.
+    RateInvalid,
+    /// Events wait since several users have their token.
+    AmbiguousKey,
+}
+
+impl Condition {
+    pub const ALL: [Condition; 2] = [Condition::RateInvalid, Condition::AmbiguousKey];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::RateInvalid => "rate_invalid",
+            Condition::AmbiguousKey => "ambiguous_key",
+        }
+    }
+}
+
+/// A condition that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub condition: Condition,
+    pub first_seen: UnixMillis,
+    pub last_seen: UnixMillis,
+    /// One sentence with the figures.
+    pub sentence: String,
+}
+
+/// What holds now, in memory: the next look after a start finds it again.
+pub struct Conditions {
+    held: Mutex<Vec<Held>>,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        // All that may hold are shown from the start, so that an alert has something to compare with.
+        Condition::ALL.into_iter().for_each(|condition| metrics::condition(condition.as_str(), false));
+        Conditions { held: Mutex::default() }
+    }
+}
+
+impl Conditions {
+    /// What a look at `now` found: the sentence if the condition holds, nothing if not.
+    pub fn set(&self, condition: Condition, sentence: Option<String>, now: UnixMillis) {
+        metrics::condition(condition.as_str(), sentence.is_some());
+        let name = condition.as_str();
+        let mut held = self.lock();
+        let known = held.iter().position(|held| held.condition == condition);
+        match (known, sentence) {
+            (None, None) => {}
+            (Some(index), None) => {
+                held.remove(index);
+                tracing::info!(condition = name, "a condition is over");
+            }
+            (None, Some(sentence)) => {
+                tracing::error!(condition = name, "{sentence}");
+                held.push(Held { condition, first_seen: now, last_seen: now, sentence });
+            }
+            (Some(index), Some(sentence)) => {
+                let known = &mut held[index];
+                if known.sentence != sentence {
+                    tracing::error!(condition = name, "{sentence}");
+                }
+                *known = Held { condition, first_seen: known.first_seen, last_seen: now, sentence };
+            }
+        }
+    }
+
+    /// What holds, in the order in which it was first seen.
+    pub fn held(&self) -> Vec<Held> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_keeps_its_first_look_until_it_is_over() {
+        let conditions = Conditions::default();
+        let at = |millis: i64| UnixMillis::new(1_800_000_000_000 + millis);
+        let set = |sentence: Option<&str>, millis| {
+            conditions.set(Condition::RateInvalid, sentence.map(str::to_owned), at(millis));
+        };
+        set(None, 0);
+        assert_eq!(conditions.held(), []);
+        set(Some("one"), 1);
+        set(Some("two"), 2);
+        let held = |first, last, sentence: &str| Held {
+            condition: Condition::RateInvalid,
+            first_seen: at(first),
+            last_seen: at(last),
+            sentence: sentence.to_owned(),
+        };
+        assert_eq!(conditions.held(), [held(1, 2, "two")]);
+        set(None, 3);
+        set(Some("three"), 4);
+        assert_eq!(conditions.held(), [held(4, 4, "three")], "it began anew");
+    }
+}

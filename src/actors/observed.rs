@@ -1,0 +1,55 @@
+//! What the daemon last saw of itself, in memory: whoever reports it waits for no actor and for no write.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::channel::Channel;
+use super::conditions::Conditions;
+use super::lives::Lives;
+use crate::domain::time::UnixMillis;
+use crate::storage::{InboxCounts, Store};
+
+/// The inbox as it was counted last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    pub counts: InboxCounts,
+    pub at: UnixMillis,
+}
+
+/// Shared by those who see and those who tell. It outlives every actor.
+#[derive(Default)]
+pub struct Observed {
+    pub lives: Lives,
+    pub channel: Channel,
+    pub conditions: Conditions,
+    counted: Mutex<Option<Counted>>,
+    database_problem: Mutex<Option<String>>,
+}
+
+impl Observed {
+    /// So that a restart does not make the channel look as if no event had ever come.
+    pub async fn remember_last_event(&self, store: &dyn Store) {
+        match store.last_event_at().await {
+            Ok(Some(at)) => self.channel.event_arrived(at),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "when the last event came is not known until the next one"),
+        }
+    }
+
+    pub fn inbox_counted(&self, counted: Counted) {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+    }
+
+    /// Nothing before the first count.
+    pub fn counted(&self) -> Option<Counted> {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the last try to write said, if it failed.
+    pub fn database_tried(&self, problem: Option<String>) {
+        *self.database_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    pub fn database_problem(&self) -> Option<String> {
+        self.database_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

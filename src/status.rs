@@ -1,0 +1,220 @@
+//! The document that a running daemon tells of itself: one shape for the admin routes and for `hookledger status`.
+//!
+//! Names in it stay. What is seen is collected in `http::admin::status`; how a person reads it is `cli::status`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Events that wait longer than this to be settled show that something is wrong.
+const LONG_PENDING_SECS: u64 = 60;
+
+/// A running daemon, seen without asking any of its parts.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// UTC.
+    pub started_at: String,
+    /// Since the start.
+    pub uptime_secs: u64,
+    pub database: DatabaseStatus,
+    pub webhook: WebhookStatus,
+    pub channel: ChannelStatus,
+    /// Those that hold, in the order in which they were first seen.
+    pub conditions: Vec<ConditionStatus>,
+    /// The parts of the daemon, each kept alive by the supervisor.
+    pub actors: Vec<ActorStatus>,
+    /// Absent until the first count after a start.
+    #[schema(required)]
+    pub backlog: Option<BacklogStatus>,
+    pub listeners: ListenerStatus,
+    /// What a person should do, a sentence each; empty where nothing is wrong.
+    pub to_do: Vec<String>,
+}
+
+/// Where the books lie, and whether they can be written.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseStatus {
+    /// Without a password.
+    pub url: String,
+    /// Whether the last write worked.
+    pub writable: bool,
+    /// Why not, where it is not writable.
+    #[schema(required)]
+    pub problem: Option<String>,
+}
+
+/// Whether events are taken.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookStatus {
+    /// The setting `webhook.enabled`.
+    pub enabled: bool,
+    /// The same word as `GET /readyz`.
+    pub ready: bool,
+    /// Why not, where it is not ready.
+    #[schema(required)]
+    pub why_not: Option<String>,
+}
+
+/// What the event channel is found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelName {
+    Healthy,
+    Idle,
+    Stale,
+    Disabled,
+    Pull,
+}
+
+/// How the event channel does.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChannelStatus {
+    /// healthy: events come in; idle: none for ten minutes; disabled: by `webhook.enabled`.
+    pub state: ChannelName,
+    /// When this process found it so, UTC.
+    pub since: String,
+    /// When the newest usage event came in, UTC; of an earlier life of the daemon about when.
+    #[schema(required)]
+    pub last_event_at: Option<String>,
+}
+
+/// Something around the daemon that someone should look at.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConditionStatus {
+    /// As in the metric `hookledger_source_condition`.
+    pub name: String,
+    /// UTC, of this process.
+    pub first_seen: String,
+    /// UTC.
+    pub last_seen: String,
+    /// One sentence with the figures.
+    pub message: String,
+}
+
+/// One part of the daemon.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ActorStatus {
+    /// supervisor, logger, ledger, receiver or scheduler.
+    pub name: String,
+    /// False while it is being replaced.
+    pub up: bool,
+    /// Since the start.
+    pub restarts: u64,
+    /// The restarts by their cause: panic, exit.
+    pub restarts_by_cause: BTreeMap<String, u64>,
+    /// Of the last restart.
+    #[schema(required)]
+    pub last_cause: Option<String>,
+    /// When it last ended, UTC.
+    #[schema(required)]
+    pub last_ended_at: Option<String>,
+    /// What it said when it last ended, if anything.
+    #[schema(required)]
+    pub last_error: Option<String>,
+}
+
+/// What waits, as it was last counted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BacklogStatus {
+    /// Events on disk that are about to be settled.
+    pub pending: i64,
+    /// Events that are tried again, or wait for a key or for a person.
+    pub failed: i64,
+    /// Events that were given up.
+    pub dead: i64,
+    /// Absent where none is pending.
+    #[schema(required)]
+    pub oldest_pending_age_secs: Option<u64>,
+    /// Tokens without a key that have waiting events.
+    pub parked_tokens: i64,
+    /// Credits not deducted for want of balance, over all users.
+    pub unpaid_credits: i64,
+    /// UTC.
+    pub counted_at: String,
+}
+
+/// Where the daemon listens.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    /// For senders: address and port.
+    pub server: String,
+    /// For Prometheus; absent where it is switched off.
+    #[schema(required)]
+    pub metrics: Option<String>,
+    /// The socket's path.
+    pub admin_socket: String,
+    /// Whether a token opens the admin routes on the senders' listener.
+    pub admin_on_server: bool,
+}
+
+impl Status {
+    /// What a person should do about what stands here.
+    pub fn advice(&self) -> Vec<String> {
+        let mut advice = Vec::new();
+        if !self.database.writable {
+            advice.push(
+                "free disk space, or end the program that locks the database; what was answered is safe, and it goes \
+                 on by itself"
+                    .to_owned(),
+            );
+        }
+        if !self.webhook.enabled {
+            advice.push("set webhook.enabled = true to take events again".to_owned());
+        }
+        let down: Vec<&str> = self.actors.iter().filter(|actor| !actor.up).map(|actor| actor.name.as_str()).collect();
+        if !down.is_empty() {
+            advice.push(format!("look at the log if this stays down: {}", down.join(", ")));
+        }
+        advice.extend(self.conditions.iter().filter_map(|condition| advice_on(&condition.name)).map(str::to_owned));
+        if let Some(backlog) = &self.backlog {
+            advice.extend(backlog.advice());
+        }
+        advice
+    }
+}
+
+impl BacklogStatus {
+    fn advice(&self) -> Vec<String> {
+        let mut advice = Vec::new();
+        if self.oldest_pending_age_secs.is_some_and(|age| age > LONG_PENDING_SECS) {
+            advice.push("look at the log: events wait to be settled for more than a minute".to_owned());
+        }
+        if self.parked_tokens > 0 {
+            advice.push("`hookledger key unmatched` lists the tokens without a key, each with what to do".to_owned());
+        }
+        if self.failed > 0 {
+            advice.push("`hookledger events list --status failed` says why events are not charged".to_owned());
+        }
+        if self.dead > 0 {
+            advice.push(
+                "`hookledger events list --status dead` says why events were given up, and `hookledger events replay` \
+                 tries them again"
+                    .to_owned(),
+            );
+        }
+        advice
+    }
+}
+
+fn advice_on(condition: &str) -> Option<&'static str> {
+    match condition {
+        "rate_invalid" => Some("set UsdToCreditsRate in the table `options` to a decimal above 0, such as 1000"),
+        "ambiguous_key" => {
+            Some("take the token from all users but one (`hookledger key list`); what waits is then charged")
+        }
+        _ => None,
+    }
+}
