@@ -8,6 +8,7 @@ pub mod books;
 pub mod charges;
 mod raw_meta;
 pub mod refunding;
+mod rows;
 pub mod sqlite;
 mod stored;
 mod views;
@@ -35,6 +36,9 @@ pub enum StoreError {
     /// The database refused what was written: some event of the batch cannot be stored as it is.
     #[error("the database refused the data: {0}")]
     Refused(String),
+    /// Another transaction was in the way: the same batch may be redone at once.
+    #[error("another transaction was in the way: {0}")]
+    Contended(String),
     /// The store's queue is full.
     #[error("too many writes are waiting for the database")]
     Overloaded,
@@ -49,6 +53,26 @@ pub enum StoreError {
 impl From<InjectedFault> for StoreError {
     fn from(fault: InjectedFault) -> Self {
         StoreError::Unavailable(fault.to_string())
+    }
+}
+
+/// Tells whether an error is the store's own: then the connection is not to be trusted with another transaction.
+pub trait AsStoreError {
+    fn as_store_error(&self) -> Option<&StoreError>;
+}
+
+impl AsStoreError for StoreError {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl AsStoreError for BooksError {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        match self {
+            BooksError::Store(error) => Some(error),
+            _ => None,
+        }
     }
 }
 

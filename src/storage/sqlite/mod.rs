@@ -318,7 +318,7 @@ impl Books for SqliteStore {
         if is_dry_run {
             return Ok(self.clock.now());
         }
-        let selection = snapshot::json(&charges::with_user_id(&self.readers, filter).await?)?;
+        let selection = super::rows::parameter(&charges::with_user_id(&self.readers, filter).await?)?;
         let reversal = Reversal { idempotency_key: idempotency_key.to_owned(), selection, reason };
         self.write(|reply| Command::BeginReversal(reversal, reply)).await
     }

@@ -8,7 +8,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::charges::summed;
 use super::error::unreadable;
-use super::snapshot::{self, json};
+use super::snapshot;
 use super::write;
 use super::writer::Context;
 use crate::domain::ids::{RecordId, UserId};
@@ -22,6 +22,7 @@ use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::StoreError;
 use crate::storage::books::BooksError;
+use crate::storage::rows::parameter as json;
 
 const CHARGES_SQL: &str = "SELECT c.call_second, c.claim_id, c.user_id, \
        EXISTS (SELECT 1 FROM users AS u WHERE u.id = c.user_id), c.model, c.price_units, c.price_credits, \

@@ -2,10 +2,10 @@
 
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
-use super::snapshot::json;
 use crate::domain::retention::BookTimes;
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
+use crate::storage::rows::parameter as json;
 use crate::storage::{OldRows, Page, StoreError};
 
 /// What the owner of the writing connection is to clear.

@@ -20,6 +20,7 @@ use crate::domain::ownership::{Owner, PastOwner, TokenHistory};
 use crate::domain::settlement::Snapshot;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
+use crate::storage::rows::parameter as json;
 use crate::storage::stored::{self, ClaimKey, KeyRow, LoggedRow, LoggedRows};
 
 const LOGGED: i64 = 1;
@@ -309,9 +310,4 @@ fn claim_keys_json(keys: &HashSet<ClaimKey>) -> Result<String, StoreError> {
     // In order, so that the look walks the index once.
     let pairs: BTreeSet<(i64, &str)> = keys.iter().map(|(at, id)| (at.as_millis(), id.as_str())).collect();
     json(&pairs)
-}
-
-/// One parameter for a whole list, so that a statement's text does not depend on the batch's size.
-pub fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Refused(error.to_string()))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::TryStreamExt;
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
-use super::snapshot::{self, json};
+use super::snapshot;
 use super::writer::Context;
 use super::{prices, write};
 use crate::domain::ids::RemoteKeyId;
@@ -16,6 +16,7 @@ use crate::domain::pricing::PriceBook;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::books::{BooksError, Ignored, NewIgnore, UnmatchedToken};
+use crate::storage::rows::parameter as json;
 use crate::storage::stored::usage_event;
 
 /// Changes that one look takes up; more come with the next.

@@ -2,25 +2,19 @@
 //!
 //! Each list is one JSON parameter; a statement over an empty list does nothing. Parameters are taken in order.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
-use super::snapshot::json as parameter;
 use super::writer::Context;
-use crate::domain::accounts::{AccountChange, Transaction};
-use crate::domain::ids::{RecordId, RemoteKeyId, RequestId};
-use crate::domain::money::{Credits, QuotaUnits};
-use crate::domain::outcome::fit_column;
-use crate::domain::ownership::KeyHolder;
+use crate::domain::accounts::AccountChange;
 use crate::domain::recording::InboxRow;
 use crate::domain::refund::RefundPlan;
-use crate::domain::settlement::{Charge, Plan};
+use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
-use crate::storage::raw_meta::raw_meta;
+use crate::storage::rows::{self, NewOwners};
 
 const NEW_ROWS: &str = "INSERT INTO webhook_logs (createdAt, processedAt, id, eventId, payload, status, errorMsg) \
      SELECT ?, ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each(?)";
@@ -107,15 +101,15 @@ pub async fn plan(
     let query = bind_inbox(sqlx::query(ALL_SQL.as_str()), &plan.inbox, now)?;
     bind_looks(query, plan, now)?
         .bind(now.as_millis())
-        .bind(claims(&plan.charges)?)
-        .bind(usage_records(context, &plan.charges)?)
-        .bind(transactions(&plan.transactions)?)
+        .bind(rows::claims(&plan.charges)?)
+        .bind(rows::usage_records(&context.installation, &plan.charges)?)
+        .bind(rows::transactions(&plan.transactions)?)
         .bind(at.clone())
         .bind(at.clone())
         .bind(at)
-        .bind(balances(context, &plan.accounts, now)?)
-        .bind(accounts(&plan.accounts)?)
-        .bind(key_uses(plan)?)
+        .bind(rows::balances(&context.ids, &plan.accounts, now)?)
+        .bind(rows::accounts(&plan.accounts)?)
+        .bind(rows::key_uses(plan)?)
         .execute(connection)
         .await?;
     Ok(())
@@ -148,39 +142,16 @@ pub async fn refunds(
     let at = now.to_column();
     sqlx::query(REFUNDS_SQL.as_str())
         .bind(now.as_millis())
-        .bind(refund_rows(plan)?)
-        .bind(transactions(&plan.transactions)?)
+        .bind(rows::refunds(plan)?)
+        .bind(rows::transactions(&plan.transactions)?)
         .bind(at.clone())
         .bind(at.clone())
         .bind(at)
-        .bind(balances(context, &plan.accounts, now)?)
-        .bind(accounts(&plan.accounts)?)
+        .bind(rows::balances(&context.ids, &plan.accounts, now)?)
+        .bind(rows::accounts(&plan.accounts)?)
         .execute(connection)
         .await?;
     Ok(())
-}
-
-fn refund_rows(plan: &RefundPlan) -> Result<String, StoreError> {
-    let rows = plan.refunds.iter().map(|(request, refund)| {
-        let (credits, femtos) = refund.amount.split().map_err(|error| StoreError::Refused(error.to_string()))?;
-        Ok(json!([
-            refund.id.as_str(),
-            refund.charge.call_second,
-            refund.charge.id.as_str(),
-            request.origin.as_str(),
-            &*request.idempotency_key,
-            refund.user_id.as_str(),
-            credits.get(),
-            femtos.get(),
-            refund.credits.get(),
-            refund.unpaid_lowered.get(),
-            refund.remainder_before.get(),
-            refund.remainder_after.get(),
-            &*request.reason,
-            refund.transaction_id.as_ref().map(RecordId::as_str),
-        ]))
-    });
-    parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
 }
 
 /// Moves balances outside a settlement.
@@ -195,7 +166,7 @@ pub async fn move_balances(
         .bind(at.clone())
         .bind(at.clone())
         .bind(at)
-        .bind(balances(context, changes, now)?)
+        .bind(rows::balances(&context.ids, changes, now)?)
         .execute(connection)
         .await?;
     Ok(())
@@ -203,135 +174,23 @@ pub async fn move_balances(
 
 fn bind_inbox<'q>(query: Query<'q>, rows: &[InboxRow], now: UnixMillis) -> Result<Query<'q>, StoreError> {
     let at = now.to_column();
-    let new = rows.iter().filter(|row| !row.exists);
-    let new: Vec<_> = new
-        .map(|row| (row.id.as_str(), row.event_id.as_str(), &*row.payload, row.status.as_str(), &row.message))
-        .collect();
-    let changed = rows.iter().filter(|row| row.exists);
-    let changed: Vec<_> = changed.map(|row| (row.id.as_str(), row.status.as_str(), &row.message)).collect();
-    let settled = rows.iter().filter(|row| row.exists && row.waiting.is_none());
-    let settled: Vec<_> = settled.map(|row| row.id.as_str()).collect();
-    let waiting = rows.iter().filter_map(|row| {
-        let waiting = row.waiting.as_ref()?;
-        let (token, called_at) = (waiting.remote_key_id.get(), waiting.called_at.as_millis());
-        let due_at = waiting.due_at.map(UnixMillis::as_millis);
-        let (status, reason) = (row.status.as_str(), waiting.reason.as_str());
-        Some((row.id.as_str(), status, reason, token, called_at, waiting.attempts, due_at))
-    });
-    let waiting: Vec<_> = waiting.collect();
     Ok(query
         .bind(at.clone())
         .bind(at.clone())
-        .bind(parameter(&new)?)
+        .bind(rows::new_logs(rows, |row| Cow::Borrowed(row.event_id.as_str()))?)
         .bind(at)
-        .bind(parameter(&changed)?)
-        .bind(parameter(&settled)?)
+        .bind(rows::changed_logs(rows)?)
+        .bind(rows::no_longer_waiting(rows)?)
         .bind(now.as_millis())
-        .bind(parameter(&waiting)?))
+        .bind(rows::waiting(rows)?))
 }
 
 fn bind_looks<'q>(query: Query<'q>, plan: &Plan, now: UnixMillis) -> Result<Query<'q>, StoreError> {
-    let unknown: Vec<i64> = plan.unknown_tokens.iter().map(|token| token.get()).collect();
-    Ok(query.bind(now.as_millis()).bind(parameter(&unknown)?).bind(owner_rows(&plan.new_owners)?))
+    Ok(query.bind(now.as_millis()).bind(rows::unknown_tokens(plan)?).bind(rows::owners(&plan.new_owners)?))
 }
-
-/// Tokens with their present owners, and from when on they count as such.
-type NewOwners = BTreeMap<RemoteKeyId, (UnixMillis, KeyHolder)>;
 
 /// Owners that a look was the first to see.
 pub async fn owners(connection: &mut SqliteConnection, changes: &NewOwners) -> Result<(), StoreError> {
-    sqlx::query(NEW_OWNERS).bind(owner_rows(changes)?).execute(connection).await?;
+    sqlx::query(NEW_OWNERS).bind(rows::owners(changes)?).execute(connection).await?;
     Ok(())
-}
-
-fn owner_rows(changes: &NewOwners) -> Result<String, StoreError> {
-    let rows = changes.iter().map(|(token, (from, holder))| {
-        (token.get(), from.as_millis(), holder.user_id.as_str(), holder.key_id.as_str())
-    });
-    parameter(&rows.collect::<Vec<_>>())
-}
-
-fn claims(charges: &[Charge]) -> Result<String, StoreError> {
-    let rows = charges.iter().map(|charge| {
-        let content = &charge.event.content;
-        let (price_credits, price_femtos) =
-            charge.price.credits.split().map_err(|error| StoreError::Refused(error.to_string()))?;
-        Ok(json!([
-            content.called_at.as_secs(),
-            charge.id.as_str(),
-            charge.event.event_id.as_str(),
-            content.called_at.as_millis(),
-            charge.event.request_id.as_ref().map(RequestId::as_str),
-            charge.event.log_id,
-            content.remote_key_id.get(),
-            &*content.model,
-            content.tokens.prompt,
-            content.tokens.completion,
-            charge.price.units.map(QuotaUnits::get),
-            price_credits.get(),
-            price_femtos.get(),
-            charge.price.rate.micros(),
-            charge.price.quota_per_unit.get(),
-            charge.user_id.as_str(),
-            charge.key_id.as_str(),
-            charge.credits.get(),
-            charge.unpaid.get(),
-            charge.remainder_before.get(),
-            charge.remainder_after.get(),
-        ]))
-    });
-    parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
-}
-
-fn usage_records(context: &Context, charges: &[Charge]) -> Result<String, StoreError> {
-    let rows = charges.iter().map(|charge| {
-        let content = &charge.event.content;
-        let meta = raw_meta(&context.installation, charge).map_err(|error| StoreError::Refused(error.to_string()))?;
-        Ok(json!([
-            charge.id.as_str(),
-            charge.key_id.as_str(),
-            content.called_at.to_column(),
-            fit_column(&content.model),
-            content.tokens.prompt,
-            content.tokens.completion,
-            content.tokens.total,
-            charge.price.display_usd(),
-            charge.credits.get(),
-            meta,
-        ]))
-    });
-    parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
-}
-
-fn transactions(rows: &[Transaction]) -> Result<String, StoreError> {
-    let rows = rows.iter().map(|transaction| {
-        json!([
-            transaction.kind.as_str(),
-            transaction.id.as_str(),
-            transaction.user_id.as_str(),
-            transaction.amount.get(),
-            transaction.balance_after.get(),
-            transaction.charge_id.as_str(),
-            fit_column(&transaction.model),
-            transaction.created_at.to_column(),
-        ])
-    });
-    parameter(&rows.collect::<Vec<Value>>())
-}
-
-fn balances(context: &Context, changes: &[AccountChange], now: UnixMillis) -> Result<String, StoreError> {
-    let moving = changes.iter().filter(|change| change.creates_balance || change.balance_delta != Credits::ZERO);
-    let rows = moving
-        .map(|change| json!([context.ids.next(now).as_str(), change.user_id.as_str(), change.balance_delta.get()]));
-    parameter(&rows.collect::<Vec<Value>>())
-}
-
-fn accounts(changes: &[AccountChange]) -> Result<String, StoreError> {
-    let rows = changes.iter().map(|change| (change.user_id.as_str(), change.remainder.get(), change.unpaid.get()));
-    parameter(&rows.collect::<Vec<_>>())
-}
-
-fn key_uses(plan: &Plan) -> Result<String, StoreError> {
-    let rows = plan.key_uses.iter().map(|(key_id, used_at)| (key_id.as_str(), used_at.to_column()));
-    parameter(&rows.collect::<Vec<_>>())
 }

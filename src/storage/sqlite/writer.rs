@@ -27,7 +27,7 @@ use crate::domain::time::UnixMillis;
 use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
 };
-use crate::storage::{ConfiguredPrices, Poison, PriceLook, StoreError};
+use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
 
 /// Batches that may wait. The Ledger and the Logger have one each under way; the rest are operators' requests.
 const QUEUE: usize = 64;
@@ -265,26 +265,6 @@ impl Owner {
             }
             // The panic was logged where it happened; the caller learns that the outcome is unknown.
             Err(_panic) => drop(reply),
-        }
-    }
-}
-
-/// Tells whether an error is the store's own: then the connection is not to be trusted with another transaction.
-pub trait AsStoreError {
-    fn as_store_error(&self) -> Option<&StoreError>;
-}
-
-impl AsStoreError for StoreError {
-    fn as_store_error(&self) -> Option<&StoreError> {
-        Some(self)
-    }
-}
-
-impl AsStoreError for BooksError {
-    fn as_store_error(&self) -> Option<&StoreError> {
-        match self {
-            BooksError::Store(error) => Some(error),
-            _ => None,
         }
     }
 }
