@@ -93,7 +93,9 @@ pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, St
             }
             SettlementOutcome::Unpaid { .. } => replayed.charged += 1,
             SettlementOutcome::AlreadySettled => replayed.already_charged += 1,
-            SettlementOutcome::Conflict | SettlementOutcome::Failed(_) => replayed.still_failed += 1,
+            SettlementOutcome::Conflict | SettlementOutcome::Deferred | SettlementOutcome::Failed(_) => {
+                replayed.still_failed += 1;
+            }
         }
     }
     Ok(replayed)
@@ -122,8 +124,8 @@ fn count(outcomes: &[SettlementOutcome]) {
             ) => 4,
             SettlementOutcome::Failed(Failure::AmbiguousKey(_)) => 5,
             SettlementOutcome::Failed(Failure::Unbookable(_)) => 6,
-            // Nothing was settled: the event is known to have failed before.
-            SettlementOutcome::Failed(Failure::Stored(_)) => continue,
+            // Nothing was settled: the event is known to have failed before, or is tried again at once.
+            SettlementOutcome::Failed(Failure::Stored(_) | Failure::Busy) | SettlementOutcome::Deferred => continue,
         };
         counts[index] += 1;
     }

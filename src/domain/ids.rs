@@ -83,6 +83,15 @@ text_id!(
 );
 
 impl EventId {
+    /// The name under which it is stored where a shared table holds another id that it takes for equal: `#` and 8 hex
+    /// digits of its SHA-256 behind it, cut to fit.
+    pub fn set_apart(&self) -> String {
+        const MARK_CHARS: usize = 9;
+        let kept: String = self.0.chars().take(MAX_ID_CHARS - MARK_CHARS).collect();
+        let digest = hex::encode(Sha256::digest(self.0.as_bytes()));
+        format!("{kept}#{}", &digest[..MARK_CHARS - 1])
+    }
+
     /// An id for a body that carries none, derived from its bytes so that a repeat gets the same.
     pub fn derived(prefix: &str, body: &[u8]) -> Self {
         let digest = hex::encode(Sha256::digest(body));
@@ -171,6 +180,15 @@ mod tests {
         assert_eq!(EventId::parse(&"é".repeat(192)), Err(IdError::TooLong(192)));
         assert_eq!(EventId::parse("a\0b"), Err(IdError::Nul));
         assert_ne!(EventId::parse("evt-A").unwrap(), EventId::parse("evt-A ").unwrap());
+    }
+
+    #[test]
+    fn an_id_that_is_set_apart_fits_its_column() {
+        let id = EventId::parse("evt-A").unwrap();
+        assert_eq!(id.set_apart().len(), "evt-A#".len() + 8);
+        assert_ne!(id.set_apart(), EventId::parse("evt-a").unwrap().set_apart().replace("evt-a", "evt-A"));
+        let long = EventId::parse(&"é".repeat(191)).unwrap();
+        assert_eq!(long.set_apart().chars().count(), 191);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum SettlementOutcome {
     AlreadySettled,
     /// The id is known with other content: nothing charged.
     Conflict,
+    /// Stored, and charged in a moment: another session holds a row of its user.
+    Deferred,
     /// Stored, and not chargeable now (or known and in that state).
     Failed(Failure),
 }
@@ -36,6 +38,8 @@ pub enum Failure {
     FormerOwner(RemoteKeyId),
     #[error("{IGNORED}{0}; `key ignore --undo` ends that")]
     IgnoredKey(RemoteKeyId),
+    #[error("Another program holds the user's row; it is tried again at once")]
+    Busy,
     #[error("Call is older than what is remembered (retention.claims): it is never charged")]
     BeyondMemory,
     #[error("Cannot be booked: {0}")]

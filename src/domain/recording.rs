@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::event::{Delivery, Notice, UsageEvent};
 use super::ids::{EventId, RecordId, RecordIds, RemoteKeyId};
 use super::known::{KnownEvent, KnownEvents, OpenEvent, Standing, standing};
-use super::outcome::{InboxStatus, RecordOutcome};
+use super::outcome::{Failure, InboxStatus, RecordOutcome};
+use super::retry::RetryPolicy;
 use super::time::UnixMillis;
 
 /// A row of `webhook_logs` to be written, and of our own inbox while it is unsettled.
@@ -47,6 +48,8 @@ pub enum WaitReason {
     BeyondMemory,
     /// A person said that its token is nobody's: closed, and waits for nothing.
     Ignored,
+    /// Another session holds a row of its user: pending, tried again at once.
+    Busy,
     Unbookable,
 }
 
@@ -59,6 +62,7 @@ impl WaitReason {
             WaitReason::BeyondGrace => "beyond_grace",
             WaitReason::BeyondMemory => "beyond_memory",
             WaitReason::Ignored => "ignored",
+            WaitReason::Busy => "busy",
             WaitReason::Unbookable => "unbookable",
         }
     }
@@ -83,6 +87,39 @@ pub fn plan_records(deliveries: &[Delivery], known: &mut KnownEvents, now: UnixM
         plan.outcomes.push(outcome);
     }
     plan
+}
+
+/// The row of an event that the database refuses to settle: failed with what it said, or dead after the last try. None
+/// where the event is settled already.
+pub fn plan_set_aside(
+    event: &UsageEvent,
+    known: &KnownEvents,
+    reason: &str,
+    retry: RetryPolicy,
+    now: UnixMillis,
+    ids: &RecordIds,
+) -> Option<InboxRow> {
+    let (existing, attempts) = match standing(known.get(&event.event_id), event) {
+        Standing::New => (None, 0),
+        Standing::Open(open) => (Some(open.inbox_id), open.attempts),
+        Standing::Charged | Standing::Closed(_) | Standing::Conflicting => return None,
+    };
+    let after = retry.after_error(attempts, &event.event_id, now);
+    Some(InboxRow {
+        exists: existing.is_some(),
+        id: existing.unwrap_or_else(|| ids.next(now)),
+        event_id: event.event_id.clone(),
+        payload: event.payload.clone(),
+        status: after.status,
+        message: Some(Failure::Unbookable(reason.to_owned()).message()),
+        waiting: Some(Waiting {
+            reason: WaitReason::Unbookable,
+            remote_key_id: event.content.remote_key_id,
+            called_at: event.content.called_at,
+            attempts: after.attempts,
+            due_at: after.due_at,
+        }),
+    })
 }
 
 fn usage(

@@ -2,7 +2,7 @@
 //!
 //! Every store runs this same function between its reads and its writes, so that money is decided in one place.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub struct Snapshot {
     /// Tokens that have no entry were never looked at before.
     pub tokens: HashMap<RemoteKeyId, TokenHistory>,
     pub accounts: HashMap<UserId, Account>,
+    /// Users of whom another session holds a row: their events wait, and nobody waits for them.
+    pub busy_users: HashSet<UserId>,
     pub prices: PriceBook,
     /// The second from which claims are remembered; none: all are.
     pub memory_from_second: Option<i64>,
@@ -117,6 +119,7 @@ pub fn plan(
         owners: snapshot.owners,
         tokens: snapshot.tokens,
         open_accounts: OpenAccounts::new(snapshot.accounts),
+        busy_users: snapshot.busy_users,
         prices: snapshot.prices,
         memory_from_second: snapshot.memory_from_second,
         key_uses: BTreeMap::new(),
@@ -138,6 +141,7 @@ struct Planner<'a> {
     owners: HashMap<RemoteKeyId, Owner>,
     tokens: HashMap<RemoteKeyId, TokenHistory>,
     open_accounts: OpenAccounts,
+    busy_users: HashSet<UserId>,
     prices: PriceBook,
     memory_from_second: Option<i64>,
     key_uses: BTreeMap<KeyId, UnixMillis>,
@@ -167,7 +171,10 @@ impl Planner<'_> {
             }
             Err((failure, reason)) => {
                 self.keep(event, open.as_ref(), Some((failure.message(), reason)));
-                SettlementOutcome::Failed(failure)
+                match reason {
+                    WaitReason::Busy => SettlementOutcome::Deferred,
+                    _ => SettlementOutcome::Failed(failure),
+                }
             }
         }
     }
@@ -175,6 +182,9 @@ impl Planner<'_> {
     /// Books the event if it can be booked; changes nothing otherwise.
     fn charge(&mut self, event: &Arc<UsageEvent>) -> Result<SettlementOutcome, (Failure, WaitReason)> {
         let KeyHolder { user_id, key_id, .. } = self.who_pays(event)?;
+        if self.busy_users.contains(&user_id) {
+            return Err((Failure::Busy, WaitReason::Busy));
+        }
         let unbookable = |error: AmountTooLarge| (Failure::Unbookable(error.to_string()), WaitReason::Unbookable);
         let price = self.prices.price(event.content.price, event.content.called_at).map_err(unbookable)?;
         let charge = self.book(event, user_id, key_id.clone(), price).map_err(unbookable)?;
@@ -282,11 +292,13 @@ impl Planner<'_> {
     /// Only errors use up attempts and come back by the clock; the rest waits for a change.
     fn waiting(&self, event: &UsageEvent, open: Option<&OpenEvent>, reason: WaitReason) -> (InboxStatus, Waiting) {
         let attempts = open.map_or(0, |open| open.attempts);
-        let (status, attempts, due_at) = if reason == WaitReason::Unbookable {
-            let after = self.policy.retry.after_error(attempts, &event.event_id, self.now);
-            (after.status, after.attempts, after.due_at)
-        } else {
-            (InboxStatus::Failed, attempts, None)
+        let (status, attempts, due_at) = match reason {
+            WaitReason::Unbookable => {
+                let after = self.policy.retry.after_error(attempts, &event.event_id, self.now);
+                (after.status, after.attempts, after.due_at)
+            }
+            WaitReason::Busy => (InboxStatus::Pending, attempts, None),
+            _ => (InboxStatus::Failed, attempts, None),
         };
         let (remote_key_id, called_at) = (event.content.remote_key_id, event.content.called_at);
         (status, Waiting { reason, remote_key_id, called_at, attempts, due_at })

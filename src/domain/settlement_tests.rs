@@ -1,6 +1,6 @@
 //! Unit tests of the decision what a batch books.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
@@ -54,6 +54,7 @@ fn snapshot(balances: &[(i64, i64)]) -> Snapshot {
             vec![Dated { from_second: 0, value: QuotaPerUnit::new(500_000).unwrap() }],
         )
         .unwrap(),
+        busy_users: HashSet::new(),
         memory_from_second: None,
     }
 }
@@ -271,4 +272,15 @@ proptest! {
         shuffled.sort_by_key(|(number, _)| (*number as u64).wrapping_mul(order | 1) >> 7);
         prop_assert_eq!(run(&in_order, 60), run(&shuffled, cut));
     }
+}
+
+#[test]
+fn a_user_whose_row_is_held_holds_up_nobody() {
+    let mut books = snapshot(&[(1, 10), (2, 10)]);
+    books.busy_users.insert(user("u1"));
+    let plan = settle(&[event("a", 1, 500), event("b", 2, 500)], books);
+    assert_eq!(plan.outcomes, [SettlementOutcome::Deferred, SettlementOutcome::Settled { credits: Credits::new(1) }]);
+    let waiting = plan.inbox[0].waiting.unwrap();
+    assert_eq!((plan.inbox[0].status, waiting.attempts, waiting.due_at), (InboxStatus::Pending, 0, None));
+    assert_eq!(plan.accounts.len(), 1, "nothing of the other's books moves");
 }

@@ -6,8 +6,13 @@
 pub mod backup;
 pub mod books;
 pub mod charges;
+mod decode;
+pub mod mysql;
+mod parked;
+mod price_list;
 mod raw_meta;
 pub mod refunding;
+mod removal;
 mod rows;
 pub mod sqlite;
 mod stored;

@@ -4,6 +4,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::StoreError;
+
 use crate::domain::event::{Content, Delivery, UsageEvent};
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::{KnownEvent, KnownEvents, OpenEvent};
@@ -79,6 +81,23 @@ fn meaning(row: LoggedRow, delivery: Option<Delivery>, is_charged: bool) -> Know
     match row.message.filter(|message| content.is_some() && Failure::is_ignored(message)) {
         Some(message) => KnownEvent::Closed { content, message },
         None => KnownEvent::Logged { notice },
+    }
+}
+
+/// A stored value that makes no sense: it concerns the events that touch it, and no others.
+pub fn unreadable(what: &'static str, value: impl std::fmt::Debug) -> StoreError {
+    StoreError::Refused(format!("{what} holds {value:?}, which hookledger never writes: was it changed by hand?"))
+}
+
+/// Whose row of `webhook_logs` it is: the id that its payload tells, where the stored one is that or stands for it.
+pub fn own_event_id(stored_id: &str, payload: &str) -> Option<EventId> {
+    let told = parse_body(payload.as_bytes()).ok().map(|delivery| match delivery {
+        Delivery::Usage(event) => event.event_id,
+        Delivery::Notice(notice) => notice.event_id,
+    });
+    match told {
+        Some(told) if told.as_str() == stored_id || told.set_apart() == stored_id => Some(told),
+        _ => EventId::parse(stored_id).ok(),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use sqlx::SqlitePool;
 
-use super::inbox::decimal;
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::books::{BooksError, CreditsView, KeyBalance, KeySelector, KeyView, TransactionView, UserView};
+use crate::storage::decode::decimal;
 
 /// Newest first.
 pub async fn users(readers: &SqlitePool, limit: u32) -> Result<Vec<UserView>, StoreError> {

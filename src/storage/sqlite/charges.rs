@@ -3,19 +3,18 @@
 //! Claims lie in the order of their calls' seconds. A look by anything but time walks them, on a reading connection,
 //! which holds up nobody.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqlitePool};
+use sqlx::{AssertSqlSafe, SqlitePool};
 
 use super::books_read::{TransactionRow, find_user};
-use super::error::unreadable;
-use super::inbox::{decimal, event_time};
+use super::inbox::event_time;
 use crate::domain::ids::RecordId;
-use crate::domain::money::{CreditFemtos, Rate};
 use crate::domain::refund::ChargeKey;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::books::{BooksError, TransactionView};
 use crate::storage::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView, RefundView};
+use crate::storage::decode::{charge_view as view, refund_view};
+use crate::storage::stored::unreadable;
 
 const COLUMNS: &str = "c.claim_id, c.source, c.event_id, c.request_id, c.log_id, \
      COALESCE(c.event_at_ms, c.call_second * 1000), c.settled_at_ms, c.user_id, c.key_id, c.remote_key_id, c.model, \
@@ -34,41 +33,6 @@ const SELECTED: &str = "c.call_second BETWEEN ?1 AND ?2 AND (?3 IS NULL OR c.use
 
 /// How far from the named instant a user's call may lie.
 const NEAR_SECS: i64 = 300;
-
-fn view(row: &SqliteRow) -> Result<ChargeView, StoreError> {
-    let time = |index: usize| row.try_get(index).map(|millis| UnixMillis::new(millis).to_column());
-    Ok(ChargeView {
-        id: row.try_get(0)?,
-        source: row.try_get(1)?,
-        event_id: row.try_get(2)?,
-        request_id: row.try_get(3)?,
-        log_id: row.try_get(4)?,
-        called_at: time(5)?,
-        settled_at: time(6)?,
-        user_id: row.try_get(7)?,
-        key_id: row.try_get(8)?,
-        remote_key_id: row.try_get(9)?,
-        model: row.try_get(10)?,
-        prompt_tokens: row.try_get(11)?,
-        completion_tokens: row.try_get(12)?,
-        quota: row.try_get(13)?,
-        price: decimal(row.try_get(14)?, row.try_get(15)?),
-        usd_to_credits: Rate::from_micros(row.try_get(16)?).map(|rate| rate.to_string()).unwrap_or_default(),
-        quota_per_unit: row.try_get(17)?,
-        credits: row.try_get(18)?,
-        unpaid: row.try_get(19)?,
-        remainder_before: decimal(0, row.try_get(20)?),
-        remainder_after: decimal(0, row.try_get(21)?),
-        refunded: summed(row.try_get(22)?, row.try_get(23)?)?.to_string(),
-    })
-}
-
-/// A sum of whole credits and one of parts, of which many may make whole ones.
-pub fn summed(credits: i64, femtos: i64) -> Result<CreditFemtos, StoreError> {
-    let (whole, part) = CreditFemtos::split_parts(femtos).ok_or_else(|| unreadable("a sum of refunds", femtos))?;
-    let credits = credits.checked_add(whole).ok_or_else(|| unreadable("a sum of refunds", credits))?;
-    CreditFemtos::from_parts(credits, part).ok_or_else(|| unreadable("a sum of refunds", credits))
-}
 
 /// The filter with its user as an id.
 pub async fn with_user_id(readers: &SqlitePool, filter: ChargeFilter) -> Result<ChargeFilter, BooksError> {
@@ -238,32 +202,5 @@ const REFUNDS_SQL: &str = "SELECT r.refund_id, r.refunded_at_ms, r.origin, r.rea
 
 async fn refunds(readers: &SqlitePool, claim_id: &str) -> Result<Vec<RefundView>, StoreError> {
     let rows = sqlx::query(REFUNDS_SQL).bind(claim_id).fetch_all(readers).await?;
-    let refund = |row: &SqliteRow| -> Result<RefundView, StoreError> {
-        let transaction = match row.try_get::<Option<String>, _>(11)? {
-            None => None,
-            Some(id) => Some(TransactionView {
-                id,
-                created_at: row.try_get(12)?,
-                kind: row.try_get(13)?,
-                amount: row.try_get(14)?,
-                balance: row.try_get(15)?,
-                description: row.try_get(16)?,
-                reference: row.try_get(17)?,
-            }),
-        };
-        Ok(RefundView {
-            id: row.try_get(0)?,
-            refunded_at: UnixMillis::new(row.try_get(1)?).to_column(),
-            origin: row.try_get(2)?,
-            reason: row.try_get(3)?,
-            idempotency_key: row.try_get(4)?,
-            amount: decimal(row.try_get(5)?, row.try_get(6)?),
-            credits: row.try_get(7)?,
-            unpaid_lowered: row.try_get(8)?,
-            remainder_before: decimal(0, row.try_get(9)?),
-            remainder_after: decimal(0, row.try_get(10)?),
-            transaction,
-        })
-    };
-    rows.iter().map(refund).collect()
+    rows.iter().map(refund_view).collect()
 }

@@ -1,12 +1,19 @@
-//! Sorts the errors of SQLite into those that pass, and those that the data itself causes.
+//! Sorts the errors of SQLite into those that pass, and those that the data itself causes; and reads its rows.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use crate::storage::StoreError;
+use crate::storage::decode::BookRow;
 
 /// Primary result codes that speak of the data, not of the moment: TOOBIG, CONSTRAINT, MISMATCH, RANGE.
 const DATA_CODES: [u32; 4] = [18, 19, 20, 25];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if let Some(sorted) = crate::storage::mysql::error::sort(&error) {
+            return sorted;
+        }
         if matches!(error, sqlx::Error::ColumnDecode { .. }) {
             // A value of another type than the column's: SQLite lets other programs store such.
             return StoreError::Refused(error.to_string());
@@ -20,7 +27,20 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// A stored value that makes no sense: it concerns the events that touch it, and no others.
-pub fn unreadable(what: &'static str, value: impl std::fmt::Debug) -> StoreError {
-    StoreError::Refused(format!("{what} holds {value:?}, which hookledger never writes: was it changed by hand?"))
+impl BookRow for SqliteRow {
+    fn number(&self, column: usize) -> Result<i64, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn optional_number(&self, column: usize) -> Result<Option<i64>, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn text(&self, column: usize) -> Result<String, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn optional_text(&self, column: usize) -> Result<Option<String>, StoreError> {
+        Ok(self.try_get(column)?)
+    }
 }

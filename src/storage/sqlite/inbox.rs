@@ -6,7 +6,6 @@ use sqlx::SqlitePool;
 
 use super::charges;
 use crate::domain::ids::RecordId;
-use crate::domain::money::{CreditFemtos, Remainder};
 use crate::domain::refund::ChargeKey;
 use crate::domain::time::UnixMillis;
 use crate::storage::books::{BooksError, EventDetail, EventFilter, EventView};
@@ -174,10 +173,4 @@ async fn charge(readers: &SqlitePool, called_at: UnixMillis, event_id: &str) -> 
         Some(id) => charges::charge_view(readers, &ChargeKey { call_second: called_at.as_secs(), id }).await,
         None => Ok(None),
     }
-}
-
-/// Whole credits and femtos as one decimal.
-pub fn decimal(credits: i64, femtos: i64) -> String {
-    let remainder = Remainder::new(femtos).unwrap_or_default();
-    CreditFemtos::from_parts(credits, remainder).unwrap_or_default().to_string()
 }

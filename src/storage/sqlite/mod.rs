@@ -43,6 +43,7 @@ use super::books::{
     UserView,
 };
 use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
+use super::removal::Removal;
 use super::{
     AmbiguousToken, ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, OldRows, Page, PagePlace, Poison, PriceLook,
     Selection, StoreError, Waiting, WaitingEvent,
@@ -55,7 +56,6 @@ use crate::domain::retention::BookTimes;
 use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use refunds::Reversal;
-use retention::Removal;
 use writer::{Command, Writer};
 
 pub use backup::{BackupError, backup};

@@ -7,9 +7,8 @@ use sqlx::{Connection, SqliteConnection};
 use super::writer::Context;
 use super::{snapshot, write};
 use crate::domain::event::Delivery;
-use crate::domain::known::{Standing, standing};
-use crate::domain::outcome::{Failure, RecordOutcome};
-use crate::domain::recording::{InboxRow, WaitReason, Waiting, plan_records};
+use crate::domain::outcome::RecordOutcome;
+use crate::domain::recording::{plan_records, plan_set_aside};
 use crate::failpoint;
 use crate::storage::{Poison, StoreError, stored};
 
@@ -49,27 +48,10 @@ pub async fn set_aside(
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let claim_key = stored::claim_key(&event.event_id, &event.content);
     let known = snapshot::known(&mut transaction, [&event.event_id].into_iter(), [claim_key].into_iter()).await?;
-    let (existing, attempts) = match standing(known.get(&event.event_id), event) {
-        Standing::New => (None, 0),
-        Standing::Open(open) => (Some(open.inbox_id), open.attempts),
-        Standing::Charged | Standing::Closed(_) | Standing::Conflicting => return Ok(()),
-    };
     let now = context.clock.now();
-    let after = context.policy.load().retry.after_error(attempts, &event.event_id, now);
-    let row = InboxRow {
-        exists: existing.is_some(),
-        id: existing.unwrap_or_else(|| context.ids.next(now)),
-        event_id: event.event_id.clone(),
-        payload: event.payload.clone(),
-        status: after.status,
-        message: Some(Failure::Unbookable(poison.reason.clone()).message()),
-        waiting: Some(Waiting {
-            reason: WaitReason::Unbookable,
-            remote_key_id: event.content.remote_key_id,
-            called_at: event.content.called_at,
-            attempts: after.attempts,
-            due_at: after.due_at,
-        }),
+    let retry = context.policy.load().retry;
+    let Some(row) = plan_set_aside(event, &known, &poison.reason, retry, now, &context.ids) else {
+        return Ok(());
     };
     write::inbox(&mut transaction, slice::from_ref(&row), now).await?;
     transaction.commit().await?;

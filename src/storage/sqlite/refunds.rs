@@ -3,25 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 
-use super::charges::summed;
-use super::error::unreadable;
 use super::snapshot;
 use super::write;
 use super::writer::Context;
-use crate::domain::ids::{RecordId, UserId};
-use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
-use crate::domain::pricing::ExactPrice;
-use crate::domain::refund::{
-    BookedCharge, ChargeKey, EarlierRefund, Refund, RefundOrigin, RefundOutcome, RefundRequest, RefundSnapshot,
-    plan_refunds,
-};
+use crate::domain::ids::UserId;
+use crate::domain::refund::{RefundOutcome, RefundRequest, RefundSnapshot, plan_refunds};
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::StoreError;
 use crate::storage::books::BooksError;
+use crate::storage::decode::{booked_charge, earlier_refund};
 use crate::storage::rows::parameter as json;
 
 const CHARGES_SQL: &str = "SELECT c.call_second, c.claim_id, c.user_id, \
@@ -65,13 +58,13 @@ async fn read(connection: &mut SqliteConnection, requests: &[RefundRequest]) -> 
         requests.iter().map(|request| (request.charge.call_second, request.charge.id.as_str())).collect();
     let mut snapshot = RefundSnapshot::default();
     for row in sqlx::query(CHARGES_SQL).bind(json(&keys)?).fetch_all(&mut *connection).await? {
-        let (key, charge) = charge_row(&row)?;
+        let (key, charge) = booked_charge(&row)?;
         snapshot.charges.insert(key, charge);
     }
     let keys: BTreeSet<(&str, &str)> =
         requests.iter().map(|request| (request.origin.as_str(), &*request.idempotency_key)).collect();
     for row in sqlx::query(EARLIER_SQL).bind(json(&keys)?).fetch_all(&mut *connection).await? {
-        let (key, earlier) = earlier_row(&row)?;
+        let (key, earlier) = earlier_refund(&row)?;
         snapshot.earlier.insert(key, earlier);
     }
     let users: BTreeSet<&UserId> = snapshot.charges.values().map(|charge| &charge.user_id).collect();
@@ -81,70 +74,6 @@ async fn read(connection: &mut SqliteConnection, requests: &[RefundRequest]) -> 
         earlier.refund.balance_after = account.and_then(|account| account.balance).unwrap_or_default();
     }
     Ok(snapshot)
-}
-
-fn record_id(what: &'static str, id: String) -> Result<RecordId, StoreError> {
-    RecordId::parse(&id).map_err(|_| unreadable(what, id))
-}
-
-fn user_id(id: String) -> Result<UserId, StoreError> {
-    UserId::parse(&id).map_err(|_| unreadable("user_id", id))
-}
-
-fn remainder(femtos: i64) -> Result<Remainder, StoreError> {
-    Remainder::new(femtos).ok_or_else(|| unreadable("a remainder", femtos))
-}
-
-fn amount(credits: i64, femtos: i64) -> Result<CreditFemtos, StoreError> {
-    CreditFemtos::from_parts(credits, remainder(femtos)?).ok_or_else(|| unreadable("a price", credits))
-}
-
-fn charge_row(row: &SqliteRow) -> Result<(ChargeKey, BookedCharge), StoreError> {
-    let key = ChargeKey { call_second: row.try_get(0)?, id: record_id("hookledger_claims.claim_id", row.try_get(1)?)? };
-    let (rate_micros, quota_per_unit) = (row.try_get(8)?, row.try_get(9)?);
-    let price = ExactPrice {
-        units: row.try_get::<Option<i64>, _>(5)?.and_then(QuotaUnits::new),
-        credits: amount(row.try_get(6)?, row.try_get(7)?)?,
-        rate: Rate::from_micros(rate_micros).ok_or_else(|| unreadable("rate_micros", rate_micros))?,
-        quota_per_unit: QuotaPerUnit::new(quota_per_unit)
-            .ok_or_else(|| unreadable("quota_per_unit", quota_per_unit))?,
-    };
-    let charge = BookedCharge {
-        user_id: user_id(row.try_get(2)?)?,
-        has_user: row.try_get(3)?,
-        model: Arc::from(row.try_get::<String, _>(4)?.as_str()),
-        price,
-        remainder_before: remainder(row.try_get(10)?)?,
-        remainder_after: remainder(row.try_get(11)?)?,
-        refunded: summed(row.try_get(12)?, row.try_get(13)?)?,
-    };
-    Ok((key, charge))
-}
-
-type Earlier = ((RefundOrigin, Arc<str>), EarlierRefund);
-
-fn earlier_row(row: &SqliteRow) -> Result<Earlier, StoreError> {
-    let origin: String = row.try_get(0)?;
-    let origin = [RefundOrigin::Operator, RefundOrigin::Reversal]
-        .into_iter()
-        .find(|known| known.as_str() == origin)
-        .ok_or_else(|| unreadable("hookledger_refunds.origin", origin))?;
-    let charge =
-        ChargeKey { call_second: row.try_get(3)?, id: record_id("hookledger_refunds.claim_id", row.try_get(4)?)? };
-    let transaction_id = row.try_get::<Option<String>, _>(12)?;
-    let refund = Refund {
-        id: record_id("hookledger_refunds.refund_id", row.try_get(2)?)?,
-        charge: charge.clone(),
-        user_id: user_id(row.try_get(5)?)?,
-        amount: amount(row.try_get(6)?, row.try_get(7)?)?,
-        credits: Credits::new(row.try_get(8)?),
-        unpaid_lowered: Credits::new(row.try_get(9)?),
-        remainder_before: remainder(row.try_get(10)?)?,
-        remainder_after: remainder(row.try_get(11)?)?,
-        balance_after: Credits::ZERO,
-        transaction_id: transaction_id.map(|id| record_id("hookledger_refunds.transaction_id", id)).transpose()?,
-    };
-    Ok(((origin, Arc::from(row.try_get::<String, _>(1)?.as_str())), EarlierRefund { charge, refund }))
 }
 
 /// What a reversal selects, and what it is for.

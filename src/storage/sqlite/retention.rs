@@ -5,29 +5,9 @@ use sqlx::{Connection, SqliteConnection, SqlitePool};
 use crate::domain::retention::BookTimes;
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
+use crate::storage::removal::Removal;
 use crate::storage::rows::parameter as json;
 use crate::storage::{OldRows, Page, StoreError};
-
-/// What the owner of the writing connection is to clear.
-#[derive(Debug)]
-pub enum Removal {
-    Processed(Vec<String>),
-    Dead(Vec<String>),
-    /// Seconds and ids.
-    Claims(Vec<(i64, String)>),
-    /// Move the mark of the claims, which comes before any of them goes.
-    Mark(i64),
-}
-
-impl Removal {
-    pub fn is_empty(&self) -> bool {
-        match self {
-            Removal::Processed(ids) | Removal::Dead(ids) => ids.is_empty(),
-            Removal::Claims(keys) => keys.is_empty(),
-            Removal::Mark(_) => false,
-        }
-    }
-}
 
 /// What the books say of time. Parked tokens may wait for ever and hold nothing up.
 pub async fn times(readers: &SqlitePool) -> Result<BookTimes, StoreError> {

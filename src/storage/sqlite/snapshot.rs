@@ -9,8 +9,6 @@ use std::sync::{Arc, LazyLock};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
-use super::error::unreadable;
-use super::prices;
 use crate::domain::accounts::{Account, NewestTransaction};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
@@ -20,8 +18,9 @@ use crate::domain::ownership::{Owner, PastOwner, TokenHistory};
 use crate::domain::settlement::Snapshot;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
+use crate::storage::price_list;
 use crate::storage::rows::parameter as json;
-use crate::storage::stored::{self, ClaimKey, KeyRow, LoggedRow, LoggedRows};
+use crate::storage::stored::{self, ClaimKey, KeyRow, LoggedRow, LoggedRows, unreadable};
 
 const LOGGED: i64 = 1;
 const LOGGED_SQL: &str = "SELECT 1, w.eventId, w.id, CAST(w.status AS TEXT), CAST(w.errorMsg AS TEXT), CAST(w.payload AS TEXT), \
@@ -125,7 +124,9 @@ pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>])
         owners: stored::owners(found.keys),
         tokens: found.tokens.into_iter().map(|(token, history)| (token, history.oldest_first())).collect(),
         accounts: found.accounts,
-        prices: prices::book(found.prices)?,
+        // One writer at a time: nobody holds a row beside it.
+        busy_users: HashSet::new(),
+        prices: price_list::book(found.prices)?,
         memory_from_second: found.memory_from_second,
     })
 }
@@ -187,7 +188,7 @@ struct Found {
     claims: HashSet<ClaimKey>,
     keys: Vec<KeyRow>,
     accounts: HashMap<UserId, Account>,
-    prices: Vec<prices::PriceRow>,
+    prices: Vec<price_list::PriceRow>,
     tokens: HashMap<RemoteKeyId, TokenHistory>,
     memory_from_second: Option<i64>,
 }

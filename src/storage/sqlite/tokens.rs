@@ -9,21 +9,16 @@ use super::snapshot;
 use super::writer::Context;
 use super::{prices, write};
 use crate::domain::ids::RemoteKeyId;
-use crate::domain::money::{CreditFemtos, QuotaUnits};
 use crate::domain::outcome::Failure;
 use crate::domain::ownership::Owner;
-use crate::domain::pricing::PriceBook;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::books::{BooksError, Ignored, NewIgnore, UnmatchedToken};
+use crate::storage::parked::{self, Parked};
 use crate::storage::rows::parameter as json;
-use crate::storage::stored::usage_event;
 
 /// Changes that one look takes up; more come with the next.
 const MAX_CHANGES: i64 = 1000;
-
-/// Waiting events that ignoring a token closes in one transaction.
-const CLOSED_PAGE: i64 = 500;
 
 /// What a look saw that has to be written down.
 #[derive(Debug, Default)]
@@ -133,7 +128,7 @@ pub async fn ignore(
            AND remote_key_id = ?1 LIMIT ?2",
     )
     .bind(token.get())
-    .bind(CLOSED_PAGE)
+    .bind(parked::CLOSED_PAGE)
     .fetch_all(&mut *transaction)
     .await?;
     if !waiting.is_empty() {
@@ -153,13 +148,6 @@ pub async fn ignore(
     Ok(Ignored { remote_id: token.get(), is_ignored: true, closed_events: waiting.len() as u64 })
 }
 
-impl Ignored {
-    /// More may wait.
-    pub fn is_full_page(&self) -> bool {
-        self.closed_events == CLOSED_PAGE as u64
-    }
-}
-
 /// The ignored tokens, smallest first.
 pub async fn ignored(readers: &SqlitePool, limit: u32) -> Result<Vec<Ignored>, StoreError> {
     let tokens = sqlx::query_scalar::<_, i64>(
@@ -170,29 +158,6 @@ pub async fn ignored(readers: &SqlitePool, limit: u32) -> Result<Vec<Ignored>, S
     .await?;
     let token = |remote_id| Ignored { remote_id, is_ignored: true, closed_events: 0 };
     Ok(tokens.into_iter().map(token).collect())
-}
-
-/// What waits for one token.
-#[derive(Debug, Clone, Copy, Default)]
-struct Parked {
-    calls: u64,
-    quota: i64,
-    credits: CreditFemtos,
-    first: UnixMillis,
-    last: UnixMillis,
-}
-
-impl Parked {
-    fn add(&mut self, called_at: UnixMillis, payload: &str, prices: &PriceBook) {
-        self.first = if self.calls == 0 { called_at } else { self.first.min(called_at) };
-        self.last = self.last.max(called_at);
-        self.calls += 1;
-        let price = usage_event(payload).and_then(|event| prices.price(event.content.price, called_at).ok());
-        if let Some(price) = price {
-            self.quota = self.quota.saturating_add(price.units.map_or(0, QuotaUnits::get));
-            self.credits = self.credits.checked_add(price.credits).unwrap_or(self.credits);
-        }
-    }
 }
 
 /// Tokens that no key has and events wait for, most calls first.
@@ -209,18 +174,5 @@ pub async fn unmatched(readers: &SqlitePool, limit: u32) -> Result<Vec<Unmatched
     while let Some((token, called_at_ms, payload)) = rows.try_next().await? {
         tokens.entry(token).or_default().add(UnixMillis::new(called_at_ms), &payload, &prices);
     }
-    let mut tokens: Vec<(i64, Parked)> = tokens.into_iter().collect();
-    tokens.sort_by_key(|(token, parked)| (std::cmp::Reverse(parked.calls), *token));
-    tokens.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let view = |(remote_id, parked): (i64, Parked)| UnmatchedToken {
-        remote_id,
-        name: None,
-        calls: parked.calls,
-        quota: parked.quota,
-        credits: parked.credits.to_string(),
-        first_seen: parked.first.to_column(),
-        last_seen: parked.last.to_column(),
-        command: format!("hookledger key add --remote-id {remote_id} --user ID_OR_EMAIL"),
-    };
-    Ok(tokens.into_iter().map(view).collect())
+    Ok(parked::most_calls_first(tokens, limit))
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::{self, Progress};
 use super::refunds::{self, Reversal};
-use super::retention::{self, Removal};
+use super::retention;
 use super::tokens::{self, Seen};
 use super::{SqliteOptions, books_write, connect, prices, record, settle};
 use crate::clock::SharedClock;
@@ -27,6 +27,7 @@ use crate::domain::time::UnixMillis;
 use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
 };
+use crate::storage::removal::Removal;
 use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
 
 /// Batches that may wait. The Ledger and the Logger have one each under way; the rest are operators' requests.
