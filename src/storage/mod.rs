@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod books;
 pub mod charges;
+pub mod mysql;
 mod raw_meta;
 pub mod refunding;
 pub mod sqlite;
