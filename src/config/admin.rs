@@ -12,7 +12,7 @@ pub(super) const KEYS: SectionKeys = SectionKeys { name: "admin", keys: &[("sock
 const SOCKET_NAME: &str = "admin.sock";
 
 /// The kernel keeps the path in 108 bytes, the last of them zero.
-const LONGEST_SOCKET_BYTES: usize = 107;
+pub(super) const LONGEST_SOCKET_BYTES: usize = 107;
 
 /// Where the daemon takes commands.
 #[derive(Debug, Clone)]
