@@ -3,6 +3,7 @@
 //! The order matters and stands here alone: database, prices, actors, listeners; and backwards. What they are made of
 //! is `parts`; what a running daemon takes over of a changed configuration is `reload`.
 
+mod database;
 mod parts;
 mod reload;
 
@@ -22,16 +23,16 @@ use crate::actors::scheduler::{configured_prices, start_cron};
 use crate::actors::supervisor::{Supervisor, give_up_channel};
 use crate::clock::{self, SharedClock};
 use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
-use crate::domain::settlement::LedgerPolicy;
 use crate::http::admin::Listeners;
 use crate::http::server;
 use crate::setup::Setup;
-use crate::storage::sqlite::{MigrateError, SqliteOptions, SqliteStore};
+use crate::storage::sqlite::{MigrateError, SqliteStore};
 use crate::storage::{LedgerStore, StoreError};
 use crate::telemetry::logs::{self, Level};
 use crate::telemetry::metrics::Metrics;
 use parts::Parts;
 
+pub use database::{mysql_options, sqlite_options};
 pub use reload::{Load, Reload, ReloadError};
 
 /// The supervisor inside gave up.
@@ -54,6 +55,11 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error("{0}")]
     Database(#[from] MigrateError),
+    #[error(
+        "the state folder {0} cannot be made ({1}): start where the daemon may write, or set admin.socket to a path \
+         elsewhere"
+    )]
+    StateFolder(PathBuf, std::io::Error),
     #[error("the first price could not be stored: {0}")]
     Prices(StoreError),
     #[error(
@@ -77,30 +83,11 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             StartError::Database(MigrateError::Version(_) | MigrateError::Outdated(_) | MigrateError::Held(_)) => 2,
-            StartError::Config(_) => 2,
+            StartError::Config(_) | StartError::Database(MigrateError::Unsupported) | StartError::StateFolder(..) => 2,
             StartError::Listen(..) | StartError::MetricsListen(..) | StartError::AdminSocket(..) => 2,
             StartError::Database(_) | StartError::Prices(_) => 3,
             StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) => 1,
         }
-    }
-}
-
-/// How to open the embedded database that the settings name.
-pub fn sqlite_options(settings: &Settings) -> SqliteOptions {
-    SqliteOptions {
-        path: settings.database.url.path().to_owned(),
-        lock_wait: settings.database.lock_wait,
-        max_readers: settings.database.max_connections,
-        policy: ledger_policy(settings),
-    }
-}
-
-fn ledger_policy(settings: &Settings) -> LedgerPolicy {
-    LedgerPolicy {
-        rounding: settings.ledger.rounding,
-        overdraft: settings.ledger.overdraft,
-        key_grace: settings.ledger.key_grace,
-        retry: settings.retry.policy(),
     }
 }
 
@@ -152,6 +139,8 @@ impl Daemon {
     async fn start(mut loaded: Loaded, origin: Origin, options: ServeOptions) -> Result<Self, StartError> {
         let secret_file = ensure_secret(&mut loaded.settings)?;
         let settings = loaded.settings.clone();
+        database::make_state_folder(&settings)
+            .map_err(|error| StartError::StateFolder(settings.database.url.state_folder().to_owned(), error))?;
         let clock = clock::for_daemon();
         let store = Arc::new(open_store(&settings, clock.clone()).await?);
         store.look_at_prices(configured_prices(&settings)).await.map_err(StartError::Prices)?;
@@ -250,7 +239,7 @@ impl Daemon {
 
 /// Opens the database, waiting for one that is busy or away up to `database.start_timeout`.
 async fn open_store(settings: &Settings, clock: SharedClock) -> Result<SqliteStore, MigrateError> {
-    let options = sqlite_options(settings);
+    let options = sqlite_options(settings)?;
     let started = Instant::now();
     loop {
         match SqliteStore::open_for_daemon(&options, clock.clone(), settings.database.migrate).await {

@@ -9,7 +9,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 
-use super::ledger_policy;
+use super::database::ledger_policy;
 use super::parts::Parts;
 use crate::actors::limits::Limits;
 use crate::clock::SharedClock;

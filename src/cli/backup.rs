@@ -20,7 +20,7 @@ pub struct BackupArguments {
 
 pub async fn run(arguments: BackupArguments, context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
-    let saved = sqlite::backup(&sqlite_options(&settings), &arguments.file).await?;
+    let saved = sqlite::backup(&sqlite_options(&settings)?, &arguments.file).await?;
     context.output.show(&saved, |Saved { file, contents }| {
         let file = [("file", file.display().to_string())];
         facts(&[&file[..], &contents_facts(contents)].concat())

@@ -24,7 +24,7 @@ pub async fn read<A>(
     settings: &Settings,
     ask: impl AsyncFnOnce(&SqliteStore) -> Result<A, BooksError>,
 ) -> Result<A, Failure> {
-    let store = SqliteStore::open(sqlite_options(settings), clock::for_daemon()).await?;
+    let store = SqliteStore::open(sqlite_options(settings)?, clock::for_daemon()).await?;
     let answer = ask(&store).await;
     store.close().await;
     Ok(answer?)
@@ -37,7 +37,7 @@ pub async fn write<Q: Serialize, A: DeserializeOwned>(
     question: Q,
     directly: impl AsyncFnOnce(&SqliteStore, Q) -> Result<A, BooksError>,
 ) -> Result<A, Failure> {
-    let options = sqlite_options(settings);
+    let options = sqlite_options(settings)?;
     let started = Instant::now();
     let lock = loop {
         if let Some(answer) = admin_client::post(&settings.admin.socket, route, &question).await? {

@@ -46,7 +46,9 @@ impl From<ConfigError> for Failure {
 impl From<MigrateError> for Failure {
     fn from(error: MigrateError) -> Self {
         match error {
-            MigrateError::Version(_) | MigrateError::Outdated(_) => Failure::usage(error.to_string()),
+            MigrateError::Version(_) | MigrateError::Outdated(_) | MigrateError::Unsupported => {
+                Failure::usage(error.to_string())
+            }
             MigrateError::Held(_) => Failure::refused(error.to_string()),
             _ => Failure::database(error.to_string()),
         }

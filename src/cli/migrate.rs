@@ -16,7 +16,7 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
 }
 
 async fn bring_up_to_date(settings: &Settings) -> Result<(), MigrateError> {
-    let options = sqlite_options(settings);
+    let options = sqlite_options(settings)?;
     sqlite::make_folder(&options)?;
     match DatabaseLock::take(&options, Role::Command, settings.database.start_timeout).await {
         Ok(lock) => sqlite::migrate(&options, &lock).await,

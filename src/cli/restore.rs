@@ -21,7 +21,7 @@ pub struct RestoreArguments {
 
 pub async fn run(arguments: RestoreArguments, context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
-    let restored = sqlite::restore(&sqlite_options(&settings), &arguments.file).await?;
+    let restored = sqlite::restore(&sqlite_options(&settings)?, &arguments.file).await?;
     context.output.show(&restored, |Restored { database, contents, is_outdated }| {
         let database = [("database", database.display().to_string())];
         let mut text = facts(&[&database[..], &contents_facts(contents)].concat());

@@ -25,7 +25,7 @@ const MIN_TOKEN_CHARS: usize = 32;
 const SOCKET_NAME: &str = "admin.sock";
 
 /// The kernel keeps the path in 108 bytes, the last of them zero.
-const LONGEST_SOCKET_BYTES: usize = 107;
+pub(super) const LONGEST_SOCKET_BYTES: usize = 107;
 
 /// Where the daemon takes commands.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::reader::Reader;
-use super::{admin, database, metrics, server, values};
+use super::{DatabaseUrl, WebhookSettings, admin, database, ledger, metrics, server, values, webhook};
 
 /// Two listeners on one address would fail at start, with a message that blames another program.
 pub(super) fn listeners_are_apart(reader: &mut Reader) {
@@ -42,13 +42,40 @@ pub(super) fn public_listener_is_limited(reader: &mut Reader) {
     }
 }
 
-/// A socket made in the database's place would be a lost database.
+/// A socket made in the database's place would be a lost database, or cut everybody off from the server.
 pub(super) fn socket_is_not_the_database(reader: &mut Reader) {
     let socket = reader.peek("admin.socket", values::path);
     let url = reader.peek("database.url", database::parse_url);
-    if let (Some(socket), Some(url)) = (socket, url)
-        && socket == url.path()
+    let (Some(socket), Some(url)) = (socket, url) else { return };
+    let message = match url {
+        DatabaseUrl::Sqlite(path) if socket == path => "must not be the file of database.url: choose another path",
+        DatabaseUrl::Mysql(url) if Some(&socket) == url.socket.as_ref() => {
+            "must not be the server's socket in database.url: choose another path"
+        }
+        _ => return,
+    };
+    reader.section(admin::KEYS.name).refuse("socket", message);
+}
+
+/// Beside a server there is no folder that is sure to stay, and a fresh secret at each start would refuse every event.
+pub(super) fn server_has_secrets(reader: &mut Reader, webhook: Option<&WebhookSettings>) {
+    let url = reader.peek("database.url", database::parse_url);
+    if let (Some(webhook), Some(DatabaseUrl::Mysql(_))) = (webhook, url)
+        && webhook.secrets.is_empty()
     {
-        reader.section(admin::KEYS.name).refuse("socket", "must not be the file of database.url: choose another path");
+        let message = "must be set, or webhook.secrets_file: a secret is generated only beside the embedded database, \
+                       and database.url names a server; `hookledger secret` makes one";
+        reader.section(webhook::KEYS.name).refuse("secrets", message);
+    }
+}
+
+/// The embedded database has one writer, whatever was asked for.
+pub(super) fn shards_have_a_server(reader: &mut Reader) {
+    let url = reader.peek("database.url", database::parse_url);
+    let mut section = reader.section(ledger::KEYS.name);
+    if let Some(DatabaseUrl::Sqlite(_)) = url
+        && section.is_set("shards")
+    {
+        section.warn("ledger.shards has no effect: the embedded database, which database.url names, has one writer");
     }
 }

@@ -19,6 +19,7 @@ pub(super) const KEYS: SectionKeys = SectionKeys {
         ("overdraft", Kind::Text, Effect::AtReload),
         ("key_grace", Kind::Text, Effect::AtReload),
         ("max_batch", Kind::Number, Effect::AtReload),
+        ("shards", Kind::Number, Effect::AtStart),
     ],
 };
 
@@ -35,6 +36,8 @@ pub struct LedgerSettings {
     pub key_grace: Duration,
     /// Events settled in one transaction, at most.
     pub max_batch: usize,
+    /// Connections to a server that settle side by side, each for its share of the users. 0: the store chooses.
+    pub shards: usize,
 }
 
 impl LedgerSettings {
@@ -49,6 +52,7 @@ impl LedgerSettings {
         let overdraft = section.choice("overdraft", &[("allow", Overdraft::Allow), ("refuse", Overdraft::Refuse)]);
         let key_grace = section.duration("key_grace", Duration::ZERO..=Duration::from_secs(365 * 86_400));
         let max_batch = section.integer("max_batch", 1..=4096);
+        let shards = section.integer("shards", 0..=64);
         if rounding == Some(Rounding::Nearest) {
             section.warn(
                 "ledger.rounding is \"nearest\": calls below half a credit are free, others up to half a credit dearer",
@@ -64,6 +68,7 @@ impl LedgerSettings {
             overdraft: overdraft?,
             key_grace: key_grace?,
             max_batch: max_batch?,
+            shards: shards?,
         })
     }
 }

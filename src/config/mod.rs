@@ -14,6 +14,8 @@ mod ledger;
 mod live;
 mod log;
 mod metrics;
+mod mysql;
+mod mysql_url;
 mod rate_limit;
 mod reader;
 mod reload;
@@ -36,6 +38,10 @@ mod tests_admin;
 #[cfg(test)]
 mod tests_balance;
 #[cfg(test)]
+mod tests_database;
+#[cfg(test)]
+mod tests_mysql_url;
+#[cfg(test)]
 mod tests_problems;
 #[cfg(test)]
 mod tests_reload;
@@ -50,6 +56,8 @@ pub use ledger::LedgerSettings;
 pub use live::Live;
 pub use log::{LogFormat, LogSettings};
 pub use metrics::MetricsSettings;
+pub use mysql::DatabaseTls;
+pub use mysql_url::MysqlUrl;
 pub use rate_limit::RateLimitSettings;
 pub use reload::Reloaded;
 pub use report::{Report, ReportEntry, ReportValue};
@@ -143,6 +151,8 @@ fn read(reader: &mut Reader) -> Option<Settings> {
     checks::listeners_are_apart(reader);
     checks::public_listener_is_limited(reader);
     checks::socket_is_not_the_database(reader);
+    checks::server_has_secrets(reader, webhook.as_ref());
+    checks::shards_have_a_server(reader);
     Some(Settings {
         server: server?,
         webhook: webhook?,

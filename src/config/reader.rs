@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use ::config::{Value, ValueKind};
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::error::Problem;
 use super::reload::Written;
 use super::report::{DEFAULT_ORIGIN, Report};
-use super::sources::Layers;
+use super::sources::{self, Layers};
 use super::values::{self, Parsed};
 
 /// The merged values, and what was found while reading them.
@@ -23,6 +23,8 @@ pub(super) struct Reader {
     values: BTreeMap<String, Value>,
     shown: BTreeMap<String, String>,
     files: BTreeMap<String, SecretString>,
+    /// Texts of files as they were, for keys that keep them.
+    kept_files: BTreeMap<String, SecretString>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -38,7 +40,14 @@ pub(super) struct Outcome {
 impl Reader {
     pub(super) fn new(layers: Layers) -> Self {
         let Layers { values, problems, warnings } = layers;
-        Reader { values, shown: BTreeMap::new(), files: BTreeMap::new(), problems, warnings }
+        let (shown, files, kept_files) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Reader { values, shown, files, kept_files, problems, warnings }
+    }
+
+    /// A reader that takes the texts of these keys' files from here instead of from the disk.
+    pub(super) fn with_files(mut self, kept_files: BTreeMap<String, SecretString>) -> Self {
+        self.kept_files = kept_files;
+        self
     }
 
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_> {
@@ -138,17 +147,29 @@ impl Section<'_> {
 
     /// The text of the file that a key names; a reload tells by it whether the file was changed.
     pub(super) fn read_file(&mut self, key: &str, path: &Path) -> Parsed<String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("must be readable: {error}"))?;
-        self.reader.files.insert(self.path_of(key), SecretString::from(text.as_str()));
+        let key = self.path_of(key);
+        let text = match self.reader.kept_files.get(&key) {
+            Some(text) => text.expose_secret().to_owned(),
+            None => std::fs::read_to_string(path).map_err(|error| format!("must be readable: {error}"))?,
+        };
+        self.reader.files.insert(key, SecretString::from(text.as_str()));
         Ok(text)
+    }
+
+    /// Whether somebody set the key.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.origin_of(key).is_some_and(|origin| origin != DEFAULT_ORIGIN)
+    }
+
+    /// Whether the value comes from this variable of the environment.
+    pub(super) fn is_from_variable(&self, key: &str, variable: &str) -> bool {
+        self.origin_of(key).is_some_and(|origin| origin == sources::place_of(variable))
     }
 
     /// Notes a problem with a key of this section, at the place where its value was set.
     pub(super) fn refuse(&mut self, key: &str, message: impl Into<String>) {
-        let key = self.path_of(key);
-        let origin = self.reader.values.get(&key).and_then(Value::origin);
-        let place = origin.unwrap_or(DEFAULT_ORIGIN).to_owned();
-        self.reader.problems.push(Problem { key: Some(key), place, message: message.into() });
+        let place = self.origin_of(key).unwrap_or(DEFAULT_ORIGIN).to_owned();
+        self.reader.problems.push(Problem { key: Some(self.path_of(key)), place, message: message.into() });
     }
 
     /// Notes that a setting is legal and risky.
@@ -160,6 +181,10 @@ impl Section<'_> {
     pub(super) fn show(&mut self, key: &str, effective: impl Display) {
         let key = self.path_of(key);
         self.reader.shown.insert(key, effective.to_string());
+    }
+
+    fn origin_of(&self, key: &str) -> Option<&str> {
+        self.reader.values.get(&self.path_of(key)).and_then(Value::origin)
     }
 
     fn path_of(&self, key: &str) -> String {

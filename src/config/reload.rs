@@ -55,7 +55,9 @@ impl Loaded {
             };
         }
         let layers = Layers { values, problems: Vec::new(), warnings: Vec::new() };
-        let mut loaded = Loaded { warnings, ..read_all(Reader::new(layers))? };
+        let mut files = self.written.files.clone();
+        files.retain(|key, _| fixed.contains(key));
+        let mut loaded = Loaded { warnings, ..read_all(Reader::new(layers).with_files(files))? };
         secret::find_secret(&mut loaded.settings)?;
         if changed.iter().all(|key| !key.starts_with("webhook.secrets")) && !has_same_secrets(self, &loaded.settings) {
             // The generated one has no key of its own.

@@ -60,10 +60,11 @@ pub(super) fn find_secret(settings: &mut Settings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Where the secret lies if none is configured.
+/// Where the secret lies if none is configured. Beside a server none is ever generated.
 fn generated_path(settings: &Settings) -> Option<PathBuf> {
-    let DatabaseUrl::Sqlite(_) = &settings.database.url;
-    settings.webhook.secrets.is_empty().then(|| settings.database.url.state_folder().join(SECRET_FILE_NAME))
+    let url = &settings.database.url;
+    let is_generated = settings.webhook.secrets.is_empty() && matches!(url, DatabaseUrl::Sqlite(_));
+    is_generated.then(|| url.state_folder().join(SECRET_FILE_NAME))
 }
 
 /// Fragment that fits after the name of the secret.

@@ -13,15 +13,18 @@ use ::config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 use super::error::Problem;
 use super::keys::{self, Kind, SECTIONS, VARIABLE_PREFIX};
 use super::report::DEFAULT_ORIGIN;
-use super::{balance, secret, suggest, values};
+use super::{balance, database, secret, suggest, values};
 
 /// The commented reference, which is the defaults as well.
 const DEFAULT_TEXT: &str = include_str!("../../config/default.toml");
 
 /// Names of LetAiCode's guide that stand for one key each. `HOST` and `PORT` are half a key, and
 /// `NEW_API_ADMIN_TOKEN` lends itself to one.
-const GUIDE_NAMES: [(&str, &str); 3] =
-    [("WEBHOOK_SECRET", "webhook.secrets"), ("WEBHOOK_ENABLED", "webhook.enabled"), ("DATABASE_URL", "database.url")];
+const GUIDE_NAMES: [(&str, &str); 3] = [
+    ("WEBHOOK_SECRET", "webhook.secrets"),
+    ("WEBHOOK_ENABLED", "webhook.enabled"),
+    (database::URL_VARIABLE, "database.url"),
+];
 
 const LISTEN: &str = "server.listen";
 
@@ -60,8 +63,7 @@ impl Layers {
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 let layer = self.text_layer(&text, &place);
-                let has_secrets = keys::all().any(|(key, kind)| kind.is_secret() && layer.values.contains_key(&key));
-                if has_secrets && secret::is_open_to_everyone(&path) {
+                if layer.holds_secrets() && secret::is_open_to_everyone(&path) {
                     self.warnings
                         .push(format!("{place} holds secrets and everyone on this machine can read it: chmod 640 it"));
                 }
@@ -197,7 +199,7 @@ fn guide_listen(host: Option<&String>, port: Option<&String>, lower: Option<Sock
     Some((listen, place))
 }
 
-fn place_of(variable: &str) -> String {
+pub(super) fn place_of(variable: &str) -> String {
     format!("environment variable {variable}")
 }
 
@@ -240,6 +242,11 @@ struct Layer {
 impl Layer {
     fn insert(&mut self, key: &str, kind: ValueKind, origin: &str) {
         self.values.insert(key.to_owned(), Value::new(Some(&origin.to_owned()), kind));
+    }
+
+    fn holds_secrets(&self) -> bool {
+        keys::all().any(|(key, kind)| kind.is_secret() && self.values.contains_key(&key))
+            || self.values.get("database.url").is_some_and(|url| database::holds_password(&url.kind))
     }
 
     fn text(&self, key: &str) -> Option<&str> {

@@ -56,7 +56,7 @@ fn origin_of<'a>(loaded: &'a Loaded, key: &str) -> &'a str {
     &entry_of(loaded, key).origin
 }
 
-fn entry_of<'a>(loaded: &'a Loaded, key: &str) -> &'a ReportEntry {
+pub(super) fn entry_of<'a>(loaded: &'a Loaded, key: &str) -> &'a ReportEntry {
     loaded.report.entries.iter().find(|entry| entry.key == key).unwrap()
 }
 
@@ -91,10 +91,12 @@ fn each_default_is_the_documented_one() {
     assert_eq!((rate_limit.bad_per_second, rate_limit.bad_burst, rate_limit.max_sources), (5, 20, 100_000));
     assert!(balance.token.is_none());
     let state = std::env::current_dir().unwrap().join("hookledger-data");
-    assert_eq!(database.url, DatabaseUrl::Sqlite(state.join("hookledger.db")));
+    assert_eq!(database.url.sqlite_path(), Some(state.join("hookledger.db").as_path()));
     assert_eq!(database.url.state_folder(), state);
     assert_eq!((database.max_connections, database.lock_wait), (8, seconds(2)));
     assert_eq!((database.start_timeout, database.migrate), (seconds(300), true));
+    assert_eq!((database.state_schema.as_str(), database.tls), ("hookledger", DatabaseTls::Prefer));
+    assert_eq!((database.ca_file, ledger.shards), (None, 0));
     assert_eq!((ledger.usd_to_credits.to_string().as_str(), ledger.quota_per_unit.get()), ("1000", 500_000));
     assert_eq!((ledger.rounding, ledger.overdraft), (Rounding::Carry, Overdraft::Allow));
     assert_eq!(ledger.max_batch, 512);
@@ -135,7 +137,10 @@ fn every_key_of_the_reference_is_accepted_from_the_environment() {
         };
         let folder = Folder::new();
         let secrets = folder.file("secrets", SECRET, 0o600);
-        let is_secret_file = key.ends_with("_file");
+        let is_secret_file = matches!(
+            key.as_str(),
+            "webhook.secrets_file" | "balance.token_file" | "admin.token_file" | "database.password_file" | "database.ca_file"
+        );
         let text = if is_secret_file { secrets.display().to_string() } else { text };
         let variable = keys::variable_of(&key);
         let loaded = load_here(None, &[(variable.as_str(), text.as_str())]).unwrap();
@@ -163,13 +168,13 @@ fn later_layers_win_and_are_named() {
     let loaded = load_here(Some(&file), &guide).unwrap();
     assert_eq!(secrets_of(&loaded), [OTHER_SECRET], "whole, commas and all");
     assert!(!loaded.settings.webhook.enabled);
-    assert_eq!(loaded.settings.database.url.path(), Path::new("/g/guide.db"));
+    assert_eq!(loaded.settings.database.url.sqlite_path(), Some(Path::new("/g/guide.db")));
     assert_eq!(origin_of(&loaded, "database.url"), "environment variable DATABASE_URL");
 
     let own = [("HOOKLEDGER__DATABASE__URL", "sqlite:///o/own.db"), ("HOOKLEDGER__WEBHOOK__ENABLED", "true")];
     let loaded = load_here(Some(&file), &[&guide[..], &own[..]].concat()).unwrap();
     assert!(loaded.settings.webhook.enabled);
-    assert_eq!(loaded.settings.database.url.path(), Path::new("/o/own.db"));
+    assert_eq!(loaded.settings.database.url.sqlite_path(), Some(Path::new("/o/own.db")));
     assert_eq!(origin_of(&loaded, "database.url"), "environment variable HOOKLEDGER__DATABASE__URL");
 }
 

@@ -3,7 +3,7 @@
 use super::tests::{Folder, SECRET, load_here};
 
 /// The problems of one piece of TOML, as they are shown.
-fn problems_of(text: &str) -> String {
+pub(super) fn problems_of(text: &str) -> String {
     let folder = Folder::new();
     let file = folder.file("hookledger.toml", text, 0o600);
     match load_here(Some(&file), &[]) {
@@ -12,7 +12,7 @@ fn problems_of(text: &str) -> String {
     }
 }
 
-fn warnings_of(text: &str) -> Vec<String> {
+pub(super) fn warnings_of(text: &str) -> Vec<String> {
     let folder = Folder::new();
     let file = folder.file("hookledger.toml", text, 0o600);
     load_here(Some(&file), &[]).unwrap().warnings
@@ -28,7 +28,7 @@ fn every_problem_is_told_at_once_with_key_and_place() {
     let environment = [
         ("HOOKLEDGER__DATABASE__MAX_CONNECTIONS", "many"),
         ("HOOKLEDGER__SERVER__WORKER", "1"),
-        ("DATABASE_URL", "mysql://root:hunter2@db/books"),
+        ("DATABASE_URL", "postgres://root:hunter2@db/books"),
         ("PORT", "99999"),
         ("WEBHOOK_ENABLED", "maybe"),
     ];
@@ -44,7 +44,7 @@ fn every_problem_is_told_at_once_with_key_and_place() {
         ("server.keep_alive", &path, "such as 250ms, 30s, 5m, 2h or 7d; got the number 75"),
         ("webhook.enabled", "environment variable WEBHOOK_ENABLED", "true or false"),
         ("webhook.secrets", &path, "at least 32 characters and has 5"),
-        ("database.url", "environment variable DATABASE_URL", "mysql:// is not supported by this version"),
+        ("database.url", "environment variable DATABASE_URL", "postgres:// is not supported by this version"),
         (
             "database.max_connections",
             "environment variable HOOKLEDGER__DATABASE__MAX_CONNECTIONS",
@@ -108,6 +108,7 @@ fn values_outside_their_limits_are_refused() {
         ("rate_limit.burst = 0", "rate_limit.burst"),
         ("rate_limit.bad_burst = 0", "while rate_limit.bad_per_second is above 0"),
         ("ledger.max_batch = 4097", "between 1 and 4096"),
+        ("ledger.shards = 65", "between 0 and 64"),
         ("ledger.usd_to_credits = 0", "above 0"),
         ("ledger.usd_to_credits = 1.0000001", "at most six places"),
         ("ledger.rounding = \"up\"", "must be one of \"carry\", \"nearest\""),
@@ -125,7 +126,7 @@ fn values_outside_their_limits_are_refused() {
 
 #[test]
 fn keys_of_parts_that_are_not_built_are_unknown() {
-    for key in ["ledger.shards", "database.state_schema", "supervisor.heartbeat"] {
+    for key in ["polling.interval", "supervisor.heartbeat"] {
         let problems = problems_of(&format!("{key} = 1"));
         assert!(
             problems.contains(&format!("{key} (")) && problems.contains("is not a key of this version"),

@@ -14,6 +14,8 @@ mod exits;
 mod secrecy;
 #[path = "commands_send.rs"]
 mod send;
+#[path = "commands_server.rs"]
+mod server;
 #[path = "commands_start.rs"]
 mod start;
 #[path = "commands_stop.rs"]

@@ -174,6 +174,7 @@ const WRONG_VARIABLES: &[(&str, &str, &str)] = &[
     ("HOOKLEDGER__WEBHOOK__SECRETS", "hush-one-of-two,hush-two-of-two", "hush-"),
     ("HOOKLEDGER__WEBHOOK__SECRET", "hush-under-a-misspelt-name-0123456789", "hush-under"),
     ("HOOKLEDGER__DATABASE__URL", "mysql://root:hush-word@db.example.com/x", "hush-word"),
+    ("HOOKLEDGER__DATABASE__URL", "mysql://root:12/hush-slash@db.example.com/x?ssl-mode=off", "hush-slash"),
     ("HOOKLEDGER__DATABASE__URL", "hush-scheme", "hush-scheme"),
     ("HOOKLEDGER__WEBHOOK__SECRETS_FILE", "{folder}/short-secrets", "hush-of-file"),
 ];
@@ -189,7 +190,7 @@ const WRONG_FILES: &[&str] = &[
     "[webhook]\nsecrets = { hush-table = \"hush-value\" }\n",
     "[webhook]\nsecrets = hush-unquoted-0123456789abcdef0123456789\n",
     "[database]\nurl = \"postgres://root:hush-word@db/x\"\n",
-    "[database]\npassword = \"hush-too-early\"\n",
+    "[database]\npassword = [\"hush-in-a-list\"]\n",
 ];
 
 #[test]

@@ -1,2 +1,6 @@
-//! The books in an existing LetAiCode's database on MySQL or MariaDB, as a guest.
+//! The platform's own database, on MySQL or MariaDB, in which hookledger is a guest.
+
 pub mod error;
+mod options;
+
+pub use options::{MysqlOptions, TlsMode};

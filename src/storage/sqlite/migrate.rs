@@ -49,6 +49,8 @@ pub enum MigrateError {
     Version(String),
     #[error("the database cannot be opened: {0}")]
     Open(#[from] sqlx::Error),
+    #[error("MySQL and MariaDB are not supported yet: set database.url to sqlite://folder/file.db")]
+    Unsupported,
     #[error("the writer's thread cannot be started: {0}")]
     Thread(std::io::Error),
 }

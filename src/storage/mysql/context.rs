@@ -1,0 +1,54 @@
+//! What every statement needs beside its connection: names that depend on the installation, the clock, the policy.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use sqlx::AssertSqlSafe;
+
+use super::options::MysqlOptions;
+use crate::clock::SharedClock;
+use crate::domain::ids::RecordIds;
+use crate::domain::settlement::LedgerPolicy;
+
+/// How own tables begin in the statements of this folder.
+const OWN: &str = "hookledger_";
+
+/// Stands for the collation of the platform's id columns in the statements of this folder.
+const PLATFORM_COLLATION: &str = "{collation}";
+
+pub struct Context {
+    pub options: MysqlOptions,
+    /// Read once a batch; a reload replaces it.
+    pub policy: Arc<ArcSwap<LedgerPolicy>>,
+    pub clock: SharedClock,
+    pub installation: String,
+    pub ids: RecordIds,
+    pub names: Names,
+}
+
+/// Where the own tables lie, and how the platform compares ids.
+#[derive(Debug, Clone)]
+pub struct Names {
+    own: String,
+    collation: String,
+    /// Bytes that one statement and its parameters may have.
+    pub max_packet_bytes: usize,
+}
+
+impl Names {
+    /// Both names come from the server or were checked by the configuration: nothing in them can end a quotation.
+    pub fn new(state_schema: &str, collation: &str, max_packet_bytes: usize) -> Self {
+        Names { own: format!("`{state_schema}`.{OWN}"), collation: collation.to_owned(), max_packet_bytes }
+    }
+
+    /// A statement of this folder as this installation runs it.
+    pub fn sql(&self, text: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(text.replace(OWN, &self.own).replace(PLATFORM_COLLATION, &self.collation))
+    }
+}
+
+impl Context {
+    pub fn sql(&self, text: &str) -> AssertSqlSafe<String> {
+        self.names.sql(text)
+    }
+}

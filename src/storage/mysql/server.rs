@@ -1,0 +1,241 @@
+//! What the server gives, and what this user may do there: refused where it breaks a promise, warned of where it weakens
+//! one, each with the setting to change.
+
+use sqlx::mysql::MySqlDatabaseError;
+use sqlx::{Connection, MySqlConnection};
+
+use super::context::Names;
+use super::options::MysqlOptions;
+
+/// A promise that cannot be kept on this server as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerProblem {
+    #[error("{0}")]
+    Refused(String),
+    #[error("the server is read-only (read_only = ON): point database.url to the one that takes writes")]
+    ReadOnly,
+    #[error("the database {0} lacks the platform's table {1}: is database.url the platform's database?")]
+    NoTable(String, String),
+    #[error("the user lacks privileges; an administrator of the server has to run:\n{}", .0.join("\n"))]
+    Privileges(Vec<String>),
+}
+
+impl ServerProblem {
+    pub fn may_pass(&self) -> bool {
+        matches!(self, ServerProblem::ReadOnly)
+    }
+}
+
+/// Errors of connecting that no waiting mends: wrong password, no such database, no privilege, a wrong certificate.
+const LASTING: [u16; 5] = [1044, 1045, 1049, 1142, 1698];
+
+/// Whether an error of opening may pass by itself.
+pub fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            let number = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
+            !number.is_some_and(|number| LASTING.contains(&number))
+        }
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
+        _ => false,
+    }
+}
+
+/// What the check found: names for the statements, and what an operator should know.
+#[derive(Debug)]
+pub struct Checked {
+    pub names: Names,
+    pub warnings: Vec<String>,
+}
+
+/// The platform's tables, and what we do with each.
+const TABLES: [(&str, &str); 7] = [
+    ("users", "SELECT, UPDATE"),
+    ("api_keys", "SELECT, UPDATE"),
+    ("usage_records", "SELECT, INSERT"),
+    ("credit_transactions", "SELECT, INSERT"),
+    ("user_credit_balances", "SELECT, INSERT, UPDATE"),
+    ("options", "SELECT"),
+    ("webhook_logs", "SELECT, INSERT, UPDATE, DELETE"),
+];
+
+/// The exact statements that give a guest what it needs.
+pub fn grants(options: &MysqlOptions, account: &str) -> Vec<String> {
+    let database = &options.database;
+    let platform = TABLES.iter().map(|(table, rights)| format!("GRANT {rights} ON `{database}`.`{table}` TO {account};"));
+    let own = format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON `{}`.* TO {account};",
+        options.state_schema
+    );
+    platform.chain([own]).collect()
+}
+
+/// Looks at the server; `connection` is one of a writer's.
+pub async fn check(connection: &mut MySqlConnection, options: &MysqlOptions) -> Result<Checked, CheckError> {
+    let mut warnings = Vec::new();
+    check_privileges(connection, options).await?;
+    let collation = check_tables(connection, options).await?;
+    check_durability(connection, &mut warnings).await?;
+    check_binlog(connection, &mut warnings).await?;
+    let max_packet: i64 = sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS SIGNED)").fetch_one(connection).await?;
+    let max_packet_bytes = usize::try_from(max_packet).unwrap_or(usize::MAX);
+    if max_packet_bytes < SMALLEST_PACKET_BYTES {
+        warnings.push(format!(
+            "the server takes only {max_packet_bytes} bytes at a time (max_allowed_packet), which makes batches small: \
+             set it to 16M or more"
+        ));
+    }
+    Ok(Checked { names: Names::new(&options.state_schema, &collation, max_packet_bytes), warnings })
+}
+
+const SMALLEST_PACKET_BYTES: usize = 4 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error("{0}")]
+    Problem(#[from] ServerProblem),
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
+}
+
+async fn variable(connection: &mut MySqlConnection, name: &'static str) -> Result<Option<String>, sqlx::Error> {
+    let row: Option<(String, String)> =
+        sqlx::query_as("SHOW GLOBAL VARIABLES WHERE Variable_name = ?").bind(name).fetch_optional(connection).await?;
+    Ok(row.map(|(_, value)| value))
+}
+
+/// What was answered has to survive the loss of the machine's power.
+async fn check_durability(connection: &mut MySqlConnection, warnings: &mut Vec<String>) -> Result<(), CheckError> {
+    if variable(connection, "read_only").await?.is_some_and(|value| value == "ON" || value == "1") {
+        return Err(ServerProblem::ReadOnly.into());
+    }
+    let flush = variable(connection, "innodb_flush_log_at_trx_commit").await?;
+    if flush.as_deref() != Some("1") {
+        let value = flush.unwrap_or_default();
+        return Err(ServerProblem::Refused(format!(
+            "the server does not write a commit to its disk at once (innodb_flush_log_at_trx_commit = {value}), so that \
+             events that were answered could be lost: set it to 1"
+        ))
+        .into());
+    }
+    if variable(connection, "innodb_doublewrite").await?.is_some_and(|value| value == "OFF" || value == "0") {
+        warnings.push("innodb_doublewrite is off: a power cut in the middle of a write can damage tables; set it to ON".to_owned());
+    }
+    if let Some(method) = variable(connection, "innodb_flush_method").await?
+        && (method.eq_ignore_ascii_case("nosync") || method.eq_ignore_ascii_case("littlesync"))
+    {
+        let message = format!("innodb_flush_method = {method} does not wait for the disk: use fsync or O_DIRECT");
+        return Err(ServerProblem::Refused(message).into());
+    }
+    Ok(())
+}
+
+async fn check_binlog(connection: &mut MySqlConnection, warnings: &mut Vec<String>) -> Result<(), CheckError> {
+    let is_on = variable(connection, "log_bin").await?.is_some_and(|value| value == "ON" || value == "1");
+    if !is_on {
+        return Ok(());
+    }
+    if variable(connection, "binlog_format").await?.as_deref() == Some("STATEMENT") {
+        let message = "binlog_format = STATEMENT cannot log READ COMMITTED transactions: set it to ROW (or MIXED)";
+        return Err(ServerProblem::Refused(message.to_owned()).into());
+    }
+    if variable(connection, "sync_binlog").await?.as_deref() != Some("1") {
+        warnings.push(
+            "sync_binlog is not 1: after a power cut a replica may miss what this server has; set it to 1".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// Every table of the platform, transactional, with one collation for its ids; the collation.
+async fn check_tables(connection: &mut MySqlConnection, options: &MysqlOptions) -> Result<String, CheckError> {
+    let rows: Vec<(String, Option<String>)> =
+        sqlx::query_as("SELECT table_name, engine FROM information_schema.tables WHERE table_schema = ?")
+            .bind(&options.database)
+            .fetch_all(&mut *connection)
+            .await?;
+    for (table, _) in TABLES {
+        match rows.iter().find(|(name, _)| name == table) {
+            None => return Err(ServerProblem::NoTable(options.database.clone(), table.to_owned()).into()),
+            Some((_, Some(engine))) if engine.eq_ignore_ascii_case("InnoDB") => {}
+            Some((_, engine)) => {
+                let engine = engine.clone().unwrap_or_default();
+                let message = format!("the table {table} is of the engine {engine}, which has no transactions: it must be InnoDB");
+                return Err(ServerProblem::Refused(message).into());
+            }
+        }
+    }
+    let columns: Vec<(String, String, Option<String>)> = sqlx::query_as(
+        "SELECT table_name, column_name, collation_name FROM information_schema.columns WHERE table_schema = ? AND \
+           (table_name, column_name) IN (('users', 'id'), ('api_keys', 'id'), ('api_keys', 'userId'), \
+             ('api_keys', 'remoteKeyId'), ('webhook_logs', 'eventId'), ('webhook_logs', 'id'), \
+             ('user_credit_balances', 'userId'), ('credit_transactions', 'userId'), ('usage_records', 'id'))",
+    )
+    .bind(&options.database)
+    .fetch_all(connection)
+    .await?;
+    let mut collations: Vec<&str> = columns.iter().filter_map(|(.., collation)| collation.as_deref()).collect();
+    collations.sort_unstable();
+    collations.dedup();
+    match collations.as_slice() {
+        [one] if one.starts_with("utf8mb4_") && one.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
+            Ok((*one).to_owned())
+        }
+        several => {
+            let message = format!(
+                "the platform's id columns have the collations {}; they must share one of utf8mb4",
+                several.join(", ")
+            );
+            Err(ServerProblem::Refused(message).into())
+        }
+    }
+}
+
+/// Tries what is needed, since a role, a wildcard or a proxy may give it under any name; nothing of it is kept.
+async fn check_privileges(connection: &mut MySqlConnection, options: &MysqlOptions) -> Result<(), CheckError> {
+    let database = &options.database;
+    let state = &options.state_schema;
+    let attempts = [
+        format!("SELECT id FROM `{database}`.users LIMIT 0 FOR UPDATE"),
+        format!("SELECT id FROM `{database}`.api_keys LIMIT 0 FOR UPDATE"),
+        format!("UPDATE `{database}`.api_keys SET lastUsedAt = lastUsedAt WHERE 1 = 0"),
+        format!("SELECT id FROM `{database}`.usage_records LIMIT 0"),
+        format!("INSERT INTO `{database}`.usage_records SELECT * FROM `{database}`.usage_records WHERE 1 = 0"),
+        format!("INSERT INTO `{database}`.credit_transactions SELECT * FROM `{database}`.credit_transactions WHERE 1 = 0"),
+        format!("INSERT INTO `{database}`.user_credit_balances SELECT * FROM `{database}`.user_credit_balances WHERE 1 = 0"),
+        format!("UPDATE `{database}`.user_credit_balances SET currentCredits = currentCredits WHERE 1 = 0"),
+        format!("SELECT value FROM `{database}`.options LIMIT 0"),
+        format!("INSERT INTO `{database}`.webhook_logs SELECT * FROM `{database}`.webhook_logs WHERE 1 = 0"),
+        format!("UPDATE `{database}`.webhook_logs SET status = status WHERE 1 = 0"),
+        format!("DELETE FROM `{database}`.webhook_logs WHERE 1 = 0"),
+        format!("DELETE FROM `{state}`.hookledger_inbox WHERE 1 = 0"),
+    ];
+    let mut transaction = connection.begin().await?;
+    let mut is_denied = false;
+    for attempt in attempts {
+        match sqlx::raw_sql(sqlx::AssertSqlSafe(attempt)).execute(&mut *transaction).await {
+            Ok(_) => {}
+            Err(sqlx::Error::Database(error)) => {
+                let number = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
+                match number {
+                    // Table, column or database access denied.
+                    Some(1142 | 1143 | 1044 | 1370 | 1227) => is_denied = true,
+                    // A table that is missing is named by the check of the tables.
+                    Some(1146) => {}
+                    _ => return Err(sqlx::Error::Database(error).into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    transaction.rollback().await?;
+    if !is_denied {
+        return Ok(());
+    }
+    let account: String = sqlx::query_scalar("SELECT CURRENT_USER()").fetch_one(connection).await?;
+    let account = match account.split_once('@') {
+        Some((user, host)) => format!("'{user}'@'{host}'"),
+        None => account,
+    };
+    Err(ServerProblem::Privileges(grants(options, &account)).into())
+}

@@ -1,0 +1,193 @@
+//! The owners of the writing connections: each a thread that carries out transactions as they come, and answers after
+//! the commit.
+//!
+//! No transaction leaves its owner and nothing it does is cancelled. After any error the connection is thrown away with
+//! whatever it had begun; where only another transaction was in the way, the whole work is done again.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rand::Rng;
+use sqlx::{Connection, MySqlConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::connect;
+use super::context::Context;
+use crate::storage::{AsStoreError, StoreError};
+
+/// Transactions that may wait for one owner.
+const QUEUE: usize = 64;
+
+/// How often a transaction is redone that others were in the way of.
+const MAX_TRIES: u32 = 6;
+
+/// First pause before it is redone, doubled each time, with jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(3);
+
+/// How a transaction is to end.
+pub enum End<T> {
+    Commit(T),
+    /// Nothing of it is to stay.
+    RollBack(T),
+}
+
+type Job = Box<dyn for<'a> FnOnce(&'a mut Owner) -> BoxFuture<'a, ()> + Send>;
+
+/// The way to one owner.
+#[derive(Clone)]
+pub struct Shard {
+    jobs: mpsc::Sender<Job>,
+    is_writable: Arc<AtomicBool>,
+}
+
+impl Shard {
+    pub fn start(number: usize, context: Arc<Context>) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let is_writable = Arc::new(AtomicBool::new(true));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let owner = Owner { context, connection: None, is_writable: is_writable.clone(), is_closed: false };
+        let work = move || runtime.block_on(owner.run(queue));
+        std::thread::Builder::new().name(format!("ledger-writer-{number}")).spawn(work)?;
+        Ok(Shard { jobs, is_writable })
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.is_writable.load(Ordering::Acquire) && !self.jobs.is_closed()
+    }
+
+    /// Has a transaction carried out. `work` is called again from the start where others were in the way.
+    pub async fn transact<T, E, W>(&self, work: W) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + AsStoreError + Send + 'static,
+        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>> + Send + Sync + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |owner| {
+            Box::pin(async move {
+                let outcome = AssertUnwindSafe(owner.transact(&work)).catch_unwind().await;
+                match outcome {
+                    Ok(result) => drop(reply.send(result)),
+                    // The panic was logged where it happened; the caller learns that the outcome is unknown.
+                    Err(_panic) => owner.connection = None,
+                }
+            })
+        });
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable("it was closed".to_owned()),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::OutcomeUnknown.into()))
+    }
+
+    /// Lets what waits finish, then closes the connection.
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |owner| {
+            Box::pin(async move {
+                owner.is_closed = true;
+                if let Some(connection) = owner.connection.take() {
+                    connection.close().await.ok();
+                }
+                reply.send(()).ok();
+            })
+        });
+        if self.jobs.send(job).await.is_ok() {
+            answer.await.ok();
+        }
+    }
+}
+
+pub struct Owner {
+    context: Arc<Context>,
+    connection: Option<MySqlConnection>,
+    is_writable: Arc<AtomicBool>,
+    is_closed: bool,
+}
+
+impl Owner {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(job) = queue.recv().await {
+            job(&mut self).await;
+            if self.is_closed {
+                return;
+            }
+        }
+    }
+
+    async fn transact<T, E, W>(&mut self, work: &W) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>>,
+    {
+        let mut tries = 1;
+        loop {
+            let result = self.attempt(work).await;
+            let failed = result.as_ref().err().and_then(AsStoreError::as_store_error);
+            match failed {
+                Some(StoreError::Contended(reason)) if tries >= MAX_TRIES => {
+                    return Err(StoreError::Refused(reason.clone()).into());
+                }
+                Some(StoreError::Contended(_)) => {}
+                Some(StoreError::Unavailable(_) | StoreError::OutcomeUnknown) => {
+                    self.is_writable.store(false, Ordering::Release);
+                    return result;
+                }
+                Some(_) => return result,
+                None => {
+                    self.is_writable.store(true, Ordering::Release);
+                    return result;
+                }
+            }
+            let pause = FIRST_PAUSE * 2u32.pow(tries) / 2;
+            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..=1.0))).await;
+            tries += 1;
+        }
+    }
+
+    /// One try. A connection on which anything failed is not used again: the server may have ended its transaction by
+    /// itself, and what follows would commit alone.
+    async fn attempt<T, E, W>(&mut self, work: &W) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>>,
+    {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect::writer(&self.context.options).await.map_err(StoreError::from)?,
+        };
+        let mut transaction = match connection.begin().await {
+            Ok(transaction) => transaction,
+            // It was idle and the server has closed it: a fresh one, once.
+            Err(_) => {
+                connection = connect::writer(&self.context.options).await.map_err(StoreError::from)?;
+                connection.begin().await.map_err(StoreError::from)?
+            }
+        };
+        let outcome = match work(&mut transaction, &self.context).await {
+            Ok(End::Commit(value)) => {
+                // The server may have committed before the link broke: only looking for the claim tells.
+                transaction.commit().await.map_err(|error| match StoreError::from(error) {
+                    contended @ StoreError::Contended(_) => contended,
+                    _ => StoreError::OutcomeUnknown,
+                })?;
+                Ok(value)
+            }
+            Ok(End::RollBack(value)) => {
+                transaction.rollback().await.map_err(StoreError::from)?;
+                Ok(value)
+            }
+            Err(error) if error.as_store_error().is_none() => {
+                transaction.rollback().await.map_err(StoreError::from)?;
+                Err(error)
+            }
+            Err(error) => return Err(error),
+        };
+        self.connection = Some(connection);
+        outcome
+    }
+}
