@@ -3,21 +3,34 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 use crate::config::{DatabaseTls, DatabaseUrl, MysqlUrl, Settings};
 use crate::domain::settlement::LedgerPolicy;
 use crate::storage::mysql::{MysqlOptions, TlsMode};
+use crate::storage::open::DatabaseOptions;
 use crate::storage::sqlite::{MigrateError, SqliteOptions};
 
-/// How to open the embedded database that the settings name; an error if they name a server.
-pub fn sqlite_options(settings: &Settings) -> Result<SqliteOptions, MigrateError> {
-    let path = settings.database.url.sqlite_path().ok_or(MigrateError::Unsupported)?;
-    Ok(SqliteOptions {
+/// How to open the database that the settings name.
+pub fn database_options(settings: &Settings) -> DatabaseOptions {
+    match &settings.database.url {
+        DatabaseUrl::Sqlite(path) => DatabaseOptions::Sqlite(embedded(settings, path)),
+        DatabaseUrl::Mysql(url) => DatabaseOptions::Mysql(Box::new(mysql_options(settings, url))),
+    }
+}
+
+fn embedded(settings: &Settings, path: &Path) -> SqliteOptions {
+    SqliteOptions {
         path: path.to_owned(),
         lock_wait: settings.database.lock_wait,
         max_readers: settings.database.max_connections,
         policy: ledger_policy(settings),
-    })
+    }
+}
+
+/// How to open the embedded database that the settings name; an error if they name a server.
+pub fn sqlite_options(settings: &Settings) -> Result<SqliteOptions, MigrateError> {
+    settings.database.url.sqlite_path().map(|path| embedded(settings, path)).ok_or(MigrateError::Unsupported)
 }
 
 /// How to open the database at `url`, which the settings name.
@@ -67,7 +80,6 @@ pub(super) fn make_state_folder(settings: &Settings) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use secrecy::ExposeSecret;

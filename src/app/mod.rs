@@ -26,13 +26,13 @@ use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
 use crate::http::admin::Listeners;
 use crate::http::server;
 use crate::setup::Setup;
-use crate::storage::sqlite::{MigrateError, SqliteStore};
-use crate::storage::{LedgerStore, StoreError};
+use crate::storage::open::{self, OpenError};
+use crate::storage::{Store, StoreError};
 use crate::telemetry::logs::{self, Level};
 use crate::telemetry::metrics::Metrics;
 use parts::Parts;
 
-pub use database::{mysql_options, sqlite_options};
+pub use database::{database_options, sqlite_options};
 pub use reload::{Load, Reload, ReloadError};
 
 /// The supervisor inside gave up.
@@ -54,7 +54,7 @@ pub enum StartError {
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error("{0}")]
-    Database(#[from] MigrateError),
+    Database(#[from] OpenError),
     #[error(
         "the state folder {0} cannot be made ({1}): start where the daemon may write, or set admin.socket to a path \
          elsewhere"
@@ -82,8 +82,8 @@ pub enum StartError {
 impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
-            StartError::Database(MigrateError::Version(_) | MigrateError::Outdated(_) | MigrateError::Held(_)) => 2,
-            StartError::Config(_) | StartError::Database(MigrateError::Unsupported) | StartError::StateFolder(..) => 2,
+            StartError::Database(error) if error.is_held() || error.needs_a_person() => 2,
+            StartError::Config(_) | StartError::StateFolder(..) => 2,
             StartError::Listen(..) | StartError::MetricsListen(..) | StartError::AdminSocket(..) => 2,
             StartError::Database(_) | StartError::Prices(_) => 3,
             StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) => 1,
@@ -125,7 +125,7 @@ struct Origin {
 }
 
 struct Daemon {
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     settings: Settings,
     is_stopping: Arc<AtomicBool>,
     given_up: watch::Receiver<Option<String>>,
@@ -142,7 +142,7 @@ impl Daemon {
         database::make_state_folder(&settings)
             .map_err(|error| StartError::StateFolder(settings.database.url.state_folder().to_owned(), error))?;
         let clock = clock::for_daemon();
-        let store = Arc::new(open_store(&settings, clock.clone()).await?);
+        let store = open_store(&settings, clock.clone()).await?;
         store.look_at_prices(configured_prices(&settings)).await.map_err(StartError::Prices)?;
         let metrics = Metrics::install()?;
         let live = Live::new(settings.clone());
@@ -238,11 +238,11 @@ impl Daemon {
 }
 
 /// Opens the database, waiting for one that is busy or away up to `database.start_timeout`.
-async fn open_store(settings: &Settings, clock: SharedClock) -> Result<SqliteStore, MigrateError> {
-    let options = sqlite_options(settings)?;
+async fn open_store(settings: &Settings, clock: SharedClock) -> Result<Arc<dyn Store>, OpenError> {
+    let options = database_options(settings);
     let started = Instant::now();
     loop {
-        match SqliteStore::open_for_daemon(&options, clock.clone(), settings.database.migrate).await {
+        match open::open_for_daemon(&options, clock.clone(), settings.database.migrate).await {
             Err(error) if error.may_pass() && started.elapsed() < settings.database.start_timeout => {
                 tracing::warn!(%error, "the database cannot be opened yet; trying again");
                 tokio::time::sleep(OPEN_PAUSE).await;

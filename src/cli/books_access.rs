@@ -7,11 +7,13 @@ use serde::de::DeserializeOwned;
 
 use super::admin_client;
 use super::failure::Failure;
-use crate::app::sqlite_options;
+use crate::app::database_options;
 use crate::clock;
 use crate::config::Settings;
+use crate::storage::Store;
 use crate::storage::books::BooksError;
-use crate::storage::sqlite::{self, DatabaseLock, Holder, MigrateError, Role, SqliteStore};
+use crate::storage::open::{self, OpenError};
+use crate::storage::sqlite::{Holder, MigrateError, Role};
 
 /// How long to wait for another command, or for a daemon that is starting or stopping.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,10 +24,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Asks the database, whether a daemon runs on it or not.
 pub async fn read<A>(
     settings: &Settings,
-    ask: impl AsyncFnOnce(&SqliteStore) -> Result<A, BooksError>,
+    ask: impl AsyncFnOnce(&dyn Store) -> Result<A, BooksError>,
 ) -> Result<A, Failure> {
-    let store = SqliteStore::open(sqlite_options(settings)?, clock::for_daemon()).await?;
-    let answer = ask(&store).await;
+    let store = open::open(&database_options(settings), clock::for_daemon()).await?;
+    let answer = ask(store.as_ref()).await;
     store.close().await;
     Ok(answer?)
 }
@@ -35,28 +37,23 @@ pub async fn write<Q: Serialize, A: DeserializeOwned>(
     settings: &Settings,
     route: &str,
     question: Q,
-    directly: impl AsyncFnOnce(&SqliteStore, Q) -> Result<A, BooksError>,
+    directly: impl AsyncFnOnce(&dyn Store, Q) -> Result<A, BooksError>,
 ) -> Result<A, Failure> {
-    let options = sqlite_options(settings)?;
+    let options = database_options(settings);
     let started = Instant::now();
-    let lock = loop {
+    let writing = loop {
         if let Some(answer) = admin_client::post(&settings.admin.socket, route, &question).await? {
             return Ok(answer);
         }
-        // Where there is no database, not even a lock file is made.
-        sqlite::check(&options).await?;
-        match DatabaseLock::take(&options, Role::Command, Duration::ZERO).await {
-            Ok(lock) => break lock,
-            Err(MigrateError::Held(holder)) if started.elapsed() >= PATIENCE => {
-                return Err(out_of_reach(settings, &holder));
-            }
-            Err(MigrateError::Held(_)) => tokio::time::sleep(PAUSE).await,
+        match open::open_to_write(&options, clock::for_daemon()).await {
+            Ok(writing) => break writing,
+            Err(error) if error.is_held() && started.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            Err(OpenError::Sqlite(MigrateError::Held(holder))) => return Err(out_of_reach(settings, &holder)),
             Err(error) => return Err(error.into()),
         }
     };
-    let store = SqliteStore::open_locked(options, clock::for_daemon(), &lock).await?;
-    let answer = directly(&store, question).await;
-    store.close().await;
+    let answer = directly(writing.store.as_ref(), question).await;
+    writing.store.close().await;
     Ok(answer?)
 }
 

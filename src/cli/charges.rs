@@ -8,7 +8,6 @@ use super::output::or_dash;
 use super::time::parse_time;
 use super::{Context, books_access};
 use crate::domain::time::UnixMillis;
-use crate::storage::books::Books;
 use crate::storage::charges::{ChargeFilter, ChargeSelector, ChargeView, NewRefund, NewReversal, Reversed};
 use crate::storage::refunding;
 

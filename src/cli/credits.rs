@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, value_parser};
 use super::failure::Failure;
 use super::output::{facts, or_dash};
 use super::{Context, books_access};
-use crate::storage::books::{Books, CreditsView, Granted, NewAdjustment, NewGrant, TransactionView};
+use crate::storage::books::{CreditsView, Granted, NewAdjustment, NewGrant, TransactionView};
 
 const GRANTS_ROUTE: &str = "/admin/v1/credits/grants";
 const ADJUSTMENTS_ROUTE: &str = "/admin/v1/credits/adjustments";

@@ -8,7 +8,7 @@ use super::output::{facts, or_dash};
 use super::replay::{self, ReplayArguments};
 use super::{Context, books_access};
 use crate::domain::outcome::InboxStatus;
-use crate::storage::books::{Books, EventDetail, EventFilter, EventView};
+use crate::storage::books::{EventDetail, EventFilter, EventView};
 
 #[derive(Debug, Subcommand)]
 pub enum EventsCommand {

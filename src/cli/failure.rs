@@ -4,6 +4,7 @@
 
 use crate::config::ConfigError;
 use crate::storage::books::BooksError;
+use crate::storage::open::OpenError;
 use crate::storage::sqlite::{BackupError, MigrateError, RestoreError};
 
 /// Done as asked.
@@ -40,6 +41,16 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let problems: Vec<String> = error.problems().iter().map(|problem| format!("  {problem}")).collect();
         Failure::usage(format!("the configuration cannot be used:\n{}", problems.join("\n")))
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Sqlite(error) => error.into(),
+            error if error.needs_a_person() => Failure::usage(error.to_string()),
+            error => Failure::database(error.to_string()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, value_parser};
 use super::failure::Failure;
 use super::output::or_dash;
 use super::{Context, books_access};
-use crate::storage::books::{Books, KeyView, NewIgnore, NewKey, UnmatchedToken};
+use crate::storage::books::{KeyView, NewIgnore, NewKey, UnmatchedToken};
 
 const ROUTE: &str = "/admin/v1/keys";
 const IGNORED_ROUTE: &str = "/admin/v1/keys/ignored";

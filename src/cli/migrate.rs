@@ -4,27 +4,14 @@ use serde_json::json;
 
 use super::Context;
 use super::failure::Failure;
-use crate::app::sqlite_options;
-use crate::config::Settings;
-use crate::storage::sqlite::{self, DatabaseLock, MigrateError, Role};
+use crate::app::database_options;
+use crate::clock;
+use crate::storage::open;
 
 pub async fn run(context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
-    bring_up_to_date(&settings).await?;
+    let patience = settings.database.start_timeout;
+    open::migrate(&database_options(&settings), &clock::for_daemon(), patience).await?;
     let database = settings.database.url.to_string();
     context.output.show(&json!({ "database": database }), |_| format!("{database} is up to date"))
-}
-
-async fn bring_up_to_date(settings: &Settings) -> Result<(), MigrateError> {
-    let options = sqlite_options(settings)?;
-    sqlite::make_folder(&options)?;
-    match DatabaseLock::take(&options, Role::Command, settings.database.start_timeout).await {
-        Ok(lock) => sqlite::migrate(&options, &lock).await,
-        // Beside a daemon nothing is changed, and mostly nothing has to be.
-        Err(MigrateError::Held(holder)) => match sqlite::check(&options).await {
-            Err(MigrateError::Outdated(_)) => Err(MigrateError::Held(holder)),
-            checked => checked,
-        },
-        Err(error) => Err(error),
-    }
 }

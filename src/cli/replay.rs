@@ -9,7 +9,7 @@ use super::output::facts;
 use super::time::parse_time;
 use super::{Context, books_access};
 use crate::actors::settling;
-use crate::storage::books::{Books, BooksError, NewReplay, Replayed};
+use crate::storage::books::{BooksError, NewReplay, Replayed};
 
 const ROUTE: &str = "/admin/v1/events/replay";
 

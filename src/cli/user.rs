@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, value_parser};
 use super::failure::Failure;
 use super::output::or_dash;
 use super::{Context, books_access};
-use crate::storage::books::{Books, NewUser, UserView};
+use crate::storage::books::{NewUser, UserView};
 
 const ROUTE: &str = "/admin/v1/users";
 

@@ -139,7 +139,11 @@ fn every_key_of_the_reference_is_accepted_from_the_environment() {
         let secrets = folder.file("secrets", SECRET, 0o600);
         let is_secret_file = matches!(
             key.as_str(),
-            "webhook.secrets_file" | "balance.token_file" | "admin.token_file" | "database.password_file" | "database.ca_file"
+            "webhook.secrets_file"
+                | "balance.token_file"
+                | "admin.token_file"
+                | "database.password_file"
+                | "database.ca_file"
         );
         let text = if is_secret_file { secrets.display().to_string() } else { text };
         let variable = keys::variable_of(&key);

@@ -150,6 +150,37 @@ impl OpenAccounts {
     }
 }
 
+/// Credits that a person moves: what becomes of the account, and the transaction that tells of it.
+#[derive(Debug)]
+pub struct PlannedMove {
+    pub change: AccountChange,
+    /// `credit_transactions.id`
+    pub id: RecordId,
+    pub balance_after: Credits,
+    pub created_at: UnixMillis,
+}
+
+/// Plans a grant or an adjustment; the remainder and the unpaid amount stay as they are.
+pub fn plan_move(
+    user_id: &UserId,
+    account: &Account,
+    amount: Credits,
+    now: UnixMillis,
+    ids: &RecordIds,
+) -> Result<PlannedMove, AmountTooLarge> {
+    let balance_after = account.balance.unwrap_or_default().checked_add(amount)?;
+    let created_at = next_stamp(now, account.newest_transaction.as_ref());
+    let previous = account.newest_transaction.as_ref().and_then(|newest| newest.id.as_ref());
+    let change = AccountChange {
+        user_id: user_id.clone(),
+        balance_delta: amount,
+        remainder: account.remainder,
+        unpaid: account.unpaid,
+        creates_balance: account.balance.is_none(),
+    };
+    Ok(PlannedMove { change, id: ids.next_after(created_at, previous), balance_after, created_at })
+}
+
 /// The stamp of a user's next transaction: later than his last, unless that runs too far ahead of the clock.
 pub fn next_stamp(now: UnixMillis, newest: Option<&NewestTransaction>) -> UnixMillis {
     let Some(newest) = newest.map(|newest| newest.created_at).filter(|newest| *newest >= now) else {

@@ -8,6 +8,7 @@ pub mod books;
 pub mod charges;
 mod decode;
 pub mod mysql;
+pub mod open;
 mod parked;
 mod price_list;
 mod raw_meta;
@@ -115,8 +116,8 @@ pub struct InboxCounts {
 pub struct DiskUsage {
     /// The database with everything that belongs to it.
     pub size_bytes: u64,
-    /// Free space that this user may fill.
-    pub free_bytes: u64,
+    /// Free space that this user may fill, where that can be known.
+    pub free_bytes: Option<u64>,
 }
 
 /// A token that several users have, and for which events wait.
@@ -209,6 +210,9 @@ pub trait LedgerStore: Send + Sync + 'static {
 
     /// Whether the last write worked: cheap, from memory.
     fn is_writable(&self) -> bool;
+
+    /// Finishes the writes that wait, and closes.
+    async fn close(&self);
 }
 
 /// What is cleared when it is old.

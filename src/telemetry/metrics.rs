@@ -231,5 +231,7 @@ pub fn rate_limit_sources(count: usize) {
 
 pub fn disk_measured(usage: DiskUsage) {
     gauge!(DATABASE_SIZE).set(usage.size_bytes as f64);
-    gauge!(DATABASE_FREE).set(usage.free_bytes as f64);
+    if let Some(free_bytes) = usage.free_bytes {
+        gauge!(DATABASE_FREE).set(free_bytes as f64);
+    }
 }

@@ -71,11 +71,10 @@ pub async fn writer(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Err
 pub async fn state(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Error> {
     let mut connection = base(options).connect().await?;
     prepare(&mut connection, options).await?;
-    let exists: bool =
-        sqlx::query_scalar("SELECT COUNT(*) > 0 FROM information_schema.schemata WHERE schema_name = ?")
-            .bind(&options.state_schema)
-            .fetch_one(&mut connection)
-            .await?;
+    let exists: bool = sqlx::query_scalar("SELECT COUNT(*) > 0 FROM information_schema.schemata WHERE schema_name = ?")
+        .bind(&options.state_schema)
+        .fetch_one(&mut connection)
+        .await?;
     if !exists {
         let create = format!(
             "CREATE DATABASE IF NOT EXISTS `{}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",

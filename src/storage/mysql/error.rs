@@ -1,8 +1,11 @@
-//! Sorts the server's errors: what passes when the transaction is redone, what the data itself causes, and the rest.
+//! Sorts the server's errors: what passes when the transaction is redone, what the data itself causes, and the rest;
+//! and reads the server's rows.
 
-use sqlx::mysql::MySqlDatabaseError;
+use sqlx::Row;
+use sqlx::mysql::{MySqlDatabaseError, MySqlRow};
 
 use crate::storage::StoreError;
+use crate::storage::decode::BookRow;
 
 /// Another transaction was in the way: deadlock, lock wait, a unique key that it has just taken, a changed definition.
 const CONTENDED: [u16; 5] = [1213, 1205, 1062, 1020, 1412];
@@ -19,4 +22,22 @@ pub fn sort(error: &sqlx::Error) -> Option<StoreError> {
         number if REFUSED.contains(&number) => StoreError::Refused(text),
         _ => StoreError::Unavailable(text),
     })
+}
+
+impl BookRow for MySqlRow {
+    fn number(&self, column: usize) -> Result<i64, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn optional_number(&self, column: usize) -> Result<Option<i64>, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn text(&self, column: usize) -> Result<String, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn optional_text(&self, column: usize) -> Result<Option<String>, StoreError> {
+        Ok(self.try_get(column)?)
+    }
 }

@@ -27,7 +27,9 @@ pub enum MysqlOpenError {
     Open(#[from] sqlx::Error),
     #[error("{0}")]
     Server(#[from] ServerProblem),
-    #[error("there are no tables of hookledger in the schema {0}: `hookledger migrate` or `hookledger serve` makes them")]
+    #[error(
+        "there are no tables of hookledger in the schema {0}: `hookledger migrate` or `hookledger serve` makes them"
+    )]
     Missing(String),
     #[error("the schema {schema} is of another version ({found:?}, this program has {expected:?}): {cure}")]
     Version { schema: String, found: Vec<i64>, expected: Vec<i64>, cure: &'static str },
@@ -52,11 +54,8 @@ impl MysqlOpenError {
 /// Makes what is missing.
 pub async fn run(options: &MysqlOptions, now_ms: i64) -> Result<(), MysqlOpenError> {
     let mut connection = connect::state(options).await?;
-    let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, ?)")
-        .bind(LOCK)
-        .bind(LOCK_WAIT_SECS)
-        .fetch_one(&mut connection)
-        .await?;
+    let locked: Option<i64> =
+        sqlx::query_scalar("SELECT GET_LOCK(?, ?)").bind(LOCK).bind(LOCK_WAIT_SECS).fetch_one(&mut connection).await?;
     if locked != Some(1) {
         return Err(MysqlOpenError::Busy);
     }

@@ -1,6 +1,303 @@
 //! The platform's own database, on MySQL or MariaDB, in which hookledger is a guest.
+//!
+//! Users are spread over several owners of writing connections, so that different users don't wait for each other. What
+//! serialises is in the database: a settlement first writes its tokens' and users' own rows, then reads. Nothing outside
+//! this folder knows that.
 
+mod books;
+mod books_read;
+mod books_write;
+mod charges;
+mod connect;
+mod context;
 pub mod error;
+mod inbox;
+mod migrate;
 mod options;
+mod prices;
+mod record;
+mod refunds;
+mod retention;
+mod route;
+mod server;
+mod settle;
+mod shard;
+mod snapshot;
+mod tokens;
+mod write;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use sqlx::{MySqlConnection, MySqlPool};
+
+use super::removal::Removal;
+use super::{
+    AmbiguousToken, AsStoreError, ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, OldRows, Page, PagePlace,
+    Poison, PriceLook, Selection, StoreError, Waiting, WaitingEvent,
+};
+use crate::clock::SharedClock;
+use crate::domain::event::{Delivery, UsageEvent};
+use crate::domain::ids::RecordIds;
+use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::retention::BookTimes;
+use crate::domain::settlement::{LedgerPolicy, Purpose};
+use crate::domain::time::UnixMillis;
+use crate::failpoint;
+use context::Context;
+use server::CheckError;
+use shard::{End, Shard};
+
+pub use migrate::MysqlOpenError;
 pub use options::{MysqlOptions, TlsMode};
+
+/// The platform's database, open.
+pub struct MysqlStore {
+    shards: Vec<Shard>,
+    readers: MySqlPool,
+    context: Arc<Context>,
+    /// Whose turn it is with work that is no user's.
+    turn: AtomicUsize,
+}
+
+/// Makes the own tables and brings them up to date.
+pub async fn migrate(options: &MysqlOptions, clock: &SharedClock) -> Result<(), MysqlOpenError> {
+    migrate::run(options, clock.now().as_millis()).await
+}
+
+impl MysqlStore {
+    /// Opens a database whose own tables are there and up to date, once the server has passed its check.
+    pub async fn open(options: MysqlOptions, clock: SharedClock) -> Result<Self, MysqlOpenError> {
+        let installation = migrate::check(&options).await?;
+        let mut connection = connect::writer(&options).await?;
+        let checked = server::check(&mut connection, &options).await.map_err(|error| match error {
+            CheckError::Problem(problem) => MysqlOpenError::Server(problem),
+            CheckError::Database(error) => MysqlOpenError::Open(error),
+        })?;
+        connect::close(connection).await;
+        for warning in &checked.warnings {
+            tracing::warn!("{warning}");
+        }
+        let policy = Arc::new(ArcSwap::from_pointee(options.policy));
+        let (names, ids) = (checked.names, RecordIds::new());
+        let count = shard_count(options.shards);
+        let readers = connect::readers(&options);
+        let context = Arc::new(Context { options, policy, clock, installation, ids, names });
+        let shards = (0..count).map(|number| Shard::start(number, context.clone()));
+        let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
+        Ok(MysqlStore { shards, readers, context, turn: AtomicUsize::new(0) })
+    }
+
+    /// One try to open the database for a daemon. `migrates`: the own tables may be made and brought up to date.
+    pub async fn open_for_daemon(
+        options: &MysqlOptions,
+        clock: SharedClock,
+        migrates: bool,
+    ) -> Result<Self, MysqlOpenError> {
+        if migrates {
+            migrate(options, &clock).await?;
+        }
+        MysqlStore::open(options.clone(), clock).await
+    }
+
+    /// A transaction of no user in particular.
+    async fn write<T, E, W>(&self, work: W) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + AsStoreError + Send + 'static,
+        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>> + Send + Sync + 'static,
+    {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        self.shards[turn].transact(work).await
+    }
+}
+
+/// Two for each core are enough: a settlement waits for the server more than it works.
+fn shard_count(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()).clamp(2, 8),
+        shards => shards,
+    }
+}
+
+#[async_trait]
+impl LedgerStore for MysqlStore {
+    async fn settle(
+        &self,
+        events: Vec<Arc<UsageEvent>>,
+        purpose: Purpose,
+    ) -> Result<Vec<SettlementOutcome>, StoreError> {
+        let groups = route::by_user(&self.readers, &self.context.names, &events, self.shards.len()).await;
+        let settled = groups.into_iter().map(|(shard, places, events)| async move {
+            let work = settle_work(events, purpose);
+            let outcomes = self.shards[shard].transact(work).await?;
+            failpoint::hit("store.settle.committed")?;
+            Ok::<_, StoreError>((places, outcomes))
+        });
+        // Every group is carried out, whatever becomes of another.
+        let settled = futures_util::future::join_all(settled).await;
+        let mut outcomes: Vec<Option<SettlementOutcome>> = vec![None; events.len()];
+        for group in settled {
+            let (places, found) = group?;
+            for (place, outcome) in places.into_iter().zip(found) {
+                outcomes[place] = Some(outcome);
+            }
+        }
+        // Each event is in exactly one group.
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {
+        let deliveries = Arc::new(deliveries);
+        let outcomes = self
+            .write(move |connection, context| {
+                let deliveries = deliveries.clone();
+                Box::pin(async move { record::record(connection, context, &deliveries).await })
+            })
+            .await?;
+        failpoint::hit("store.record.committed")?;
+        Ok(outcomes)
+    }
+
+    async fn set_aside(&self, poison: Poison) -> Result<(), StoreError> {
+        self.write(move |connection, context| {
+            let poison = poison.clone();
+            Box::pin(async move { record::set_aside(connection, context, &poison).await })
+        })
+        .await
+    }
+
+    async fn waiting(
+        &self,
+        kind: Waiting,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<WaitingEvent>, StoreError> {
+        inbox::waiting(&self.readers, &self.context.names, kind, after, limit, self.context.clock.now()).await
+    }
+
+    async fn selected(
+        &self,
+        selection: Selection,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<WaitingEvent>, StoreError> {
+        inbox::selected(&self.readers, &self.context.names, selection, after, limit).await
+    }
+
+    async fn look_at_tokens(&self) -> Result<(), StoreError> {
+        let seen = tokens::see(&self.readers, &self.context.names, self.context.clock.now()).await?;
+        self.write(move |connection, context| {
+            let seen = seen.clone();
+            Box::pin(async move { tokens::note(connection, context, &seen).await })
+        })
+        .await
+    }
+
+    async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError> {
+        let now = self.context.clock.now();
+        if let Some(look) = prices::look(&self.readers, &self.context.names, configured, now).await? {
+            return Ok(look);
+        }
+        self.write(move |connection, context| Box::pin(prices::store(connection, context, configured))).await
+    }
+
+    async fn book_times(&self) -> Result<BookTimes, StoreError> {
+        retention::times(&self.readers, &self.context.names).await
+    }
+
+    async fn remember_claims_from(&self, second: i64) -> Result<(), StoreError> {
+        self.remove(Removal::Mark(second)).await.map(drop)
+    }
+
+    async fn remove_old(
+        &self,
+        what: OldRows,
+        before: UnixMillis,
+        page: Page,
+    ) -> Result<(u64, Option<PagePlace>), StoreError> {
+        let (removal, next) = retention::find(&self.readers, &self.context.names, what, before, &page).await?;
+        if removal.is_empty() {
+            return Ok((0, None));
+        }
+        Ok((self.remove(removal).await?, next))
+    }
+
+    fn set_policy(&self, policy: LedgerPolicy) {
+        self.context.policy.store(Arc::new(policy));
+    }
+
+    async fn inbox_counts(&self) -> Result<InboxCounts, StoreError> {
+        inbox::counts(&self.readers, &self.context.names).await
+    }
+
+    async fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
+        // Of the server's disk only the server could tell; it tells the size of its tables, a little late.
+        let size: i64 = sqlx::query_scalar(
+            "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS SIGNED) FROM information_schema.tables \
+             WHERE table_schema IN (?, ?)",
+        )
+        .bind(self.context.options.database.clone())
+        .bind(self.context.options.state_schema.clone())
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(DiskUsage { size_bytes: u64::try_from(size).unwrap_or(0), free_bytes: None })
+    }
+
+    async fn ambiguous_tokens(&self, limit: usize) -> Result<Vec<AmbiguousToken>, StoreError> {
+        inbox::ambiguous_tokens(&self.readers, &self.context.names, limit).await
+    }
+
+    async fn last_event_at(&self) -> Result<Option<UnixMillis>, StoreError> {
+        inbox::last_event_at(&self.readers, &self.context.names).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        // Each owner has a connection of its own to prove.
+        for shard in &self.shards {
+            shard.transact(|connection, context| Box::pin(prices::probe(connection, context))).await?;
+        }
+        Ok(())
+    }
+
+    fn is_writable(&self) -> bool {
+        self.shards.iter().all(Shard::is_writable)
+    }
+
+    async fn close(&self) {
+        for shard in &self.shards {
+            shard.close().await;
+        }
+        self.readers.close().await;
+    }
+}
+
+impl MysqlStore {
+    async fn remove(&self, removal: Removal) -> Result<u64, StoreError> {
+        let removal = Arc::new(removal);
+        self.write(move |connection, context| {
+            let removal = removal.clone();
+            Box::pin(async move { retention::remove(connection, context, &removal).await })
+        })
+        .await
+    }
+}
+
+type SettleWork = Box<
+    dyn for<'a> Fn(
+            &'a mut MySqlConnection,
+            &'a Context,
+        ) -> BoxFuture<'a, Result<End<Vec<SettlementOutcome>>, StoreError>>
+        + Send
+        + Sync,
+>;
+
+fn settle_work(events: Vec<Arc<UsageEvent>>, purpose: Purpose) -> SettleWork {
+    Box::new(move |connection, context| {
+        let events = events.clone();
+        Box::pin(async move { settle::settle(connection, context, &events, purpose).await })
+    })
+}

@@ -62,7 +62,8 @@ const TABLES: [(&str, &str); 7] = [
 /// The exact statements that give a guest what it needs.
 pub fn grants(options: &MysqlOptions, account: &str) -> Vec<String> {
     let database = &options.database;
-    let platform = TABLES.iter().map(|(table, rights)| format!("GRANT {rights} ON `{database}`.`{table}` TO {account};"));
+    let platform =
+        TABLES.iter().map(|(table, rights)| format!("GRANT {rights} ON `{database}`.`{table}` TO {account};"));
     let own = format!(
         "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON `{}`.* TO {account};",
         options.state_schema
@@ -77,7 +78,8 @@ pub async fn check(connection: &mut MySqlConnection, options: &MysqlOptions) -> 
     let collation = check_tables(connection, options).await?;
     check_durability(connection, &mut warnings).await?;
     check_binlog(connection, &mut warnings).await?;
-    let max_packet: i64 = sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS SIGNED)").fetch_one(connection).await?;
+    let max_packet: i64 =
+        sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS SIGNED)").fetch_one(connection).await?;
     let max_packet_bytes = usize::try_from(max_packet).unwrap_or(usize::MAX);
     if max_packet_bytes < SMALLEST_PACKET_BYTES {
         warnings.push(format!(
@@ -90,6 +92,7 @@ pub async fn check(connection: &mut MySqlConnection, options: &MysqlOptions) -> 
 
 const SMALLEST_PACKET_BYTES: usize = 4 * 1024 * 1024;
 
+/// Why the check did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     #[error("{0}")]
@@ -119,7 +122,10 @@ async fn check_durability(connection: &mut MySqlConnection, warnings: &mut Vec<S
         .into());
     }
     if variable(connection, "innodb_doublewrite").await?.is_some_and(|value| value == "OFF" || value == "0") {
-        warnings.push("innodb_doublewrite is off: a power cut in the middle of a write can damage tables; set it to ON".to_owned());
+        warnings.push(
+            "innodb_doublewrite is off: a power cut in the middle of a write can damage tables; set it to ON"
+                .to_owned(),
+        );
     }
     if let Some(method) = variable(connection, "innodb_flush_method").await?
         && (method.eq_ignore_ascii_case("nosync") || method.eq_ignore_ascii_case("littlesync"))
@@ -160,7 +166,9 @@ async fn check_tables(connection: &mut MySqlConnection, options: &MysqlOptions) 
             Some((_, Some(engine))) if engine.eq_ignore_ascii_case("InnoDB") => {}
             Some((_, engine)) => {
                 let engine = engine.clone().unwrap_or_default();
-                let message = format!("the table {table} is of the engine {engine}, which has no transactions: it must be InnoDB");
+                let message = format!(
+                    "the table {table} is of the engine {engine}, which has no transactions: it must be InnoDB"
+                );
                 return Err(ServerProblem::Refused(message).into());
             }
         }
@@ -178,7 +186,9 @@ async fn check_tables(connection: &mut MySqlConnection, options: &MysqlOptions) 
     collations.sort_unstable();
     collations.dedup();
     match collations.as_slice() {
-        [one] if one.starts_with("utf8mb4_") && one.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
+        [one]
+            if one.starts_with("utf8mb4_") && one.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') =>
+        {
             Ok((*one).to_owned())
         }
         several => {
@@ -201,8 +211,12 @@ async fn check_privileges(connection: &mut MySqlConnection, options: &MysqlOptio
         format!("UPDATE `{database}`.api_keys SET lastUsedAt = lastUsedAt WHERE 1 = 0"),
         format!("SELECT id FROM `{database}`.usage_records LIMIT 0"),
         format!("INSERT INTO `{database}`.usage_records SELECT * FROM `{database}`.usage_records WHERE 1 = 0"),
-        format!("INSERT INTO `{database}`.credit_transactions SELECT * FROM `{database}`.credit_transactions WHERE 1 = 0"),
-        format!("INSERT INTO `{database}`.user_credit_balances SELECT * FROM `{database}`.user_credit_balances WHERE 1 = 0"),
+        format!(
+            "INSERT INTO `{database}`.credit_transactions SELECT * FROM `{database}`.credit_transactions WHERE 1 = 0"
+        ),
+        format!(
+            "INSERT INTO `{database}`.user_credit_balances SELECT * FROM `{database}`.user_credit_balances WHERE 1 = 0"
+        ),
         format!("UPDATE `{database}`.user_credit_balances SET currentCredits = currentCredits WHERE 1 = 0"),
         format!("SELECT value FROM `{database}`.options LIMIT 0"),
         format!("INSERT INTO `{database}`.webhook_logs SELECT * FROM `{database}`.webhook_logs WHERE 1 = 0"),

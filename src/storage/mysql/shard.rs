@@ -121,8 +121,9 @@ impl Owner {
 
     async fn transact<T, E, W>(&mut self, work: &W) -> Result<T, E>
     where
-        E: From<StoreError> + AsStoreError,
-        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>>,
+        T: Send,
+        E: From<StoreError> + AsStoreError + Send,
+        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>> + Sync,
     {
         let mut tries = 1;
         loop {
@@ -143,8 +144,9 @@ impl Owner {
                     return result;
                 }
             }
-            let pause = FIRST_PAUSE * 2u32.pow(tries) / 2;
-            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..=1.0))).await;
+            let pause = FIRST_PAUSE * 2u32.pow(tries - 1);
+            let pause = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
+            tokio::time::sleep(pause).await;
             tries += 1;
         }
     }
@@ -153,21 +155,19 @@ impl Owner {
     /// itself, and what follows would commit alone.
     async fn attempt<T, E, W>(&mut self, work: &W) -> Result<T, E>
     where
-        E: From<StoreError> + AsStoreError,
-        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>>,
+        T: Send,
+        E: From<StoreError> + AsStoreError + Send,
+        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>> + Sync,
     {
         let mut connection = match self.connection.take() {
-            Some(connection) => connection,
+            // One that was idle may have been closed by the server.
+            Some(mut connection) => match connection.ping().await {
+                Ok(()) => connection,
+                Err(_) => connect::writer(&self.context.options).await.map_err(StoreError::from)?,
+            },
             None => connect::writer(&self.context.options).await.map_err(StoreError::from)?,
         };
-        let mut transaction = match connection.begin().await {
-            Ok(transaction) => transaction,
-            // It was idle and the server has closed it: a fresh one, once.
-            Err(_) => {
-                connection = connect::writer(&self.context.options).await.map_err(StoreError::from)?;
-                connection.begin().await.map_err(StoreError::from)?
-            }
-        };
+        let mut transaction = connection.begin().await.map_err(StoreError::from)?;
         let outcome = match work(&mut transaction, &self.context).await {
             Ok(End::Commit(value)) => {
                 // The server may have committed before the link broke: only looking for the claim tells.

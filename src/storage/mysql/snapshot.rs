@@ -37,7 +37,7 @@ macro_rules! numbers {
     };
 }
 
-pub(super) use {numbers, texts};
+pub(super) use texts;
 
 const TOUCH_TOKENS: &str = concat!(
     "INSERT INTO hookledger_tokens (remote_key_id, touched) SELECT e.v, 1 FROM ",
@@ -139,11 +139,8 @@ pub async fn read(
     users.extend(keys.iter().map(|key| key.user_id.clone()));
     let mut locked = lock(connection, context, &users, &key_ids).await?;
     // A key that another session holds is its user's: a usage record would wait for it.
-    let busy: Vec<UserId> = keys
-        .iter()
-        .filter(|key| !locked.keys.contains_key(&key.key_id))
-        .map(|key| key.user_id.clone())
-        .collect();
+    let busy: Vec<UserId> =
+        keys.iter().filter(|key| !locked.keys.contains_key(&key.key_id)).map(|key| key.user_id.clone()).collect();
     locked.busy_users.extend(busy);
     if keys.iter().any(|key| locked.keys.get(&key.key_id).is_some_and(|now| !is_same(now, key))) {
         return Err(StoreError::Contended("a key has changed hands meanwhile".to_owned()));
@@ -158,8 +155,7 @@ pub async fn read(
     for row in sqlx::query(context.sql(IGNORED_TOKENS)).bind(&numbers).fetch_all(&mut *connection).await? {
         history(&mut histories, row.try_get(0)?)?.is_ignored = true;
     }
-    let memory: Option<Option<i64>> =
-        sqlx::query_scalar(context.sql(MEMORY)).fetch_optional(&mut *connection).await?;
+    let memory: Option<Option<i64>> = sqlx::query_scalar(context.sql(MEMORY)).fetch_optional(&mut *connection).await?;
     let snapshot = Snapshot {
         known,
         owners: stored::owners(keys),
@@ -323,10 +319,7 @@ async fn claims(
     rows.iter().map(claim).collect()
 }
 
-fn history(
-    histories: &mut HashMap<RemoteKeyId, TokenHistory>,
-    token: i64,
-) -> Result<&mut TokenHistory, StoreError> {
+fn history(histories: &mut HashMap<RemoteKeyId, TokenHistory>, token: i64) -> Result<&mut TokenHistory, StoreError> {
     let token = RemoteKeyId::new(token).ok_or_else(|| unreadable("remote_key_id", token))?;
     Ok(histories.entry(token).or_default())
 }
@@ -381,8 +374,7 @@ fn account_row(row: &MySqlRow) -> Result<(UserId, Account), StoreError> {
     let (created_at, id): (Option<String>, Option<String>) = (row.try_get(3)?, row.try_get(4)?);
     let account = Account {
         balance: None,
-        remainder: Remainder::new(femtos)
-            .ok_or_else(|| unreadable("hookledger_accounts.remainder_femtos", femtos))?,
+        remainder: Remainder::new(femtos).ok_or_else(|| unreadable("hookledger_accounts.remainder_femtos", femtos))?,
         unpaid: Credits::new(row.try_get(2)?),
         newest_transaction: created_at.map(|created_at| NewestTransaction {
             // Another program's odd date is taken for long ago: it only bounds the next stamp from below.

@@ -4,7 +4,7 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::writer::Context;
 use super::{snapshot, write};
-use crate::domain::accounts::{AccountChange, next_stamp};
+use crate::domain::accounts::plan_move;
 use crate::domain::ids::{RemoteKeyId, UserId};
 use crate::domain::money::{AmountTooLarge, Credits};
 use crate::domain::outcome::fit_column;
@@ -207,38 +207,28 @@ async fn book_move(
 ) -> Result<Granted, BooksError> {
     let now = context.clock.now();
     let account = snapshot::account(&mut *connection, user_id).await?;
-    let balance = account.balance.unwrap_or_default().checked_add(amount)?;
-    let created_at = next_stamp(now, account.newest_transaction.as_ref());
-    let previous = account.newest_transaction.as_ref().and_then(|newest| newest.id.as_ref());
-    let id = context.ids.next_after(created_at, previous);
-    let change = AccountChange {
-        user_id: user_id.clone(),
-        balance_delta: amount,
-        remainder: account.remainder,
-        unpaid: account.unpaid,
-        creates_balance: account.balance.is_none(),
-    };
-    write::move_balances(&mut *connection, context, std::slice::from_ref(&change), now).await?;
+    let moved = plan_move(user_id, &account, amount, now, &context.ids)?;
+    write::move_balances(&mut *connection, context, std::slice::from_ref(&moved.change), now).await?;
     if amount != Credits::ZERO {
         sqlx::query(
             "INSERT INTO credit_transactions (id, userId, type, amount, balance, desc, createdAt) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )
-        .bind(id.as_str())
+        .bind(moved.id.as_str())
         .bind(user_id.as_str())
         .bind(kind)
         .bind(amount.get())
-        .bind(balance.get())
+        .bind(moved.balance_after.get())
         .bind(reason.map(fit_column))
-        .bind(created_at.to_column())
+        .bind(moved.created_at.to_column())
         .execute(connection)
         .await?;
     }
     Ok(Granted {
-        id: id.as_str().to_owned(),
-        user_id: user_id.as_str().to_owned(),
+        id: moved.id.to_string(),
+        user_id: user_id.to_string(),
         amount: amount.get(),
-        balance: balance.get(),
+        balance: moved.balance_after.get(),
         repeated: false,
     })
 }

@@ -21,7 +21,7 @@ fn measure(database: &Path) -> io::Result<DiskUsage> {
     let file_system = rustix::fs::statvfs(database)?;
     // What is available to this user: less than what is free where some is kept for root.
     let free_bytes = file_system.f_bavail.saturating_mul(file_system.f_frsize);
-    Ok(DiskUsage { size_bytes, free_bytes })
+    Ok(DiskUsage { size_bytes, free_bytes: Some(free_bytes) })
 }
 
 /// The write-ahead log is there only while somebody has the database open and has written.

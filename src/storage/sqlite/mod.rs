@@ -140,13 +140,6 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Finishes the writes that wait, folds the write-ahead log into the database, and closes it.
-    pub async fn close(&self) {
-        // Readers first: an open one keeps the log from being folded.
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
     async fn write<T, E: From<StoreError>>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
@@ -252,6 +245,13 @@ impl LedgerStore for SqliteStore {
 
     fn is_writable(&self) -> bool {
         self.writer.is_writable()
+    }
+
+    /// Folds the write-ahead log into the database as well.
+    async fn close(&self) {
+        // Readers first: an open one keeps the log from being folded.
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }
 

@@ -1,0 +1,150 @@
+//! Clears what is old, a small page at a time: looks for it on a reading connection, and deletes by id.
+
+use sqlx::{MySqlConnection, MySqlPool};
+
+use super::context::{Context, Names};
+use super::shard::End;
+use crate::domain::retention::BookTimes;
+use crate::domain::time::UnixMillis;
+use crate::failpoint;
+use crate::storage::removal::Removal;
+use crate::storage::rows::parameter;
+use crate::storage::{OldRows, Page, PagePlace, StoreError};
+
+/// What the books say of time. Parked tokens may wait for ever and hold nothing up.
+pub async fn times(readers: &MySqlPool, names: &Names) -> Result<BookTimes, StoreError> {
+    let (newest_call, oldest_unsettled, remembered_from_second) =
+        sqlx::query_as::<_, (Option<i64>, Option<i64>, Option<i64>)>(names.sql(
+            "SELECT (SELECT MAX(call_second) FROM hookledger_claims), \
+               (SELECT MIN(called_at_ms) FROM hookledger_inbox \
+                WHERE state <> 'dead' AND reason NOT IN ('unknown_key', 'beyond_grace', 'beyond_memory')), \
+               (SELECT CAST(value AS SIGNED) FROM hookledger_meta WHERE name = 'claims_remembered_from_second')",
+        ))
+        .fetch_one(readers)
+        .await?;
+    Ok(BookTimes {
+        newest_call: newest_call.map(|second| UnixMillis::new(second.saturating_mul(1000))),
+        oldest_unsettled: oldest_unsettled.map(UnixMillis::new),
+        remembered_from_second,
+    })
+}
+
+// Only rows that we wrote: each of them was charged, or is a notice, or was closed because its token is ignored.
+const PROCESSED: &str = "SELECT CAST(w.createdAt AS CHAR), w.id FROM webhook_logs AS w \
+     WHERE w.createdAt >= ? AND (w.createdAt > ? OR w.id > ?) AND w.createdAt < ? AND w.processedAt < ? \
+       AND w.status = 'processed' ORDER BY w.createdAt, w.id LIMIT ?";
+
+const DEAD: &str = "SELECT i.inbox_id FROM hookledger_inbox AS i \
+     STRAIGHT_JOIN webhook_logs AS w ON w.id = i.inbox_id COLLATE {collation} \
+     WHERE i.state = 'dead' AND i.inbox_id > ? AND w.processedAt < ? ORDER BY i.inbox_id LIMIT ?";
+
+const CLAIMS: &str = "SELECT call_second, claim_id FROM hookledger_claims WHERE call_second < ? \
+     ORDER BY call_second, claim_id LIMIT ?";
+
+/// One page of what is older than `before`, oldest first, and where the next page begins.
+pub async fn find(
+    readers: &MySqlPool,
+    names: &Names,
+    what: OldRows,
+    before: UnixMillis,
+    page: &Page,
+) -> Result<(Removal, Option<PagePlace>), StoreError> {
+    let beginning = UnixMillis::ZERO.to_column();
+    let (first, second) = page.after.clone().unwrap_or_default();
+    let limit = i64::from(page.limit);
+    Ok(match what {
+        OldRows::Processed => {
+            let first = if first.is_empty() { beginning } else { first };
+            let rows = sqlx::query_as::<_, (String, String)>(names.sql(PROCESSED))
+                .bind(&first)
+                .bind(&first)
+                .bind(second)
+                .bind(before.to_column())
+                .bind(before.to_column())
+                .bind(limit)
+                .fetch_all(readers)
+                .await?;
+            let last = rows.last().cloned();
+            (Removal::Processed(rows.into_iter().map(|(_, id)| id).collect()), last)
+        }
+        OldRows::Dead => {
+            let rows: Vec<String> = sqlx::query_scalar(names.sql(DEAD))
+                .bind(first)
+                .bind(before.to_column())
+                .bind(limit)
+                .fetch_all(readers)
+                .await?;
+            let last = rows.last().map(|id| (id.clone(), String::new()));
+            (Removal::Dead(rows), last)
+        }
+        OldRows::Claims => {
+            let rows = sqlx::query_as::<_, (i64, String)>(names.sql(CLAIMS))
+                .bind(before.as_secs())
+                .bind(limit)
+                .fetch_all(readers)
+                .await?;
+            // They are gone from the front when the next page is looked for.
+            let last = rows.last().map(|_| (String::new(), String::new()));
+            (Removal::Claims(rows), last)
+        }
+    })
+}
+
+const IDS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e";
+const KEYS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', \
+     v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e";
+
+/// Clears one page; a row that has changed since it was found stays.
+pub async fn remove(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    removal: &Removal,
+) -> Result<End<u64>, StoreError> {
+    let removed = match removal {
+        Removal::Processed(ids) => delete_logs(connection, context, ids, "processed").await?,
+        Removal::Dead(ids) => {
+            let removed = delete_logs(connection, context, ids, "dead").await?;
+            let sql = format!(
+                "DELETE i FROM hookledger_inbox AS i JOIN {IDS} ON i.inbox_id = e.v COLLATE utf8mb4_bin \
+                 WHERE i.state = 'dead'"
+            );
+            sqlx::query(context.sql(&sql)).bind(parameter(ids)?).execute(&mut *connection).await?;
+            removed
+        }
+        Removal::Claims(keys) => {
+            let keys = parameter(keys)?;
+            let refunds =
+                format!("DELETE r FROM hookledger_refunds AS r JOIN {KEYS} ON r.claim_id = e.v COLLATE utf8mb4_bin");
+            sqlx::query(context.sql(&refunds)).bind(&keys).execute(&mut *connection).await?;
+            let claims = format!(
+                "DELETE c FROM hookledger_claims AS c JOIN {KEYS} \
+                 ON c.call_second = e.a AND c.claim_id = e.v COLLATE utf8mb4_bin"
+            );
+            sqlx::query(context.sql(&claims)).bind(&keys).execute(&mut *connection).await?.rows_affected()
+        }
+        Removal::Mark(second) => {
+            sqlx::query(context.sql(
+                "INSERT INTO hookledger_meta (name, value) VALUES ('claims_remembered_from_second', ?) \
+                 ON DUPLICATE KEY UPDATE value = GREATEST(CAST(value AS SIGNED), CAST(VALUES(value) AS SIGNED))",
+            ))
+            .bind(second.to_string())
+            .execute(&mut *connection)
+            .await?;
+            1
+        }
+    };
+    failpoint::hit("store.retention.written")?;
+    Ok(End::Commit(removed))
+}
+
+async fn delete_logs(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    ids: &[String],
+    status: &str,
+) -> Result<u64, StoreError> {
+    let sql =
+        format!("DELETE w FROM webhook_logs AS w JOIN {IDS} ON w.id = e.v COLLATE {{collation}} WHERE w.status = ?");
+    let done = sqlx::query(context.sql(&sql)).bind(parameter(&ids)?).bind(status).execute(connection).await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,67 @@
+//! Which owner settles which events: all of a user's by one, so that his rows are never waited for by another.
+//!
+//! Only an arrangement: whatever it says, the rows that a settlement writes first keep the books right.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use sqlx::MySqlPool;
+
+use super::context::Names;
+use super::snapshot::texts;
+use crate::domain::event::UsageEvent;
+use crate::storage::rows::parameter;
+
+const USERS: &str = concat!(
+    "SELECT e.v, MIN(k.userId) FROM ",
+    texts!(),
+    " STRAIGHT_JOIN api_keys AS k ON k.remoteKeyId = e.v COLLATE {collation} GROUP BY e.v"
+);
+
+/// An owner, the events' places in the batch, and the events themselves, in their order.
+pub type Group = (usize, Vec<usize>, Vec<Arc<UsageEvent>>);
+
+/// The batch by owner; groups that are too large for the server to take at once are cut.
+pub async fn by_user(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEvent>], owners: usize) -> Vec<Group> {
+    let users = if owners > 1 { users(readers, names, events).await } else { HashMap::new() };
+    // The largest parameter is the list of payloads, which JSON may make longer by its quotation marks.
+    let limit_bytes = names.max_packet_bytes / 4;
+    let mut groups: Vec<Group> = Vec::new();
+    let mut open: HashMap<usize, (usize, usize)> = HashMap::new();
+    for (place, event) in events.iter().enumerate() {
+        let token = event.content.remote_key_id.to_string();
+        let owner = share_of(users.get(&token).unwrap_or(&token), owners);
+        let bytes = event.payload.len() + 1024;
+        let group = match open.get_mut(&owner) {
+            Some((group, used)) if *used + bytes <= limit_bytes => {
+                *used += bytes;
+                *group
+            }
+            _ => {
+                groups.push((owner, Vec::new(), Vec::new()));
+                open.insert(owner, (groups.len() - 1, bytes));
+                groups.len() - 1
+            }
+        };
+        groups[group].1.push(place);
+        groups[group].2.push(event.clone());
+    }
+    groups
+}
+
+fn share_of(name: &str, owners: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    usize::try_from(hasher.finish() % owners.max(1) as u64).unwrap_or(0)
+}
+
+/// The user of each token; without an answer, tokens themselves are spread.
+async fn users(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEvent>]) -> HashMap<String, String> {
+    let mut tokens: Vec<String> = events.iter().map(|event| event.content.remote_key_id.to_string()).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    let Ok(tokens) = parameter(&tokens) else { return HashMap::new() };
+    let found = sqlx::query_as::<_, (String, String)>(names.sql(USERS)).bind(tokens).fetch_all(readers).await;
+    found.map(|rows| rows.into_iter().collect()).unwrap_or_default()
+}
