@@ -31,7 +31,8 @@ sqlite3 hookledger.db "PRAGMA cache_size = -262144; BEGIN;
   WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < $rows)
   INSERT INTO webhook_logs (id, eventId, payload, status, processedAt, createdAt)
   SELECT printf('00000000-%012d', value), lower(hex(randomblob(16))), printf('%300s', value), 'processed',
-    '2019-01-01 00:00:00.000', '2019-01-01 00:00:00.000' FROM n; COMMIT;"
+    strftime('%Y-%m-%d %H:%M:%f', '2019-01-01', (value / 2) || ' seconds'),
+    strftime('%Y-%m-%d %H:%M:%f', '2019-01-01', (value / 2) || ' seconds') FROM n; COMMIT;"
 load >/dev/null # warms up
 echo "without clearing: $(load)"
 stop

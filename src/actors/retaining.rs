@@ -10,13 +10,13 @@ use crate::storage::{LedgerStore, OldRows, Page, StoreError};
 use crate::telemetry::metrics;
 
 /// A step that took longer is halved, one that took less than half of it is enlarged.
-const STEP_TARGET: Duration = Duration::from_millis(4);
+const STEP_TARGET: Duration = Duration::from_millis(3);
 const SMALLEST_STEP: u32 = 8;
 const LARGEST_STEP: u32 = 512;
 
 /// A step is followed by this many times its own duration of rest, and by no less than `SHORTEST_REST`.
-const REST_FACTOR: u32 = 9;
-const SHORTEST_REST: Duration = Duration::from_millis(20);
+const REST_FACTOR: u32 = 29;
+const SHORTEST_REST: Duration = Duration::from_millis(50);
 
 /// What one run has cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

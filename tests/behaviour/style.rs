@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const MAX_FILE_LINES: usize = 400;
 
@@ -164,6 +165,112 @@ fn migrations_are_numbered_without_gaps() {
             assert!(registered.contains(&name), "{name} is not in the list of migrations");
         }
     }
+}
+
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut paths = files_below(&root().join("docs"), ".md");
+    paths
+        .extend(["README.md", "README.zh-CN.md", "CHANGELOG.md", "monitoring/README.md"].map(|name| root().join(name)));
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The anchors of a page's headings, as code hosts make them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let titles = page.lines().filter_map(|line| line.strip_prefix('#')).map(|rest| rest.trim_start_matches('#').trim());
+    let letters = |title: &str| title.to_lowercase().replace(' ', "-");
+    titles.map(|title| letters(title).chars().filter(|one| one.is_alphanumeric() || *one == '-').collect()).collect()
+}
+
+#[test]
+fn links_within_the_documents_lead_somewhere() {
+    let mut offenders = Vec::new();
+    let mut links = 0;
+    for (path, text) in documents() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let page = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let is_there = match anchor {
+                "" => page.exists(),
+                _ => fs::read_to_string(&page).is_ok_and(|page| anchors(&page).contains(anchor)),
+            };
+            if !is_there {
+                offenders.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert!(links > 50, "the documents have links: {links}");
+    assert_none(offenders, "every link leads to a file and a heading that are there");
+}
+
+#[test]
+fn settings_in_the_documents_are_in_the_reference() {
+    let reference = fs::read_to_string(root().join("config/default.toml")).unwrap();
+    let mut keys = BTreeMap::<&str, BTreeSet<&str>>::new();
+    let mut section = "";
+    for line in reference.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") {
+            keys.entry(section).or_default().insert(key);
+        }
+    }
+    let mut offenders = Vec::new();
+    for (path, text) in documents() {
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let Some((section, rest)) = quoted.split_once('.') else { continue };
+            let key = rest.split(' ').next().unwrap();
+            let is_name = key.chars().all(|one| one.is_ascii_lowercase() || one == '_');
+            if is_name && keys.get(section).is_some_and(|known| !known.contains(key)) {
+                offenders.push(format!("{}: {quoted}", path.display()));
+            }
+        }
+    }
+    assert!(keys.len() > 8, "the reference has sections: {keys:?}");
+    assert_none(offenders, "every setting that a document names is in config/default.toml");
+}
+
+/// Commands as the documents show them, with the words that follow.
+fn shown_commands() -> BTreeSet<Vec<String>> {
+    let mut commands = BTreeSet::new();
+    for (_, text) in documents() {
+        let text = text.replace("\\\n", " ");
+        for (index, part) in text.split("```").enumerate() {
+            let is_block = index % 2 == 1;
+            let quoted = part.split('`').skip(1).step_by(2);
+            let shown: Vec<&str> = if is_block { part.lines().collect() } else { quoted.collect() };
+            for words in shown.into_iter().filter_map(|shown| shown.trim().strip_prefix("hookledger ")) {
+                let words = words.split(" #").next().unwrap();
+                commands.insert(words.split_whitespace().map(str::to_owned).collect());
+            }
+        }
+    }
+    commands
+}
+
+#[test]
+fn commands_in_the_documents_have_these_options() {
+    let mut offenders = Vec::new();
+    let commands = shown_commands();
+    for words in &commands {
+        let group = ["user", "key", "credits", "charges", "events"].contains(&words[0].as_str());
+        let name = &words[..words.len().min(if group { 2 } else { 1 })];
+        let is_name = |word: &String| word.chars().all(|one| one.is_ascii_lowercase() || one == '-');
+        if words[0].starts_with('-') || !name.iter().all(is_name) {
+            continue;
+        }
+        let help = Command::new(env!("CARGO_BIN_EXE_hookledger")).args(name).arg("--help").output().unwrap();
+        let text = String::from_utf8(help.stdout).unwrap();
+        let options = words.iter().filter(|word| word.starts_with("--"));
+        if !help.status.success() || options.into_iter().any(|option| !text.contains(option.as_str())) {
+            offenders.push(words.join(" "));
+        }
+    }
+    assert!(commands.len() > 50, "the documents show commands: {}", commands.len());
+    assert_none(offenders, "every command and option that a document shows exists");
 }
 
 #[test]

@@ -38,18 +38,19 @@ pub async fn find(
     let limit = i64::from(page.limit);
     let (removal, last) = match what {
         OldRows::Processed => {
-            let rows = sqlx::query_as::<_, (String, String)>(
-                "SELECT createdAt, id FROM webhook_logs WHERE (createdAt, id) > (?1, ?2) AND createdAt < ?3 \
-                   AND processedAt < ?3 AND status = 'processed' ORDER BY createdAt, id LIMIT ?4",
+            // The index over createdAt ends with the row's number: many rows of one instant are no matter.
+            let rows = sqlx::query_as::<_, (String, i64, String)>(
+                "SELECT createdAt, rowid, id FROM webhook_logs WHERE (createdAt, rowid) > (?1, ?2) AND createdAt < ?3 \
+                   AND processedAt < ?3 AND status = 'processed' ORDER BY createdAt, rowid LIMIT ?4",
             )
             .bind(first)
-            .bind(second)
+            .bind(second.parse::<i64>().unwrap_or(0))
             .bind(before.to_column())
             .bind(limit)
             .fetch_all(readers)
             .await?;
-            let last = rows.last().cloned();
-            (Removal::Processed(rows.into_iter().map(|(_, id)| id).collect()), last)
+            let last = rows.last().map(|(created_at, number, _)| (created_at.clone(), number.to_string()));
+            (Removal::Processed(rows.into_iter().map(|(.., id)| id).collect()), last)
         }
         OldRows::Dead => {
             let rows: Vec<String> = sqlx::query_scalar(
