@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# Installs from Debian's packages what the tests need, if it is missing: sqlite3 (looks at the books from outside),
-# strace (shows when the daemon syncs, and makes system calls fail), procps.
+# Installs from Debian's packages what the tests need, if it is missing: sqlite3 and mariadb (look at the books from
+# outside), mariadbd (a private server for the tests), strace (shows when the daemon syncs, and makes system calls
+# fail), procps.
 set -euo pipefail
+PATH=$PATH:/usr/sbin
 
 missing=()
 for tool in sqlite3 strace; do
   command -v "$tool" >/dev/null || missing+=("$tool")
 done
 command -v kill >/dev/null || missing+=(procps)
+command -v setpriv >/dev/null || missing+=(util-linux)
 # The embedded database is compiled from C.
 command -v cc >/dev/null || missing+=(build-essential)
+# The programs alone. Their package mariadb-server would bring a service, an account and a database along; these two
+# have neither a unit nor a script that starts anything, and leave a server that is there as it is.
+command -v mariadb >/dev/null || missing+=(mariadb-client-core)
+{ command -v mariadbd && command -v mariadb-install-db; } >/dev/null || missing+=(mariadb-server-core)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
@@ -20,4 +27,5 @@ as_root=()
 [ "$(id -u)" -eq 0 ] || as_root=(sudo)
 echo "Installing what the tests need: ${missing[*]}"
 "${as_root[@]}" apt-get update -qq
-DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+# Rather fail than remove what is there, such as a MySQL of the same machine.
+DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends --no-remove "${missing[@]}"
