@@ -11,8 +11,8 @@ const FEMTOS_PER_CREDIT: i128 = 1_000_000_000_000_000;
 const SHOWN: usize = 5;
 
 /// Each rule and a statement that finds what breaks it, as one text a row called `offence`. They mean the same on every
-/// database: `SHARED(a, b)` and `OWN(a, b)` say that two ids are the same, byte by byte; `a` is the column to look up,
-/// of a table of the platform or of ours.
+/// database: `SHARED(a, b)`, `OWN(a, b)` and `BYTES(a, b)` say that two ids are the same, byte by byte; `a` is the column
+/// to look up, of a table of the platform, of one of ours, or one of ours that holds bytes.
 const RULES: &[(&str, &str)] = &[
     (
         "a user's balance is the sum of all his transactions",
@@ -44,7 +44,8 @@ const RULES: &[(&str, &str)] = &[
         "SELECT 'deduction ' || deduction.id || ' was taken from user ' || deduction.userId || ', its claim charges '
              || claim.user_id AS offence
            FROM credit_transactions AS deduction
-           JOIN hookledger_claims AS claim ON OWN(claim.claim_id, deduction.ref)
+           JOIN hookledger_claims AS claim
+             ON OWN(claim.claim_id, deduction.ref) AND SHARED(deduction.ref, claim.claim_id)
            WHERE deduction.type = 'DEDUCT' AND NOT SHARED(deduction.userId, claim.user_id)",
     ),
     (
@@ -102,7 +103,7 @@ const RULES: &[(&str, &str)] = &[
                ELSE 'is ' || log.status || ' in webhook_logs' END AS offence
            FROM hookledger_inbox AS inbox LEFT JOIN webhook_logs AS log ON SHARED(log.id, inbox.inbox_id)
            LEFT JOIN hookledger_claims AS claim
-             ON OWN(claim.event_id, log.eventId) AND claim.event_at_ms = inbox.called_at_ms
+             ON BYTES(claim.event_id, log.eventId) AND claim.event_at_ms = inbox.called_at_ms
            WHERE log.id IS NULL OR log.status <> inbox.state OR claim.claim_id IS NOT NULL",
     ),
     (
@@ -152,12 +153,14 @@ const SERVER_RULES: &[(&str, &str)] = &[(
          FROM user_credit_balances AS child LEFT JOIN users ON users.id = child.userId WHERE users.id IS NULL) AS orphan",
 )];
 
-/// Writes out `SHARED(a, b)` and `OWN(a, b)`. On MySQL the platform's columns take `a` and `A` for one another, and an
-/// index only helps in its own collation: so it finds the candidates, and the bytes decide.
+/// Writes out `SHARED(a, b)`, `OWN(a, b)` and `BYTES(a, b)`. On MySQL the platform's columns take `a` and `A` for one
+/// another, and an index only helps in its own collation: so it finds the candidates, and the bytes decide.
 fn written_out(sql: &str, is_sqlite: bool) -> String {
     let mut written = String::new();
     let mut rest = sql;
-    while let Some((at, name)) = ["SHARED(", "OWN("].iter().filter_map(|name| Some((rest.find(name)?, *name))).min() {
+    while let Some((at, name)) =
+        ["SHARED(", "OWN(", "BYTES("].iter().filter_map(|name| Some((rest.find(name)?, *name))).min()
+    {
         let (inside, after) = rest[at + name.len()..].split_once(')').expect("a rule closes its brackets");
         let (column, other) = inside.split_once(", ").expect("a rule names two columns");
         written.push_str(&rest[..at]);
@@ -165,6 +168,7 @@ fn written_out(sql: &str, is_sqlite: bool) -> String {
         written.push_str(&match (is_sqlite, name) {
             (true, _) => format!("({column} = {other})"),
             (false, "OWN(") => format!("({bytes})"),
+            (false, "BYTES(") => format!("({column} = CAST({other} AS BINARY))"),
             (false, _) => format!("({column} = {other} COLLATE utf8mb4_unicode_ci AND {bytes})"),
         });
         rest = after;
