@@ -42,8 +42,8 @@ done
 free_port() {
   local port
   for _ in $(seq 100); do
-    # Below the range from which the system takes the ports of outgoing connections.
-    port=$((10000 + (RANDOM * 32768 + RANDOM) % 22000))
+    # Below those that the tests hand out to daemons, and those of outgoing connections.
+    port=$((5000 + RANDOM % 5000))
     (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
   done
   say "found no free port"
@@ -65,7 +65,6 @@ collation_server = utf8mb4_unicode_ci
 datadir = $folder/data
 socket = $folder/socket
 pid_file = $folder/mariadbd.pid
-log_error = $folder/error.log
 bind_address = 127.0.0.1
 port = $port
 skip_name_resolve

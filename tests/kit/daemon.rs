@@ -18,6 +18,7 @@ use super::wire::{Connection, http_request};
 /// What every daemon is signed to with, unless a test wants another.
 pub const SECRET: &str = "kit-secret-0123456789abcdef0123456789";
 
+const DATABASE_URL: &str = "HOOKLEDGER__DATABASE__URL";
 const BINARY: &str = env!("CARGO_BIN_EXE_hookledger");
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Above `server.shutdown_timeout`.
@@ -286,12 +287,15 @@ impl Daemon {
             ("HOOKLEDGER__LOG__FORMAT", "json".to_owned()),
             ("WEBHOOK_SECRET", self.options.secret.clone()),
         ];
-        let mut database = vec![("HOOKLEDGER__DATABASE__URL", self.database_url())];
-        if let Database::Guest(guest) = &self.database {
-            database.push(("HOOKLEDGER__DATABASE__STATE_SCHEMA", guest.state().to_owned()));
-        }
         let is_wanted = |name: &str| !self.options.without.iter().any(|unwanted| unwanted == name);
-        command.envs(own.into_iter().chain(database).filter(|(name, _)| is_wanted(name)));
+        command.envs(own.into_iter().filter(|(name, _)| is_wanted(name)));
+        // A test that leads the daemon elsewhere says all of it.
+        if is_wanted(DATABASE_URL) && !self.options.environment.contains_key(DATABASE_URL) {
+            command.env(DATABASE_URL, self.database_url());
+            if let Database::Guest(guest) = &self.database {
+                command.env("HOOKLEDGER__DATABASE__STATE_SCHEMA", guest.state());
+            }
+        }
         command.envs(self.options.environment.iter().map(|(name, value)| (name, self.filled(value))));
         command
     }

@@ -5,8 +5,8 @@
 //! clock, and only [`clock`] reads the calendar.
 //!
 //! - talking: [`wire`] (raw HTTP), [`sign`], [`events`] (bodies), [`sender`] (many at once, with retries);
-//! - running: [`daemon`], what it keeps ([`daemon_files`]) and what a test asks of it ([`daemon_client`], [`exposition`]), [`process`], [`folder`],
-//!   [`ports`];
+//! - running: [`daemon`], what it keeps ([`daemon_files`]) and what a test asks of it ([`daemon_client`],
+//!   [`exposition`]), [`process`], [`folder`], [`ports`];
 //! - databases: [`database`] (which one the suite runs on, a fresh one a daemon), [`mariadb`] (its servers);
 //! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it);
 //! - breaking: [`proxy`] (the network), [`clock`] (time), [`random`] (seeded choices).
