@@ -3,6 +3,8 @@
 CARGO ?= cargo
 # The tests break things on purpose, which only this feature makes possible. Never in a release.
 TEST_FEATURES = --features failpoints
+# The behaviour suite runs on SQLite, and then on each of these (as HOOKLEDGER_TEST_DATABASE, see docs/TESTING.md).
+MORE_DATABASES ?=
 
 .PHONY: help run build test check lint bench bench-retention tools deny clean
 
@@ -16,7 +18,11 @@ build: ## build the release binary
 	$(CARGO) build --release --locked
 
 test: tools ## install what the tests need if it is missing, and run every test
-	$(CARGO) test --locked $(TEST_FEATURES)
+	HOOKLEDGER_TEST_DATABASE=sqlite $(CARGO) test --locked $(TEST_FEATURES)
+	@set -e; for database in $(MORE_DATABASES); do \
+	  echo "The behaviour suite on $$database:"; \
+	  HOOKLEDGER_TEST_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test behaviour; \
+	done
 
 check: lint test ## what CI runs: linters, then every test
 

@@ -36,6 +36,9 @@ pub struct GrantArguments {
     /// A word of your own: with the same one, the credits are granted once, however often this is run
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same
+    #[arg(long)]
+    platform_database: bool,
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +55,9 @@ pub struct AdjustArguments {
     /// A word of your own: with the same one, the balance is moved once, however often this is run
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same
+    #[arg(long)]
+    platform_database: bool,
 }
 
 /// A user, with or without `--user` before the name.
@@ -85,15 +91,15 @@ pub struct HistoryArguments {
 pub async fn run(command: CreditsCommand, context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
     match command {
-        CreditsCommand::Grant(GrantArguments { user, amount, reason, idempotency_key }) => {
-            let grant = NewGrant { user, amount, reason, idempotency_key };
+        CreditsCommand::Grant(GrantArguments { user, amount, reason, idempotency_key, platform_database }) => {
+            let grant = NewGrant { user, amount, reason, idempotency_key, platform_database };
             let granted =
                 books_access::write(&settings, GRANTS_ROUTE, grant, async |store, grant| store.grant(grant).await)
                     .await?;
             context.output.show(&granted, tell_grant)
         }
-        CreditsCommand::Adjust(AdjustArguments { user, amount, reason, idempotency_key }) => {
-            let adjustment = NewAdjustment { user, amount, reason, idempotency_key };
+        CreditsCommand::Adjust(AdjustArguments { user, amount, reason, idempotency_key, platform_database }) => {
+            let adjustment = NewAdjustment { user, amount, reason, idempotency_key, platform_database };
             let adjusted = books_access::write(&settings, ADJUSTMENTS_ROUTE, adjustment, async |store, adjustment| {
                 store.adjust(adjustment).await
             })

@@ -33,6 +33,9 @@ pub struct AddArguments {
     /// A name for people to read
     #[arg(long)]
     label: Option<String>,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same
+    #[arg(long)]
+    platform_database: bool,
 }
 
 #[derive(Debug, Args)]
@@ -63,13 +66,16 @@ pub struct IgnoreArguments {
     /// From now on its calls wait for a key again; what was ignored until now stays uncharged
     #[arg(long)]
     undo: bool,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same
+    #[arg(long)]
+    platform_database: bool,
 }
 
 pub async fn run(command: KeyCommand, context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
     match command {
-        KeyCommand::Add(AddArguments { user, remote_id, label }) => {
-            let key = NewKey { user, remote_id, label };
+        KeyCommand::Add(AddArguments { user, remote_id, label, platform_database }) => {
+            let key = NewKey { user, remote_id, label, platform_database };
             let created =
                 books_access::write(&settings, ROUTE, key, async |store, key| store.add_key(key).await).await?;
             context.output.show(&created, |created| created.id.clone())
@@ -100,7 +106,7 @@ async fn ignore(arguments: IgnoreArguments, context: &Context) -> Result<(), Fai
         let tokens = books_access::read(&settings, async |store| store.ignored_tokens(LIMIT).await).await?;
         return context.output.list(&tokens, &["token"], |token| vec![token.remote_id.to_string()]);
     };
-    let ignore = NewIgnore { remote_id, undo: arguments.undo };
+    let ignore = NewIgnore { remote_id, undo: arguments.undo, platform_database: arguments.platform_database };
     let ignored =
         books_access::write(&settings, IGNORED_ROUTE, ignore, async |store, ignore| store.ignore_token(ignore).await)
             .await?;

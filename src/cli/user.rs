@@ -28,6 +28,9 @@ pub struct AddArguments {
     /// Credits to begin with
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(i64).range(0..))]
     credits: i64,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same
+    #[arg(long)]
+    platform_database: bool,
 }
 
 #[derive(Debug, Args)]
@@ -40,8 +43,8 @@ pub struct ListArguments {
 pub async fn run(command: UserCommand, context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
     match command {
-        UserCommand::Add(AddArguments { email, name, credits }) => {
-            let user = NewUser { email, name, credits };
+        UserCommand::Add(AddArguments { email, name, credits, platform_database }) => {
+            let user = NewUser { email, name, credits, platform_database };
             let created =
                 books_access::write(&settings, ROUTE, user, async |store, user| store.add_user(user).await).await?;
             context.output.show(&created, |created| created.id.clone())

@@ -42,6 +42,11 @@ pub enum BooksError {
     NothingLeft(String),
     #[error("of the charge {charge} only {left} credits are left to give back")]
     MoreThanLeft { charge: String, left: String },
+    #[error(
+        "this is the platform's own database, and the platform makes its users, keys and credits: use it for that, or \
+         say --platform-database"
+    )]
+    PlatformsOwn,
     #[error("the key with {0} is not ACTIVE")]
     KeyNotActive(KeySelector),
     #[error("several users have a key with {0}")]
@@ -64,6 +69,9 @@ pub struct NewUser {
     /// Credits to begin with, of zero or more.
     #[serde(default)]
     pub credits: i64,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub platform_database: bool,
 }
 
 /// A token of new-api to give to a user.
@@ -77,6 +85,9 @@ pub struct NewKey {
     /// For people to read.
     #[serde(default)]
     pub label: Option<String>,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub platform_database: bool,
 }
 
 /// Credits to give.
@@ -93,6 +104,9 @@ pub struct NewGrant {
     /// The same key grants once, however often it is sent.
     #[serde(default)]
     pub idempotency_key: Option<String>,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub platform_database: bool,
 }
 
 /// Credits added to or taken from a balance by a person.
@@ -108,6 +122,9 @@ pub struct NewAdjustment {
     /// The same key adjusts once, however often it is sent.
     #[serde(default)]
     pub idempotency_key: Option<String>,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub platform_database: bool,
 }
 
 /// A token to be ignored, or no longer.
@@ -119,6 +136,9 @@ pub struct NewIgnore {
     /// End it.
     #[serde(default)]
     pub undo: bool,
+    /// On a platform's own database, which makes users, keys and credits itself: do it all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub platform_database: bool,
 }
 
 /// The id of what was made.

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::kit::books::quoted;
 use crate::kit::clock::{now_millis, now_secs};
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
 use crate::kit::sender::{Retry, start_delivery};
 use crate::kit::wait::wait_until;
 use crate::kit::wire::{Connection, Response, http_request};
-use crate::kit::write_lock::WriteLock;
 
 const TOKEN: &str = "balance-token-of-the-kit";
 const UNITS_PER_CREDIT: i64 = 500;
@@ -62,13 +60,6 @@ fn assert_refused(answer: &Response, status: u16) {
     let message = body["message"].as_str().unwrap_or_default().to_owned();
     assert!(!message.is_empty(), "{body}");
     assert_eq!((answer.status, body), (status, json!({ "success": false, "message": message })));
-}
-
-/// Adds a key as another program does.
-fn insert_key(daemon: &Daemon, id: &str, user: &str, remote_id: &str, status: &str) {
-    let values = [id, user, "by another program", remote_id, status].map(quoted).join(", ");
-    let sql = format!("INSERT INTO api_keys (id, userId, label, remoteKeyId, status) VALUES ({values})");
-    daemon.books().execute(&sql);
 }
 
 #[test]
@@ -147,8 +138,8 @@ fn what_is_no_key_is_unknown() {
     let daemon = Daemon::start(with_token());
     let user = daemon.add_user("user@example.com", 1000);
     daemon.add_key(&user, 42);
-    insert_key(&daemon, "zero", &user, "0", "ACTIVE");
-    insert_key(&daemon, "padded", &user, "07", "ACTIVE");
+    daemon.books().insert_key("zero", &user, "0", "ACTIVE");
+    daemon.books().insert_key("padded", &user, "07", "ACTIVE");
     let odd = ["43", "0", "042", "42x", "-42", "+42", "42.0", "7", "07", "9223372036854775808", "%20", "4%32%20", "x"];
     for path in odd.map(by_remote_id).into_iter().chain([by_id("42"), by_id("unknown"), by_id("%00"), by_id("%ff")]) {
         assert_refused(&ask(&daemon, &path), 404);
@@ -181,7 +172,7 @@ fn a_token_of_several_users_has_no_one_balance() {
     daemon.add_key(&first, 42);
     let second = daemon.add_user("second@example.com", 500);
     for status in ["ACTIVE", "DISABLED"] {
-        insert_key(&daemon, "doubled", &second, "42", status);
+        daemon.books().insert_key("doubled", &second, "42", status);
         assert_refused(&ask(&daemon, &by_remote_id(42)), 403);
         daemon.books().execute("DELETE FROM api_keys WHERE id = 'doubled'");
     }
@@ -193,7 +184,7 @@ fn of_one_users_several_keys_the_active_one_answers() {
     let daemon = Daemon::start(with_token());
     let user = daemon.add_user("user@example.com", 1000);
     for (id, status) in [("a", "DELETED"), ("b", "DISABLED"), ("c", "ACTIVE"), ("d", "ACTIVE"), ("e", "DISABLED")] {
-        insert_key(&daemon, id, &user, "42", status);
+        daemon.books().insert_key(id, &user, "42", status);
     }
     let body = ask(&daemon, &by_remote_id(42)).json();
     assert_eq!((&body["data"]["keyId"], &body["data"]["credit"]), (&json!("c"), &json!(1000)), "{body}");
@@ -205,8 +196,8 @@ fn of_one_users_several_keys_the_active_one_answers() {
 #[test]
 fn a_user_without_a_balance_has_none() {
     let daemon = Daemon::start(with_token());
-    daemon.books().execute("INSERT INTO users (id, email) VALUES ('u', 'u@example.com')");
-    insert_key(&daemon, "k", "u", "42", "ACTIVE");
+    daemon.books().insert_user("u", "u@example.com");
+    daemon.books().insert_key("k", "u", "42", "ACTIVE");
     daemon.books().execute("UPDATE api_keys SET createdAt = '2026-01-02 03:04:05.678'");
     let data = ask(&daemon, &by_remote_id(42)).json()["data"].clone();
     assert_eq!((&data["credit"], &data["lastUpdated"]), (&json!(0), &json!("2026-01-02T03:04:05.678Z")));
@@ -297,7 +288,7 @@ fn it_does_not_wait_for_a_blocked_writer() {
     let daemon = Daemon::start(with_token());
     let user = daemon.add_user("user@example.com", 10);
     let key = daemon.add_key(&user, 1);
-    let lock = WriteLock::take(&daemon.database_file());
+    let lock = daemon.books().hold_writers();
     let bodies = (0..20).map(|number| Usage::new(format!("e-{number}")).quota(UNITS_PER_CREDIT).json()).collect();
     let retry = Retry::until(PATIENCE, Duration::from_millis(50));
     let ongoing = start_delivery(daemon.address(), SECRET, bodies, 8, retry);

@@ -123,7 +123,7 @@ fn a_part_by_quota_goes_back_at_the_rate_of_its_charge() {
     let (daemon, user) = rig(DaemonOptions::new());
     let id = charge(&daemon, "e", 5000);
     // A change of the rate concerns later calls alone.
-    daemon.books().execute("INSERT INTO options (key, value) VALUES ('UsdToCreditsRate', '2000')");
+    daemon.books().set_option("UsdToCreditsRate", "2000");
     refund(&daemon, &[&id, "--quota", "1250", "--idempotency-key", "k"]);
     assert_eq!(books_of(&daemon, &user), (993, "0.5".to_owned(), 0));
 }

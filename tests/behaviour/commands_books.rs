@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{failing, fine, migrated, ran};
 use crate::kit::clock::now_secs;
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
+use crate::kit::database::unreachable_url;
 use crate::kit::events::Usage;
 use crate::kit::sender::{Retry, start_delivery};
 
@@ -173,8 +174,7 @@ fn writes_go_through_the_socket_while_a_daemon_runs() {
     let daemon = Daemon::start(DaemonOptions::new());
     let socket = daemon.admin_socket().display().to_string();
     // Only the socket leads to the daemon: the command's own database does not exist.
-    let elsewhere =
-        [("HOOKLEDGER__DATABASE__URL", "sqlite:///nonexistent/x.db"), ("HOOKLEDGER__ADMIN__SOCKET", &socket)];
+    let elsewhere = [("HOOKLEDGER__DATABASE__URL", unreachable_url()), ("HOOKLEDGER__ADMIN__SOCKET", &socket)];
     for arguments in [
         &["user", "add", "--email", "alice@example.com", "--credits", "5"] as &[&str],
         &["key", "add", "--user", "alice@example.com", "--remote-id", "7"],

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Ran, failing, fine, migrated, ran};
 use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::database::is_sqlite;
 use crate::kit::process::run;
 
 /// One of each command that needs the database, in words that the command line takes.
@@ -82,6 +83,7 @@ fn help_and_version_are_results() {
 
 #[test]
 fn a_missing_database_ends_with_3_and_is_not_made() {
+    only_on_sqlite!();
     let daemon = Daemon::prepare(DaemonOptions::new());
     for arguments in ON_BOOKS {
         let complaint = failing(&daemon, arguments, 3);
@@ -98,11 +100,12 @@ fn serve_that_may_not_migrate_ends_with_3_on_a_missing_database() {
     let Ran { code, stderr, .. } = ran(&daemon, &["serve"], &[]);
     assert_eq!(code, 3, "{stderr}");
     assert!(stderr.contains("hookledger migrate"), "{stderr}");
-    assert!(!daemon.database_file().exists());
+    assert!(!is_sqlite() || !daemon.database_file().exists());
 }
 
 #[test]
 fn a_file_that_is_no_database_ends_with_3_and_is_left_alone() {
+    only_on_sqlite!();
     let daemon = Daemon::prepare(DaemonOptions::new());
     let text = "these are the books of somebody else\n".repeat(200);
     fs::write(daemon.database_file(), &text).unwrap();
@@ -128,6 +131,7 @@ fn a_database_of_a_newer_version_ends_with_2() {
 
 #[test]
 fn a_database_locked_by_another_program_ends_with_3() {
+    only_on_sqlite!();
     let daemon = migrated(DaemonOptions::new());
     let script =
         format!("{} user add --email a@example.com\necho ended with $? > ended\n", env!("CARGO_BIN_EXE_hookledger"));

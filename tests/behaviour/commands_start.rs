@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{fine, json_of, ran, without_secret};
 use crate::kit::books::Books;
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
+use crate::kit::database::{migrations_folder, unreachable_url};
 use crate::kit::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,15 +24,15 @@ fn mode(path: &Path) -> u32 {
 fn migrate_makes_the_database_and_a_second_run_keeps_it() {
     let daemon = Daemon::prepare(DaemonOptions::new());
     let printed = fine(&daemon, &["migrate"]);
-    let url = format!("sqlite://{}", daemon.database_file().display());
-    assert!(printed.contains(&url), "{printed}");
+    assert!(printed.contains(&daemon.database_name()), "{printed}");
     for table in ["users", "webhook_logs", "hookledger_claims", "hookledger_migrations"] {
         daemon.books().count(table);
     }
     let installation = "SELECT value FROM hookledger_meta WHERE name = 'installation_id'";
     let first = daemon.books().scalar_text(installation);
     let user = daemon.add_user("user@example.com", 7);
-    assert_eq!(daemon.command_json(&["migrate"]), json!({ "database": url }));
+    let database = daemon.command_json(&["migrate"])["database"].as_str().expect("its address").to_owned();
+    assert!(printed.contains(&database), "{database} is not in {printed}");
     assert_eq!((daemon.books().balance(&user), daemon.books().scalar_text(installation)), (7, first));
     daemon.launch();
     daemon.wait_ready();
@@ -50,13 +51,14 @@ fn two_migrations_at_once_make_one_database() {
         }
     });
     let versions = daemon.books().rows("SELECT version FROM hookledger_migrations");
-    let migrations = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite")).unwrap();
+    let migrations = fs::read_dir(migrations_folder()).unwrap();
     assert_eq!(versions.len(), migrations.count(), "each once");
     assert_eq!(daemon.books().scalar_i64("SELECT count(*) FROM hookledger_meta WHERE name = 'installation_id'"), 1);
 }
 
 #[test]
 fn serve_makes_a_missing_folder_for_its_user_alone() {
+    only_on_sqlite!();
     let url = "sqlite://{folder}/not/there/yet/books.db";
     let daemon = Daemon::start(DaemonOptions::new().set("HOOKLEDGER__DATABASE__URL", url));
     let state = daemon.folder().join("not/there/yet");
@@ -68,6 +70,7 @@ fn serve_makes_a_missing_folder_for_its_user_alone() {
 
 #[test]
 fn nothing_set_but_ports_is_enough() {
+    only_on_sqlite!();
     let mut options = without_secret();
     options.without.push("HOOKLEDGER__DATABASE__URL".to_owned());
     // Without a command, the daemon is meant.
@@ -82,6 +85,7 @@ fn nothing_set_but_ports_is_enough() {
 
 #[test]
 fn a_second_run_finds_its_secret_and_its_data() {
+    only_on_sqlite!();
     let daemon = Daemon::start(without_secret());
     let file = daemon.folder().join("webhook-secret");
     let secret = fs::read_to_string(&file).unwrap();
@@ -107,7 +111,7 @@ fn a_second_run_finds_its_secret_and_its_data() {
 #[test]
 fn a_configured_secret_is_not_written_down() {
     let daemon = Daemon::start(DaemonOptions::new());
-    assert!(!daemon.folder().join("webhook-secret").exists());
+    assert!(!daemon.state_folder().join("webhook-secret").exists());
     fine(&daemon, &["send", "--ping"]);
 }
 
@@ -126,12 +130,13 @@ fn print_setup_prints_what_new_api_needs_on_standard_output() {
     assert_eq!(value("webhook_url"), format!("http://{}/api/webhooks/events", daemon.address()));
     assert_eq!(value("webhook_secret"), SECRET);
     assert!(printed.contains(&format!("host.docker.internal:{}", daemon.address().port())), "{printed}");
-    assert!(printed.contains(&daemon.database_file().display().to_string()), "{printed}");
+    assert!(printed.contains(&daemon.database_name()), "{printed}");
     assert!(!daemon.output().stderr.contains(SECRET), "the log never shows it");
 }
 
 #[test]
 fn print_setup_shows_a_generated_secret_and_where_it_lies() {
+    only_on_sqlite!();
     let mut options = without_secret();
     options.arguments = vec!["--print-setup".to_owned()];
     let daemon = Daemon::start(options);
@@ -186,14 +191,15 @@ fn a_port_of_the_metrics_in_use_is_named() {
 
 #[test]
 fn a_second_daemon_on_the_same_folder_is_refused_and_disturbs_nothing() {
+    only_on_sqlite!();
     let first = Daemon::start(DaemonOptions::new());
-    let url = format!("sqlite://{}", first.database_file().display());
+    let url = first.database_url();
     let second = Daemon::prepare(DaemonOptions::new().set("HOOKLEDGER__DATABASE__URL", url));
     let log = refused_start(&second);
     assert!(log.contains(&first.database_file().display().to_string()), "{log}");
     let socket = first.admin_socket().display().to_string();
     assert!(first.is_ready());
-    let socket = [("HOOKLEDGER__DATABASE__URL", "sqlite:///nonexistent/x.db"), ("HOOKLEDGER__ADMIN__SOCKET", &socket)];
+    let socket = [("HOOKLEDGER__DATABASE__URL", unreachable_url()), ("HOOKLEDGER__ADMIN__SOCKET", &socket)];
     let added = ran(&first, &["user", "add", "--email", "user@example.com", "--json"], &socket);
     assert_eq!(added.code, 0, "the first one's socket still works: {added:?}");
     json_of(&added);

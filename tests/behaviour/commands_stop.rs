@@ -59,6 +59,7 @@ fn the_last_events_before_the_end_are_in_the_books() {
 /// The last commit comes as late as one can: while the daemon stops.
 #[test]
 fn a_stopped_daemon_leaves_everything_in_one_file() {
+    only_on_sqlite!();
     let (daemon, user) = with_user(DaemonOptions::new().fail_points("store.settle.written=1*sleep(700)"));
     let answer = thread::scope(|scope| {
         let answer = scope.spawn(|| daemon.post(credit("last")));

@@ -68,6 +68,7 @@ fn trace_of_single_events(synchronous: Option<&str>) -> (usize, usize) {
 
 #[test]
 fn no_answer_leaves_before_its_sync() {
+    only_on_sqlite!();
     let (answers, too_early) = trace_of_single_events(None);
     assert_eq!((answers, too_early), (EVENTS_TRACED, 0), "no answer left before the disk had its event");
     let (answers, too_early) = trace_of_single_events(Some("OFF"));
@@ -107,6 +108,7 @@ impl Drop for FullDisk {
 
 #[test]
 fn a_full_disk_costs_time_and_nothing_else() {
+    only_on_sqlite!();
     const EVENTS: usize = 40;
     let daemon = Daemon::start(DaemonOptions::new());
     with_users(&daemon);

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, which the lint does not recognise as tests
 
+#[macro_use]
 #[path = "../kit/mod.rs"]
 mod kit;
 

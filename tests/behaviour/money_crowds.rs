@@ -66,17 +66,21 @@ fn a_hot_user_is_charged_to_the_credit() {
 /// Each stamp is the later of its commit's clock and the one before plus 1 ms, or repeats where that would run ahead.
 #[track_caller]
 fn assert_one_story(daemon: &Daemon, user: &str) {
-    let sql = "SELECT balance, settled_at_ms AS clock,
-          CAST(round((julianday(createdAt) - 2440587.5) * 86400000) AS INTEGER) AS stamp
+    let sql = "SELECT balance, settled_at_ms AS clock, createdAt AS stamp
         FROM credit_transactions LEFT JOIN hookledger_claims ON claim_id = ref
         WHERE userId = USER ORDER BY createdAt, id";
     let rows = daemon.books().rows(&sql.replace("USER", &quoted(user)));
     let number = |row: &Row, name: &str| row[name].as_i64();
+    let stamp = |row: &Row| {
+        let written = row["stamp"].as_str().expect("a stamp is a text");
+        let time = chrono::NaiveDateTime::parse_from_str(written, "%Y-%m-%d %H:%M:%S%.3f");
+        time.expect("a stamp is written as every stamp is").and_utc().timestamp_millis()
+    };
     for (before, row) in rows.iter().zip(&rows[1..]) {
-        let (last, clock) = (number(before, "stamp").unwrap(), number(row, "clock").expect("a deduction has a claim"));
+        let (last, clock) = (stamp(before), number(row, "clock").expect("a deduction has a claim"));
         let next = clock.max(last + 1);
         let expected = if next > clock + STAMP_LEAD_MILLIS { last } else { next };
-        assert_eq!(number(row, "stamp"), Some(expected), "after {last}, when the clock showed {clock}");
+        assert_eq!(stamp(row), expected, "after {last}, when the clock showed {clock}");
     }
     let newest = rows.last().expect("there are transactions");
     assert_eq!(number(newest, "balance"), Some(daemon.books().balance(user)), "the newest holds the balance");

@@ -90,7 +90,7 @@ fn refuse_deducts_nothing_from_an_empty_account_and_keeps_what_is_unpaid() {
     assert_eq!(books.inbox("refused"), Some(("processed".to_owned(), None)));
     let record = "SELECT creditCost FROM usage_records WHERE rawMeta LIKE '%\"refused\"%'";
     assert_eq!(books.scalar_i64(record), 0, "the call has a record that moved nothing");
-    let meta = "SELECT rawMeta ->> 'unpaid' FROM usage_records WHERE rawMeta LIKE '%\"refused\"%'";
+    let meta = "SELECT CAST(json_extract(rawMeta, '$.unpaid') AS SIGNED) FROM usage_records WHERE rawMeta LIKE '%\"refused\"%'";
     assert_eq!(books.scalar_i64(meta), 12, "and tells what it should have moved");
     assert_eq!(daemon.metric(r#"hookledger_ledger_settlements_total{source="webhook",outcome="unpaid"}"#), Some(2.0));
     assert_unpaid_metric(&daemon, 14.0);

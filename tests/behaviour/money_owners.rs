@@ -11,13 +11,6 @@ use crate::kit::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Adds a key as another program does.
-fn insert_key(daemon: &Daemon, id: &str, user: &str, remote_id: &str, status: &str) {
-    let values = [id, user, "by another program", remote_id, status].map(quoted).join(", ");
-    let sql = format!("INSERT INTO api_keys (id, userId, label, remoteKeyId, status) VALUES ({values})");
-    daemon.books().execute(&sql);
-}
-
 fn one_credit(event_id: &str, token: i64) -> Usage {
     Usage::new(event_id).remote_key(token).quota(UNITS_PER_CREDIT)
 }
@@ -32,7 +25,7 @@ fn a_key_of_several_users_charges_nobody() {
     let daemon = Daemon::start(DaemonOptions::new());
     let first = customer(&daemon, "first", 10, 5);
     let second = customer(&daemon, "second", 10, 6);
-    insert_key(&daemon, "doubled", &second, "5", "ACTIVE");
+    daemon.books().insert_key("doubled", &second, "5", "ACTIVE");
     let message = refused(&daemon, &one_credit("whose", 5));
     assert!(message.contains("remoteKeyId: 5"), "{message:?} names the key");
     assert!(message.starts_with("Several users"), "{message:?} says what is wrong with it");
@@ -49,7 +42,7 @@ fn a_disabled_double_is_ambiguous_as_well() {
     let daemon = Daemon::start(DaemonOptions::new());
     let first = customer(&daemon, "first", 10, 5);
     let second = daemon.add_user("second@example.com", 10);
-    insert_key(&daemon, "doubled", &second, "5", "DELETED");
+    daemon.books().insert_key("doubled", &second, "5", "DELETED");
     refused(&daemon, &one_credit("whose", 5));
     assert_account(&daemon, &first, 10, 0, "the status never decides whose call it is");
     assert_account(&daemon, &second, 10, 0, "the status never decides whose call it is");
@@ -60,10 +53,10 @@ fn a_disabled_double_is_ambiguous_as_well() {
 fn several_rows_of_one_user_are_one_key() {
     let daemon = Daemon::start(DaemonOptions::new());
     let user = daemon.add_user("user@example.com", 10);
-    insert_key(&daemon, "a-deleted", &user, "7", "DELETED");
-    insert_key(&daemon, "b-active", &user, "7", "ACTIVE");
-    insert_key(&daemon, "c-active", &user, "7", "ACTIVE");
-    insert_key(&daemon, "d-disabled", &user, "7", "DISABLED");
+    daemon.books().insert_key("a-deleted", &user, "7", "DELETED");
+    daemon.books().insert_key("b-active", &user, "7", "ACTIVE");
+    daemon.books().insert_key("c-active", &user, "7", "ACTIVE");
+    daemon.books().insert_key("d-disabled", &user, "7", "DISABLED");
     charge(&daemon, &one_credit("one", 7));
     assert_account(&daemon, &user, 9, 0, "after one call");
     assert_eq!(keys_charged(&daemon), ["b-active"], "the first that is active");
@@ -97,7 +90,7 @@ fn only_canonical_digits_name_a_token() {
     let daemon = Daemon::start(DaemonOptions::new());
     let user = daemon.add_user("user@example.com", 10);
     for (number, odd) in ["042", "42 ", " 42", "+42", "42.0", "４２", "0x2a", ""].into_iter().enumerate() {
-        insert_key(&daemon, &format!("odd-{number}"), &user, odd, "ACTIVE");
+        daemon.books().insert_key(&format!("odd-{number}"), &user, odd, "ACTIVE");
     }
     let message = refused(&daemon, &one_credit("evt-42", 42));
     assert_eq!(message, "API Key not found for remoteKeyId: 42");
@@ -115,7 +108,7 @@ fn only_canonical_digits_name_a_token() {
 fn the_largest_token_is_one_and_zero_is_nobodys() {
     let daemon = Daemon::start(DaemonOptions::new());
     let user = customer(&daemon, "user", 10, i64::MAX);
-    insert_key(&daemon, "zero", &user, "0", "ACTIVE");
+    daemon.books().insert_key("zero", &user, "0", "ACTIVE");
     charge(&daemon, &one_credit("largest", i64::MAX));
     assert_eq!(refused(&daemon, &one_credit("zero", 0)), "API Key not found for remoteKeyId: 0");
     assert_account(&daemon, &user, 9, 0, "after one call of his token");

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{REPEATED, UNITS_PER_CREDIT, assert_account, assert_answer, assert_sound, charge, customer, refused};
 use crate::kit::clock::now_secs;
 use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
 use crate::kit::wait::wait_until;
 
@@ -115,7 +116,7 @@ fn a_pending_event_is_priced_by_its_own_second() {
     let at = daemon.clock().now_secs();
     assert_eq!(daemon.post(Usage::new("evt").quota(1).at_secs(at).json()).status, 202);
     // The dearer rate begins after the call, and long before it is settled.
-    daemon.books().execute("INSERT INTO options (key, value) VALUES ('UsdToCreditsRate', '500000')");
+    daemon.books().set_option("UsdToCreditsRate", "500000");
     daemon.clock().advance(Duration::from_secs(3600));
     daemon.unset_environment("FAILPOINTS");
     daemon.restart();
@@ -158,11 +159,12 @@ fn the_guides_count_by_status_works() {
     customer(&daemon, "user", 100, 1);
     charge(&daemon, &credits("fine", 1, now_secs()));
     refused(&daemon, &credits("lost", 1, now_secs()).remote_key(2));
-    // The guide's text is MySQL's; only its date arithmetic is written for SQLite here.
-    let rows = daemon.books().rows(
+    // The guide's text is MySQL's; only its date arithmetic is written for SQLite.
+    let an_hour_ago = if is_sqlite() { "datetime('now', '-1 hour')" } else { "DATE_SUB(NOW(), INTERVAL 1 HOUR)" };
+    let rows = daemon.books().rows(&format!(
         "SELECT status, COUNT(*) as count, MAX(processedAt) as latest FROM webhook_logs
-         WHERE createdAt > datetime('now', '-1 hour') GROUP BY status",
-    );
+         WHERE createdAt > {an_hour_ago} GROUP BY status"
+    ));
     let found: Vec<_> = rows.iter().map(|row| (row["status"].as_str(), row["count"].as_i64())).collect();
     assert_eq!(found, [(Some("failed"), Some(1)), (Some("processed"), Some(1))]);
 }

@@ -102,11 +102,7 @@ fn a_repeat_of_what_cannot_be_booked_says_so_again() {
 fn what_the_database_itself_refuses_is_kept_apart() {
     let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH));
     let user = customer(&daemon, "user", 100, 1);
-    // Another program's rule that we cannot know of.
-    daemon.books().execute(
-        "CREATE TRIGGER no_poison BEFORE INSERT ON usage_records WHEN NEW.model = 'poison'
-           BEGIN SELECT RAISE(ABORT, 'no poison here'); END",
-    );
+    daemon.books().refuse_model("poison", "no poison here");
     let mut bodies: Vec<String> = (0..20).map(|number| good(number, 1)).collect();
     for (number, place) in [3, 4, 17].into_iter().enumerate() {
         let bad = Usage::new(format!("bad-{number}")).model("poison").quota(UNITS_PER_CREDIT);
@@ -122,6 +118,7 @@ fn what_the_database_itself_refuses_is_kept_apart() {
 
 #[test]
 fn values_that_make_no_sense_concern_their_own_events_alone() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH));
     let user = customer(&daemon, "user", 100, 1);
     let broke = customer(&daemon, "broke", 100, 2);
@@ -146,10 +143,7 @@ fn values_that_make_no_sense_concern_their_own_events_alone() {
 fn a_key_of_a_user_who_is_gone_is_kept_apart() {
     let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH));
     let user = customer(&daemon, "user", 100, 1);
-    daemon.books().execute(
-        "PRAGMA foreign_keys = OFF;
-         INSERT INTO api_keys (id, userId, label, remoteKeyId) VALUES ('orphan', 'nobody', 'orphan', '2')",
-    );
+    daemon.books().insert_orphaned_key("orphan", "2");
     let mut bodies: Vec<String> = (0..20).map(|number| good(number, 1)).collect();
     bodies.insert(10, Usage::new("bad-orphan").remote_key(2).quota(UNITS_PER_CREDIT).json());
     let messages = deliver_at_once(&daemon, bodies);

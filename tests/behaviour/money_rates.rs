@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{assert_account, assert_sound, charge, customer};
-use crate::kit::books::quoted;
 use crate::kit::clock::MovableClock;
 use crate::kit::daemon::{Daemon, DaemonOptions};
 use crate::kit::events::Usage;
@@ -18,13 +17,8 @@ const INVALID: &str = r#"hookledger_source_condition{condition="rate_invalid"}"#
 
 const DOLLAR: i64 = 500_000;
 
-/// Sets the option as the platform's console does.
 fn set_rate(daemon: &Daemon, rate: &str) {
-    let rate = quoted(rate);
-    daemon.books().execute(&format!(
-        "INSERT INTO options (key, value) VALUES ('UsdToCreditsRate', {rate})
-         ON CONFLICT (key) DO UPDATE SET value = {rate}"
-    ));
+    daemon.books().set_option("UsdToCreditsRate", rate);
 }
 
 /// A call of one dollar at a second.
@@ -136,9 +130,9 @@ fn a_new_rate_counts_from_the_next_minute_and_never_for_earlier_calls() {
     daemon.restart();
     charge(&daemon, &dollar("old after a restart", from - 30));
     assert_account(&daemon, &user, -8000, 0, "a restart forgets no rate");
-    let rates =
-        "SELECT group_concat(rate_micros / 1000000) FROM (SELECT rate_micros FROM hookledger_claims ORDER BY claim_id)";
-    assert_eq!(daemon.books().scalar_text(rates), "1000,2000,1000,1000,2000,1000", "each claim names its rate");
+    let rows = daemon.books().rows("SELECT rate_micros FROM hookledger_claims ORDER BY claim_id");
+    let rates: Vec<_> = rows.iter().map(|row| row["rate_micros"].as_i64().unwrap() / 1_000_000).collect();
+    assert_eq!(rates, [1000, 2000, 1000, 1000, 2000, 1000], "each claim names its rate");
 }
 
 #[test]

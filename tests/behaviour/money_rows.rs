@@ -139,7 +139,7 @@ fn a_long_model_is_cut_in_shared_tables_and_whole_in_claims() {
     let cut: String = model.chars().take(191).collect();
     let books = daemon.books();
     assert_eq!(books.scalar_text("SELECT model FROM usage_records"), cut);
-    assert_eq!(books.scalar_text("SELECT desc FROM credit_transactions WHERE type = 'DEDUCT'"), cut);
+    assert_eq!(books.scalar_text("SELECT `desc` FROM credit_transactions WHERE type = 'DEDUCT'"), cut);
     assert_eq!(books.scalar_text("SELECT model FROM hookledger_claims"), model);
     // What differs beyond the cut differs: the same id with it is another event.
     let other = long.model(&format!("{model}y"));
@@ -169,7 +169,7 @@ fn a_model_of_odd_characters_is_kept() {
         rows.iter().map(|row| row["model"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(column("SELECT model FROM usage_records ORDER BY id"), models);
-    assert_eq!(column("SELECT desc AS model FROM credit_transactions WHERE type = 'DEDUCT' ORDER BY id"), models);
+    assert_eq!(column("SELECT `desc` AS model FROM credit_transactions WHERE type = 'DEDUCT' ORDER BY id"), models);
     assert_eq!(column("SELECT model FROM hookledger_claims ORDER BY claim_id"), models);
     assert_sound(&daemon);
 }

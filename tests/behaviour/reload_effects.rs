@@ -159,9 +159,9 @@ fn a_new_rate_counts_from_the_next_minute() {
 fn an_event_that_cannot_be_booked_is_tried_as_often_as_the_file_says() {
     let (daemon, user) = started_with_customer(options(), &file(""));
     reload_with(&daemon, &file("retry.max_attempts = 1"));
-    daemon.books().execute(&format!(
-        "UPDATE user_credit_balances SET currentCredits = -9223372036854775807 WHERE userId = '{user}'"
-    ));
+    daemon
+        .books()
+        .execute(&format!("UPDATE user_credit_balances SET currentCredits = -2147483647 WHERE userId = '{user}'"));
     daemon.post(Usage::new("impossible").quota(50_000_000).at_secs(now_secs()).json());
     let dead = "hookledger_events{status=\"dead\"}";
     wait_until("the event is dead after one try", PATIENCE, || (daemon.metric(dead) == Some(1.0)).then_some(()));

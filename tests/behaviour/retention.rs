@@ -160,15 +160,13 @@ fn claims_wait_for_what_is_unsettled() {
     // A token that two users have: its event may be charged whenever one of them gives it up.
     let books = daemon.books();
     for (id, user) in [("k1", &one), ("k2", &other)] {
-        books.execute(&format!(
-            "INSERT INTO api_keys (id, userId, label, remoteKeyId) VALUES ('{id}', '{user}', 'x', '7')"
-        ));
+        books.insert_key(id, user, "7", "ACTIVE");
     }
     let at = daemon.clock().now_secs();
     assert_eq!(daemon.post(Usage::new("waits").remote_key(7).quota(500).at_secs(at).json()).json()["success"], false);
     advance(&daemon, 30 * DAY, "young");
     wait_gone(&daemon, "first");
-    let mark = "SELECT CAST(value AS INTEGER) FROM hookledger_meta WHERE name = 'claims_remembered_from_second'";
+    let mark = "SELECT CAST(value AS SIGNED) FROM hookledger_meta WHERE name = 'claims_remembered_from_second'";
     wait_until("the mark has moved up to what waits", PATIENCE, || {
         (!books.rows(mark).is_empty() && books.scalar_i64(mark) == at).then_some(())
     });

@@ -8,7 +8,6 @@ use crate::admin_api::asked_on_socket;
 use crate::kit::daemon::{Daemon, DaemonOptions};
 use crate::kit::events::Usage;
 use crate::kit::wait::wait_until;
-use crate::kit::write_lock::WriteLock;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -167,7 +166,7 @@ fn an_actor_that_died_is_seen_with_its_cause() {
 #[test]
 fn a_blocked_writer_does_not_hold_it_up_and_is_told() {
     let daemon = with_user(DaemonOptions::new().movable_clock().set("HOOKLEDGER__DATABASE__LOCK_WAIT", "500ms"));
-    let lock = WriteLock::take(&daemon.database_file());
+    let lock = daemon.books().hold_writers();
     assert_eq!(usage(&daemon, "e-1", 1), 503);
     let status = status_when(&daemon, "the reason is known", |status| {
         status["database"]["problem"].as_str().is_some_and(|problem| problem.contains("locked"))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::kit::books::quoted;
 use crate::kit::daemon::{Daemon, DaemonOptions};
 use crate::kit::events::Usage;
 use crate::kit::wait::wait_until;
@@ -154,21 +155,28 @@ fn a_change_of_owner_is_seen_within_a_minute_without_any_call() {
 
 /// Events that tokens without a key left behind: half of them of one token, the rest of a token each.
 fn insert_foreign_events(daemon: &Daemon, count: i64) {
+    const AT_ONCE: usize = 1000;
     let at_ms = daemon.clock().now_millis() - 10 * 3_600_000;
-    let token = format!("CASE WHEN value <= {} THEN 7 ELSE 100000 + value END", count / 2);
-    let series =
-        format!("WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {count})");
-    let payload = "'{\"eventId\":\"f-' || value || '\",\"eventType\":\"usage\",\"timestamp\":' || (at_ms / 1000) || \
-         ',\"data\":{\"remoteKeyId\":' || token || ',\"model\":\"m\",\"promptTokens\":1,\"completionTokens\":1,\"quota\":500}}'";
-    daemon.books().execute(&format!(
-        "BEGIN; CREATE TEMP TABLE foreign_events AS {series} SELECT value, {token} AS token, {at_ms} AS at_ms FROM n; \
-         INSERT INTO webhook_logs (id, eventId, payload, status, errorMsg) \
-           SELECT printf('0000-%08d', value), 'f-' || value, {payload}, 'failed', 'API Key not found' FROM foreign_events; \
-         INSERT INTO hookledger_inbox (inbox_id, state, reason, remote_key_id, called_at_ms, recorded_at_ms) \
-           SELECT printf('0000-%08d', value), 'failed', 'unknown_key', token, at_ms, at_ms FROM foreign_events; \
-         INSERT INTO hookledger_unknown_tokens (remote_key_id, last_look_ms) \
-           SELECT DISTINCT token, at_ms + 35000000 FROM foreign_events; COMMIT"
-    ));
+    let token = |number: i64| if number <= count / 2 { 7 } else { 100_000 + number };
+    let log = |number: i64| {
+        let event = Usage::new(format!("f-{number}")).remote_key(token(number)).quota(500).at_secs(at_ms / 1000);
+        format!("('0000-{number:08}', 'f-{number}', {}, 'failed', 'API Key not found')", quoted(&event.json()))
+    };
+    let waiting =
+        |number: i64| format!("('0000-{number:08}', 'failed', 'unknown_key', {}, {at_ms}, {at_ms})", token(number));
+    let unknown = |number: i64| format!("({}, {})", token(number), at_ms + 35_000_000);
+    let mut sql = "BEGIN;".to_owned();
+    let mut insert = |columns: &str, rows: Vec<String>| {
+        for rows in rows.chunks(AT_ONCE) {
+            sql.push_str(&format!("INSERT INTO {columns} VALUES {};\n", rows.join(", ")));
+        }
+    };
+    insert("webhook_logs (id, eventId, payload, status, errorMsg)", (1..=count).map(log).collect());
+    let columns = "hookledger_inbox (inbox_id, state, reason, remote_key_id, called_at_ms, recorded_at_ms)";
+    insert(columns, (1..=count).map(waiting).collect());
+    let columns = "hookledger_unknown_tokens (remote_key_id, last_look_ms)";
+    insert(columns, (count / 2..=count).map(unknown).collect());
+    daemon.books().execute(&(sql + "COMMIT"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ const TOKEN: i64 = 7;
 
 /// When tokens were last looked at.
 pub const TOKEN_LOOKS: &str =
-    "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM hookledger_meta WHERE name = 'tokens_looked_at_ms'), 0)";
+    "SELECT coalesce((SELECT CAST(value AS SIGNED) FROM hookledger_meta WHERE name = 'tokens_looked_at_ms'), 0)";
 
 fn daemon_with_clock() -> Daemon {
     Daemon::start(DaemonOptions::new().movable_clock())
@@ -70,9 +70,7 @@ fn a_key_that_another_program_inserts_is_noticed_within_a_minute() {
     let daemon = daemon_with_clock();
     let user = daemon.add_user("user@example.com", 100);
     park(&daemon, "e");
-    daemon.books().execute(&format!(
-        "INSERT INTO api_keys (id, userId, label, remoteKeyId) VALUES ('k', '{user}', 'theirs', '{TOKEN}')"
-    ));
+    daemon.books().insert_key("k", &user, &TOKEN.to_string(), "ACTIVE");
     daemon.clock().advance(MINUTE);
     wait_processed(&daemon, "e");
     assert_eq!(daemon.books().balance(&user), 98);
@@ -111,9 +109,7 @@ fn an_ambiguous_key_waits_until_one_owner_is_left() {
     let (one, other) = (daemon.add_user("one@example.com", 100), daemon.add_user("other@example.com", 100));
     daemon.add_key(&one, TOKEN);
     let books = daemon.books();
-    books.execute(&format!(
-        "INSERT INTO api_keys (id, userId, label, remoteKeyId) VALUES ('k', '{other}', 'twice', '{TOKEN}')"
-    ));
+    books.insert_key("k", &other, &TOKEN.to_string(), "ACTIVE");
     assert_eq!(deliver(&daemon, "e")["success"], false);
     books.execute("DELETE FROM api_keys WHERE id = 'k'");
     daemon.clock().advance(MINUTE);

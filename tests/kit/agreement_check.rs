@@ -1,17 +1,23 @@
 //! Each rule of the books judged on books that break it: a rule that never fires proves nothing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::books::Books;
+use super::database::Guest;
 use super::folder::TestFolder;
+use super::mariadb::shared_server;
 
-const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
+const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
 
 /// Two users; `u` was granted 100 credits and charged 1.83 of them, carrying 0.83.
 const WHOLE: &str = "
-  INSERT INTO users (id, email) VALUES ('u', 'u@example.com'), ('v', 'v@example.com');
-  INSERT INTO user_credit_balances (id, userId, currentCredits) VALUES ('b', 'u', 99);
-  INSERT INTO api_keys (id, userId, label, remoteKeyId) VALUES ('k', 'u', '', '7'), ('l', 'v', '', '8');
+  INSERT INTO users (id, email, updatedAt)
+    VALUES ('u', 'u@example.com', '2026-11-24 02:31:00.000'), ('v', 'v@example.com', '2026-11-24 02:31:00.000');
+  INSERT INTO user_credit_balances (id, userId, currentCredits, updatedAt)
+    VALUES ('b', 'u', 99, '2026-11-24 02:31:00.000');
+  INSERT INTO api_keys (id, userId, label, maskedValue, fullValue, remoteKeyId, updatedAt)
+    VALUES ('k', 'u', '', '', '', '7', '2026-11-24 02:31:00.000'), ('l', 'v', '', '', '', '8', '2026-11-24 02:31:00.000');
   INSERT INTO credit_transactions (id, userId, type, amount, balance, ref, createdAt) VALUES
     ('t1', 'u', 'BONUS', 100, 100, NULL, '2026-11-24 02:31:00.000'),
     ('t2', 'u', 'DEDUCT', -1, 99, 'r', '2026-11-24 02:31:00.001');
@@ -21,7 +27,7 @@ const WHOLE: &str = "
     VALUES ('w', 'e', '{}', 'processed'), ('x', 'f', '{}', 'failed');
   INSERT INTO hookledger_inbox (inbox_id, state, reason, remote_key_id, called_at_ms, recorded_at_ms)
     VALUES ('x', 'failed', 'unknown_key', 9, 1000, 2000);
-  INSERT INTO hookledger_accounts VALUES ('u', 830000000000000, 0);
+  INSERT INTO hookledger_accounts (user_id, remainder_femtos, unpaid_credits) VALUES ('u', 830000000000000, 0);
   INSERT INTO hookledger_claims (call_second, claim_id, source, event_id, event_at_ms, remote_key_id, model,
     prompt_tokens, completion_tokens, price_credits, price_femtos, rate_micros, quota_per_unit, user_id, key_id,
     credits_moved, credits_unpaid, remainder_before, remainder_after, settled_at_ms)
@@ -39,6 +45,10 @@ const FAULTS: &[(&str, &str)] = &[
         "usage record r cost 1 and has 2 deductions",
     ),
     ("UPDATE hookledger_claims SET user_id = 'v'", "deduction t2 was taken from user u, its claim charges v"),
+    ("UPDATE hookledger_claims SET user_id = 'U'", "deduction t2 was taken from user u, its claim charges U"),
+    ("UPDATE hookledger_claims SET key_id = 'K'", "key K moved 1, the record has key k and 1"),
+    ("UPDATE hookledger_claims SET claim_id = 'R'", "claim R of event e: no such usage record"),
+    ("UPDATE usage_records SET id = 'R'", "deduction t2 of -1 refers to r, which does not exist"),
     ("DELETE FROM hookledger_claims", "0 claims, 1 usage records"),
     ("UPDATE hookledger_claims SET claim_id = 'other'", "claim other of event e: no such usage record"),
     ("UPDATE hookledger_claims SET credits_moved = 2", "key k moved 2, the record has key k and 1"),
@@ -52,50 +62,99 @@ const FAULTS: &[(&str, &str)] = &[
     ("UPDATE hookledger_inbox SET state = 'dead'", "inbox row x (dead) is failed in webhook_logs"),
     ("DELETE FROM webhook_logs WHERE id = 'x'", "inbox row x (failed) is not in webhook_logs"),
     ("UPDATE hookledger_claims SET event_id = 'f'", "inbox row x (failed) was charged as r"),
-    ("PRAGMA foreign_keys = OFF; DELETE FROM api_keys WHERE id = 'k'", "of usage_records refers to no row of api_keys"),
+    (
+        "INSERT INTO hookledger_refunds VALUES ('g', 1, 'r', 'operator', 'i', 'u', 1, 0, 1, 0, 0, 0, '', 't2', 1)",
+        "refund g of r moved 1, its transaction t2 is of nothing for nothing",
+    ),
+    (
+        "INSERT INTO hookledger_refunds VALUES ('g', 1, 'r', 'operator', 'i', 'u', 1, 0, 1, 0, 0, 0, '', 't3', 1);
+         INSERT INTO credit_transactions (id, userId, type, amount, balance, ref) VALUES ('t3', 'u', 'REFUND', 1, 100, 'R')",
+        "refund g of r moved 1, its transaction t3 is of 1 for R",
+    ),
+    (
+        "INSERT INTO credit_transactions (id, userId, type, amount, balance, ref) VALUES ('t3', 'u', 'REFUND', 1, 100, 'r')",
+        "transaction t3 has 0 refunds",
+    ),
+    ("DELETE FROM api_keys WHERE id = 'k'", "of usage_records refers to no row of api_keys"),
 ];
 
-fn books(folder: &TestFolder, name: &str) -> Books {
-    let file = folder.path().join(name);
+/// Whole books, and what they lie in.
+struct Rig {
+    books: Books,
+    _place: Box<dyn std::any::Any>,
+}
+
+/// What makes the tables of one kind of database.
+fn migrations(database: &str) -> String {
+    let folder = std::fs::read_dir(Path::new(MIGRATIONS).join(database)).expect("migrations");
+    let mut files: Vec<_> = folder.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let text = |file: &std::path::PathBuf| std::fs::read_to_string(file).expect("a migration is a text");
+    files.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
+fn in_a_file() -> Rig {
+    let folder = TestFolder::new();
+    let file = folder.path().join("books.db");
     std::fs::write(&file, b"").expect("an empty file is an empty database");
     let books = Books::at(&file);
-    let mut migrations: Vec<_> = std::fs::read_dir(Path::new(MIGRATIONS)).expect("migrations").flatten().collect();
-    migrations.sort_by_key(|entry| entry.path());
-    for migration in migrations {
-        books.execute(&std::fs::read_to_string(migration.path()).expect("a migration is a text"));
-    }
+    books.execute(&migrations("sqlite"));
     books.execute(WHOLE);
-    books
+    Rig { books, _place: Box::new(folder) }
 }
+
+fn on_a_server() -> Rig {
+    let guest = Guest::new(shared_server().admin());
+    let state = guest.state();
+    let tables = migrations("mysql");
+    guest.login().execute(None, &format!("CREATE DATABASE `{state}`; USE `{state}`; {tables}"));
+    let books = Books::of(&guest);
+    books.execute(WHOLE);
+    Rig { books, _place: Box::new(guest) }
+}
+
+const PLACES: &[fn() -> Rig] = &[in_a_file, on_a_server];
 
 #[test]
 fn whole_books_are_called_whole() {
-    let folder = TestFolder::new();
-    let books = books(&folder, "whole.db");
-    books.assert_whole();
-    books.assert_carried_exactly();
-    assert_eq!((books.balance("u"), books.balance("v")), (99, 0));
-    assert_eq!(books.inbox("f"), Some(("failed".to_owned(), None)));
-    assert_eq!(books.credits_moved(), [("u".to_owned(), 1)].into());
+    for place in PLACES {
+        let books = &place().books;
+        books.assert_whole();
+        books.assert_carried_exactly();
+        assert_eq!((books.balance("u"), books.balance("v")), (99, 0));
+        assert_eq!(books.inbox("f"), Some(("failed".to_owned(), None)));
+        assert_eq!(books.credits_moved(), [("u".to_owned(), 1)].into());
+    }
+}
+
+#[track_caller]
+fn assert_each_fault_is_named(place: fn() -> Rig) {
+    for (fault, complaint) in FAULTS {
+        let rig = place();
+        // What references forbid is broken as well: a careless restore does it.
+        rig.books.execute_unchecked(fault);
+        let found = rig.books.disagreements();
+        let is_named = found.iter().any(|line| line.contains(complaint));
+        assert!(is_named, "{fault} should be called {complaint:?} by {}: {found:#?}", rig.books);
+    }
 }
 
 #[test]
-fn each_fault_is_named() {
-    let folder = TestFolder::new();
-    for (number, (fault, complaint)) in FAULTS.iter().enumerate() {
-        let books = books(&folder, &format!("{number}.db"));
-        books.execute(fault);
-        let found = books.disagreements();
-        let is_named = found.iter().any(|line| line.contains(complaint));
-        assert!(is_named, "{fault} should be called {complaint:?}: {found:#?}");
-    }
+fn each_fault_in_a_file_is_named() {
+    assert_each_fault_is_named(in_a_file);
+}
+
+#[test]
+fn each_fault_on_a_server_is_named() {
+    assert_each_fault_is_named(on_a_server);
 }
 
 #[test]
 fn a_lost_femto_is_found() {
-    let folder = TestFolder::new();
-    let books = books(&folder, "femto.db");
-    books.execute("UPDATE hookledger_accounts SET remainder_femtos = remainder_femtos - 1");
-    let judged = std::panic::catch_unwind(|| books.assert_carried_exactly());
-    assert!(judged.is_err(), "one femto is missing");
+    for place in PLACES {
+        let rig = place();
+        rig.books.execute("UPDATE hookledger_accounts SET remainder_femtos = remainder_femtos - 1");
+        let judged = catch_unwind(AssertUnwindSafe(|| rig.books.assert_carried_exactly()));
+        assert!(judged.is_err(), "one femto is missing");
+    }
 }

@@ -1,43 +1,58 @@
-//! Looks at the database as any other program would: through the `sqlite3` command line.
+//! Looks at the books as any other program would: through the command line of the database, whichever it is.
+//!
+//! Statements of tests run on all of them: backticks around names, `||`, `coalesce`, window functions, `CAST(… AS
+//! SIGNED)` mean the same everywhere here. Our own tables are written as if they lay beside the platform's.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::{Map, Value};
 
-use super::process::run;
+use super::books_file::BooksFile;
+use super::books_server::BooksServer;
+use super::database::Guest;
 
 pub type Row = Map<String, Value>;
 
-/// A database that is busy is asked this often, each time for as long as `BUSY`.
-const ATTEMPTS: usize = 3;
-const BUSY: &str = ".timeout 5000";
-const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The database file of one daemon, running or not.
+/// The books of one daemon, running or not.
 #[derive(Debug, Clone)]
-pub struct Books {
-    file: PathBuf,
+pub enum Books {
+    File(BooksFile),
+    Server(BooksServer),
+}
+
+impl fmt::Display for Books {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Books::File(books) => books.fmt(formatter),
+            Books::Server(books) => books.fmt(formatter),
+        }
+    }
 }
 
 impl Books {
     pub fn at(file: &Path) -> Self {
-        Books { file: file.to_owned() }
+        Books::File(BooksFile::at(file))
     }
 
-    pub fn file(&self) -> &Path {
-        &self.file
+    /// The books of a guest, seen by the server's administrator.
+    pub fn of(guest: &Guest) -> Self {
+        Books::Server(BooksServer::of(guest))
     }
 
-    /// What one statement finds, all of it as of one instant.
+    pub fn is_sqlite(&self) -> bool {
+        matches!(self, Books::File(_))
+    }
+
+    /// What one statement finds, all of it as of one instant. It names what it computes.
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Row> {
-        let printed = self.ask(&["-readonly", "-json"], sql);
-        if printed.trim().is_empty() {
-            return Vec::new(); // how `sqlite3 -json` prints no rows
+        match self {
+            Books::File(books) => books.rows(sql),
+            Books::Server(books) => books.rows(sql),
         }
-        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error} in what {sql:?} printed: {printed}"))
     }
 
     /// The single number that a statement finds.
@@ -56,7 +71,10 @@ impl Books {
 
     #[track_caller]
     fn scalar(&self, sql: &str) -> Value {
-        let rows = self.rows(sql);
+        let rows = match self {
+            Books::File(books) => books.rows(sql),
+            Books::Server(books) => books.rows(&format!("WITH found (value) AS ({sql}) SELECT value FROM found")),
+        };
         let mut values = rows.iter().flat_map(Row::values);
         match (rows.len(), values.next(), values.next()) {
             (1, Some(value), None) => value.clone(),
@@ -67,7 +85,75 @@ impl Books {
     /// Writes as another program would: one transaction if `sql` says so.
     #[track_caller]
     pub fn execute(&self, sql: &str) {
-        self.ask(&["-cmd", "PRAGMA foreign_keys = ON"], sql);
+        match self {
+            Books::File(books) => books.execute(&format!("PRAGMA foreign_keys = ON; {sql}")),
+            Books::Server(books) => books.execute(sql),
+        }
+    }
+
+    /// Writes what references forbid, as a careless restore does.
+    #[track_caller]
+    pub fn execute_unchecked(&self, sql: &str) {
+        match self {
+            Books::File(books) => books.execute(&format!("PRAGMA foreign_keys = OFF; {sql}")),
+            Books::Server(books) => books.execute(&format!("SET SESSION foreign_key_checks = 0; {sql}")),
+        }
+    }
+
+    /// Lets nobody else write until what this returns goes out of scope; looking goes on.
+    #[track_caller]
+    pub fn hold_writers(&self) -> Hold {
+        match self {
+            Books::File(books) => Hold::take(books.client(), ".timeout 10000\nBEGIN IMMEDIATE;\nSELECT 'held';\n"),
+            Books::Server(books) => {
+                Hold::take(books.client(), &format!("LOCK TABLES {};\nSELECT 'held';\n", books.shared_tables(" READ")))
+            }
+        }
+    }
+
+    /// Adds a user without a balance, as the platform may.
+    #[track_caller]
+    pub fn insert_user(&self, id: &str, email: &str) {
+        let values = [id, email, STAMP].map(quoted).join(", ");
+        self.execute(&format!("INSERT INTO users (id, email, updatedAt) VALUES ({values})"));
+    }
+
+    /// Adds a key as the platform does: `status` is `ACTIVE`, `DISABLED` or `DELETED`.
+    #[track_caller]
+    pub fn insert_key(&self, id: &str, user_id: &str, remote_id: &str, status: &str) {
+        self.execute(&key_statement(id, user_id, remote_id, status));
+    }
+
+    /// Adds a key of a user who is not there.
+    #[track_caller]
+    pub fn insert_orphaned_key(&self, id: &str, remote_id: &str) {
+        self.execute_unchecked(&key_statement(id, "nobody", remote_id, "ACTIVE"));
+    }
+
+    /// Sets an option as the platform's console does.
+    #[track_caller]
+    pub fn set_option(&self, key: &str, value: &str) {
+        let values = [key, value, STAMP].map(quoted).join(", ");
+        self.execute(&format!("REPLACE INTO options (`key`, value, updatedAt) VALUES ({values})"));
+    }
+
+    /// Another program's rule that nobody can know of: no usage record is of this model.
+    #[track_caller]
+    pub fn refuse_model(&self, model: &str, words: &str) {
+        let (model, words) = (quoted(model), quoted(words));
+        self.execute(&match self {
+            Books::File(_) => format!(
+                "CREATE TRIGGER no_such_model BEFORE INSERT ON usage_records WHEN NEW.model = {model}
+                   BEGIN SELECT RAISE(ABORT, {words}); END"
+            ),
+            Books::Server(_) => format!(
+                "DELIMITER //
+CREATE TRIGGER no_such_model BEFORE INSERT ON usage_records FOR EACH ROW
+  IF NEW.model = {model} THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = {words}; END IF//
+DELIMITER ;
+DO 0"
+            ),
+        });
     }
 
     #[track_caller]
@@ -93,32 +179,48 @@ impl Books {
         let text = |name: &str| row[name].as_str().map(str::to_owned);
         Some((text("status").expect("a status is a text"), text("errorMsg")))
     }
+}
 
-    #[track_caller]
-    fn ask(&self, options: &[&str], sql: &str) -> String {
-        assert!(self.file.exists(), "there is no database at {}", self.file.display());
-        let mut complaint = String::new();
-        for _ in 0..ATTEMPTS {
-            let output = self.ask_once(options, sql);
-            complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-            if output.status.success() && complaint.is_empty() {
-                return String::from_utf8(output.stdout).expect("sqlite3 prints UTF-8");
-            }
-            if !complaint.contains("locked") && !complaint.contains("busy") {
-                break;
-            }
-        }
-        panic!("{sql:?} on {}: {complaint}", self.file.display());
-    }
+/// Another program in the middle of something.
+#[derive(Debug)]
+pub struct Hold {
+    holder: Child,
+    /// Absent once the program was told to end.
+    input: Option<ChildStdin>,
+}
 
+impl Hold {
+    /// Runs statements of which the last prints `held`, and stays.
     #[track_caller]
-    fn ask_once(&self, options: &[&str], sql: &str) -> Output {
-        let mut command = Command::new("sqlite3");
-        command.args(["-batch", "-bail", "-cmd", BUSY]).args(options).arg(&self.file);
-        // No start-up file of whoever runs the tests.
-        command.env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME");
-        run(&mut command, format!("{sql};\n").as_bytes(), TIMEOUT)
+    fn take(mut client: Command, statements: &str) -> Self {
+        client.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = client.spawn().unwrap_or_else(|error| panic!("cannot run {client:?}: {error}"));
+        let mut input = holder.stdin.take().expect("piped");
+        input.write_all(statements.as_bytes()).expect("the client reads");
+        let output = BufReader::new(holder.stdout.take().expect("piped"));
+        let is_held = output.lines().map_while(Result::ok).any(|line| line.contains("held"));
+        assert!(is_held, "{statements:?} did not work");
+        Hold { holder, input: Some(input) }
     }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // The end of its input ends the client, and with it what it holds.
+        drop(self.input.take());
+        drop(self.holder.wait());
+    }
+}
+
+/// When what the kit adds was last changed, where the platform has no default for that.
+const STAMP: &str = "2026-11-24 02:31:00.000";
+
+fn key_statement(id: &str, user_id: &str, remote_id: &str, status: &str) -> String {
+    let values = [id, user_id, "by another program", "", "", remote_id, status, STAMP].map(quoted).join(", ");
+    format!(
+        "INSERT INTO api_keys (id, userId, label, maskedValue, fullValue, remoteKeyId, status, updatedAt)
+           VALUES ({values})"
+    )
 }
 
 /// A text as SQL writes it.

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::books::Books;
-use super::clock::MovableClock;
+use super::database::Database;
 use super::folder::TestFolder;
 use super::ports::free_address;
 use super::process::{exit_code, send_signal, send_signal_to_group};
@@ -21,6 +18,7 @@ use super::wire::{Connection, http_request};
 /// What every daemon is signed to with, unless a test wants another.
 pub const SECRET: &str = "kit-secret-0123456789abcdef0123456789";
 
+const DATABASE_URL: &str = "HOOKLEDGER__DATABASE__URL";
 const BINARY: &str = env!("CARGO_BIN_EXE_hookledger");
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Above `server.shutdown_timeout`.
@@ -108,8 +106,9 @@ pub struct Daemon {
     server: SocketAddr,
     metrics: SocketAddr,
     process: Mutex<Process>,
-    // Last, so that it goes last.
-    folder: TestFolder,
+    // Last, so that they go last.
+    pub(super) database: Database,
+    pub(super) folder: TestFolder,
 }
 
 #[derive(Debug, Default)]
@@ -132,12 +131,14 @@ impl Daemon {
 
     /// A daemon that was not started: a folder, ports and settings, for commands or for a later [`Daemon::launch`].
     pub fn prepare(options: DaemonOptions) -> Self {
+        let folder = TestFolder::new();
         Daemon {
             options,
             server: free_address(),
             metrics: free_address(),
             process: Mutex::default(),
-            folder: TestFolder::new(),
+            database: Database::fresh(folder.path().join("hookledger.db")),
+            folder,
         }
     }
 
@@ -263,49 +264,6 @@ impl Daemon {
         self.metrics
     }
 
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub fn config_file(&self) -> PathBuf {
-        self.folder().join("hookledger.toml")
-    }
-
-    /// Puts this text in the place of the configuration file, whole at once: a reader sees the old one or the new one.
-    pub fn write_config(&self, text: &str) {
-        let fresh = self.folder().join("hookledger.toml.fresh");
-        fs::write(&fresh, text).expect("the configuration can be written");
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
-        fs::rename(&fresh, self.config_file()).expect("the configuration can be replaced");
-    }
-
-    pub fn database_file(&self) -> PathBuf {
-        self.folder().join("hookledger.db")
-    }
-
-    pub fn admin_socket(&self) -> PathBuf {
-        self.folder().join("admin.sock")
-    }
-
-    pub fn books(&self) -> Books {
-        Books::at(&self.database_file())
-    }
-
-    /// The clock of a daemon whose options say `movable_clock`.
-    #[track_caller]
-    pub fn clock(&self) -> MovableClock {
-        let file = self.options.environment.get("HOOKLEDGER_TEST_CLOCK_FILE");
-        MovableClock::at(Path::new(&self.filled(file.expect("the options say movable_clock"))))
-    }
-
-    pub fn output(&self) -> DaemonOutput {
-        let text = |name: &str| match fs::read(self.folder().join(name)) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(_) => String::new(),
-        };
-        DaemonOutput { stdout: text("stdout"), stderr: text("stderr") }
-    }
-
     /// The binary in the daemon's environment and folder, with no arguments yet.
     pub(super) fn bare_command(&self) -> Command {
         self.in_environment(Command::new(BINARY))
@@ -326,17 +284,23 @@ impl Daemon {
             ("PATH", std::env::var("PATH").unwrap_or_default()),
             ("HOOKLEDGER__SERVER__LISTEN", self.server.to_string()),
             ("HOOKLEDGER__METRICS__LISTEN", self.metrics.to_string()),
-            ("HOOKLEDGER__DATABASE__URL", format!("sqlite://{}", self.database_file().display())),
             ("HOOKLEDGER__LOG__FORMAT", "json".to_owned()),
             ("WEBHOOK_SECRET", self.options.secret.clone()),
         ];
         let is_wanted = |name: &str| !self.options.without.iter().any(|unwanted| unwanted == name);
         command.envs(own.into_iter().filter(|(name, _)| is_wanted(name)));
+        // A test that leads the daemon elsewhere says all of it.
+        if is_wanted(DATABASE_URL) && !self.options.environment.contains_key(DATABASE_URL) {
+            command.env(DATABASE_URL, self.database_url());
+            if let Database::Guest(guest) = &self.database {
+                command.env("HOOKLEDGER__DATABASE__STATE_SCHEMA", guest.state());
+            }
+        }
         command.envs(self.options.environment.iter().map(|(name, value)| (name, self.filled(value))));
         command
     }
 
-    fn filled(&self, text: &str) -> String {
+    pub(super) fn filled(&self, text: &str) -> String {
         text.replace("{folder}", &self.folder().display().to_string())
     }
 

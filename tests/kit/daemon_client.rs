@@ -7,11 +7,16 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::daemon::Daemon;
+use super::database::is_sqlite;
 use super::exposition::sample;
 use super::process::run;
 use super::sign::{EVENTS_PATH, signed_request};
 use super::wait::wait_until;
 use super::wire::{Connection, DEFAULT_TIMEOUT, Response, http_request};
+
+/// What a daemon refuses on a platform's own database unless it is told that this is meant. The tests always mean it.
+const PLATFORM_COMMANDS: &[&[&str]] =
+    &[&["user", "add"], &["key", "add"], &["key", "ignore"], &["credits", "grant"], &["credits", "adjust"]];
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -68,6 +73,10 @@ impl Daemon {
     pub fn command_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         let mut command = self.bare_command();
         command.env_remove("FAILPOINTS").envs(variables.iter().copied()).args(arguments);
+        let is_platforms = |command: &&[&str]| arguments.starts_with(command);
+        if !is_sqlite() && PLATFORM_COMMANDS.iter().any(is_platforms) {
+            command.arg("--platform-database");
+        }
         run(&mut command, b"", COMMAND_TIMEOUT)
     }
 

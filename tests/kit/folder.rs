@@ -12,20 +12,25 @@ pub struct TestFolder {
     path: PathBuf,
 }
 
+/// A path for a folder, handed out once by this process, at which nothing lies.
+pub fn unused_path() -> PathBuf {
+    let base = std::env::temp_dir();
+    // Short: the path of a Unix socket in it must fit 107 bytes.
+    for _ in 0..1000 {
+        let number = MADE.fetch_add(1, Ordering::SeqCst);
+        let path = base.join(format!("hookledger-test-{}-{number}", std::process::id()));
+        if !path.exists() {
+            return path;
+        }
+    }
+    panic!("{} is full of old test folders", base.display());
+}
+
 impl TestFolder {
     pub fn new() -> Self {
-        let base = std::env::temp_dir();
-        // Short: the path of a Unix socket in it must fit 107 bytes.
-        for _ in 0..1000 {
-            let number = MADE.fetch_add(1, Ordering::SeqCst);
-            let path = base.join(format!("hookledger-test-{}-{number}", std::process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => return TestFolder { path },
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => panic!("cannot create {}: {error}", path.display()),
-            }
-        }
-        panic!("{} is full of old test folders", base.display());
+        let path = unused_path();
+        fs::create_dir(&path).unwrap_or_else(|error| panic!("cannot create {}: {error}", path.display()));
+        TestFolder { path }
     }
 
     pub fn path(&self) -> &Path {

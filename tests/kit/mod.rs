@@ -5,23 +5,29 @@
 //! clock, and only [`clock`] reads the calendar.
 //!
 //! - talking: [`wire`] (raw HTTP), [`sign`], [`events`] (bodies), [`sender`] (many at once, with retries);
-//! - running: [`daemon`] and what a test asks of it ([`daemon_client`], [`exposition`]), [`process`], [`folder`],
-//!   [`ports`];
+//! - running: [`daemon`], what it keeps ([`daemon_files`]) and what a test asks of it ([`daemon_client`],
+//!   [`exposition`]), [`process`], [`folder`], [`ports`];
+//! - databases: [`database`] (which one the suite runs on, a fresh one a daemon), [`mariadb`] (its servers);
 //! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it), [`schema`] (JSON answers),
 //!   [`promql`] (queries);
-//! - breaking: [`proxy`] (the network), [`write_lock`] (the writer), [`clock`] (time), [`random`] (seeded choices).
+//! - breaking: [`proxy`] (the network), [`clock`] (time), [`random`] (seeded choices).
 
 #![allow(dead_code)] // a kit offers more than the tests of one day use
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a kit that finds its own footing gone ends the test
+
+#[macro_use]
+pub mod database;
 
 pub mod agreement;
 pub mod books;
 pub mod clock;
 pub mod daemon;
 pub mod daemon_client;
+pub mod daemon_files;
 pub mod events;
 pub mod exposition;
 pub mod folder;
+pub mod mariadb;
 pub mod ports;
 pub mod process;
 pub mod promql;
@@ -32,7 +38,9 @@ pub mod sender;
 pub mod sign;
 pub mod wait;
 pub mod wire;
-pub mod write_lock;
 
 mod agreement_check;
+mod books_file;
+mod books_server;
+mod database_check;
 mod self_check;

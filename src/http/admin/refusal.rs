@@ -75,6 +75,7 @@ impl Refusal {
                 BooksError::EmailTaken(_)
                 | BooksError::RemoteIdTaken { .. }
                 | BooksError::IdempotencyConflict(_)
+                | BooksError::PlatformsOwn
                 | BooksError::SeveralCharges { .. }
                 | BooksError::NothingLeft(_)
                 | BooksError::MoreThanLeft { .. }

@@ -17,17 +17,25 @@ use crate::storage::books::{
 use crate::storage::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
 use crate::storage::rows::parameter;
 
+/// The platform makes users, keys and credits itself: whoever does it here has to mean it.
+fn is_meant(platform_database: bool) -> Result<(), BooksError> {
+    if platform_database { Ok(()) } else { Err(BooksError::PlatformsOwn) }
+}
+
 #[async_trait]
 impl Books for MysqlStore {
     async fn add_user(&self, user: NewUser) -> Result<Created, BooksError> {
+        is_meant(user.platform_database)?;
         self.write(move |connection, context| Box::pin(books_write::add_user(connection, context, user.clone()))).await
     }
 
     async fn add_key(&self, key: NewKey) -> Result<Created, BooksError> {
+        is_meant(key.platform_database)?;
         self.write(move |connection, context| Box::pin(books_write::add_key(connection, context, key.clone()))).await
     }
 
     async fn grant(&self, grant: NewGrant) -> Result<Granted, BooksError> {
+        is_meant(grant.platform_database)?;
         let granted = self
             .write(move |connection, context| Box::pin(books_write::grant(connection, context, grant.clone())))
             .await?;
@@ -36,11 +44,13 @@ impl Books for MysqlStore {
     }
 
     async fn adjust(&self, adjustment: NewAdjustment) -> Result<Granted, BooksError> {
+        is_meant(adjustment.platform_database)?;
         self.write(move |connection, context| Box::pin(books_write::adjust(connection, context, adjustment.clone())))
             .await
     }
 
     async fn ignore_token(&self, ignore: NewIgnore) -> Result<Ignored, BooksError> {
+        is_meant(ignore.platform_database)?;
         let mut total = 0;
         loop {
             let page = ignore.clone();

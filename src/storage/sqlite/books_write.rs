@@ -107,7 +107,7 @@ pub async fn grant(
     if grant.amount <= 0 {
         return Err(BooksError::Invalid("the amount must be above 0".to_owned()));
     }
-    let NewGrant { user, amount, reason, idempotency_key } = grant;
+    let NewGrant { user, amount, reason, idempotency_key, .. } = grant;
     move_credits(connection, context, Move { kind: RECHARGE, user, amount, reason, idempotency_key }).await
 }
 
@@ -117,7 +117,7 @@ pub async fn adjust(
     context: &Context,
     adjustment: NewAdjustment,
 ) -> Result<Granted, BooksError> {
-    let NewAdjustment { user, amount, reason, idempotency_key } = adjustment;
+    let NewAdjustment { user, amount, reason, idempotency_key, .. } = adjustment;
     if amount == 0 {
         return Err(BooksError::Invalid("the amount must not be 0".to_owned()));
     }
