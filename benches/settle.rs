@@ -53,8 +53,8 @@ async fn run() {
     store.look_at_prices(prices).await.unwrap();
     for token in 1..=USERS {
         let email = format!("user-{token}@example.com");
-        store.add_user(NewUser { email: email.clone(), name: None, credits: 1000 }).await.unwrap();
-        store.add_key(NewKey { user: email, remote_id: token, label: None }).await.unwrap();
+        store.add_user(NewUser { email: email.clone(), name: None, credits: 1000, platform_database: false }).await.unwrap();
+        store.add_key(NewKey { user: email, remote_id: token, label: None, platform_database: false }).await.unwrap();
     }
     let mut number = 0;
     println!("{:>6} {:>10} {:>10} {:>10}", "batch", "events/s", "p50 ms", "p99 ms");

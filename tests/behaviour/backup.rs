@@ -38,6 +38,7 @@ fn names(folder: &Path, beginning: &str) -> Vec<String> {
 
 #[test]
 fn a_backup_under_load_holds_what_was_acknowledged_and_can_go_on_elsewhere() {
+    only_on_sqlite!();
     const BEFORE: usize = 300;
     const DURING: usize = 6000;
     let daemon = Daemon::start(DaemonOptions::new());
@@ -78,6 +79,7 @@ fn a_backup_under_load_holds_what_was_acknowledged_and_can_go_on_elsewhere() {
 
 #[test]
 fn what_was_saved_is_told_to_people_and_programs() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
     let told = daemon.command_json(&["backup", "empty.db"]);
     assert_eq!((&told["events"], &told["newestEvent"]), (&0.into(), &serde_json::Value::Null));
@@ -100,6 +102,7 @@ fn what_was_saved_is_told_to_people_and_programs() {
 
 #[test]
 fn a_backup_needs_no_daemon_and_leaves_nothing_beside_the_database() {
+    only_on_sqlite!();
     let daemon = migrated(DaemonOptions::new());
     daemon.add_user("user@example.com", 10);
     let before = names(daemon.folder(), "hookledger.db");
@@ -110,6 +113,7 @@ fn a_backup_needs_no_daemon_and_leaves_nothing_beside_the_database() {
 
 #[test]
 fn a_backup_overwrites_nothing() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
     let folder = daemon.folder();
     fs::write(folder.join("mine.txt"), "a diary").unwrap();
@@ -130,6 +134,7 @@ fn a_backup_overwrites_nothing() {
 
 #[test]
 fn a_backup_that_was_killed_leaves_at_most_a_partial_file_which_the_next_one_replaces() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
     with_users(&daemon);
     for point in ["store.backup.begun", "store.backup.copied"] {
@@ -148,6 +153,7 @@ fn a_backup_that_was_killed_leaves_at_most_a_partial_file_which_the_next_one_rep
 
 #[test]
 fn a_backup_that_fails_leaves_nothing() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
     for point in ["store.backup.begun", "store.backup.copied"] {
         let fault = format!("{point}=return(error)");
@@ -171,6 +177,7 @@ fn a_backup_that_fails_leaves_nothing() {
 
 #[test]
 fn two_backups_to_one_name_do_not_mix() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
     let slow = [("FAILPOINTS", "store.backup.begun=sleep(1500)")];
     std::thread::scope(|scope| {
@@ -196,6 +203,7 @@ fn folded_events(daemon: &Daemon) -> Option<i64> {
 
 #[test]
 fn the_write_ahead_log_recovers_from_a_long_look() {
+    only_on_sqlite!();
     const EVENTS: usize = 400;
     let daemon = Daemon::start(DaemonOptions::new());
     with_users(&daemon);

@@ -29,6 +29,7 @@ fn assert_refused(second: &Daemon, first: &Daemon) {
 
 #[test]
 fn a_second_daemon_on_the_same_database_is_refused_by_whatever_name() {
+    only_on_sqlite!();
     let first = Daemon::start(DaemonOptions::new());
     assert_refused(&Daemon::prepare(beside(&first.database_file().display().to_string())), &first);
     let linked = Daemon::prepare(beside("linked.db"));
@@ -46,6 +47,7 @@ fn a_second_daemon_on_the_same_database_is_refused_by_whatever_name() {
 
 #[test]
 fn a_link_to_a_database_that_is_not_there_yet_is_that_database() {
+    only_on_sqlite!();
     let first = Daemon::prepare(DaemonOptions::new());
     let second = Daemon::prepare(beside("linked.db"));
     symlink(first.database_file(), second.folder().join("linked.db")).unwrap();
@@ -58,6 +60,7 @@ fn a_link_to_a_database_that_is_not_there_yet_is_that_database() {
 
 #[test]
 fn the_lock_tells_who_has_it_and_ends_with_him() {
+    only_on_sqlite!();
     let first = Daemon::start(DaemonOptions::new());
     let lock = first.folder().join("hookledger.db.lock");
     let text = fs::read_to_string(&lock).unwrap();
@@ -74,6 +77,7 @@ fn the_lock_tells_who_has_it_and_ends_with_him() {
 
 #[test]
 fn no_command_writes_beside_a_daemon_that_it_cannot_reach() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
     let elsewhere = [("HOOKLEDGER__ADMIN__SOCKET", "/nonexistent/admin.sock")];
     let refused = ran(&daemon, &["user", "add", "--email", "a@example.com"], &elsewhere);
@@ -91,6 +95,7 @@ fn no_command_writes_beside_a_daemon_that_it_cannot_reach() {
 
 #[test]
 fn commands_wait_for_each_other() {
+    only_on_sqlite!();
     const COMMANDS: usize = 6;
     let daemon = migrated(DaemonOptions::new());
     std::thread::scope(|scope| {
@@ -105,6 +110,7 @@ fn commands_wait_for_each_other() {
 
 #[test]
 fn a_daemon_waits_for_a_command_that_is_at_work() {
+    only_on_sqlite!();
     let daemon = migrated(DaemonOptions::new());
     let user = daemon.add_user("user@example.com", 0);
     let slow = [("FAILPOINTS", "store.grant.written=sleep(1500)")];
@@ -127,6 +133,7 @@ fn a_daemon_waits_for_a_command_that_is_at_work() {
 
 #[test]
 fn migrate_changes_nothing_beside_a_daemon() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
     fine(&daemon, &["migrate"]);
     let newest = "(SELECT max(version) FROM hookledger_migrations)";

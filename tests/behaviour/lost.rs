@@ -44,6 +44,7 @@ fn assert_lost(daemon: &Daemon, what: &str) {
 
 #[test]
 fn a_lost_ledger_is_not_replaced_by_an_empty_one() {
+    only_on_sqlite!();
     let daemon = migrated(DaemonOptions::new());
     daemon.add_user("user@example.com", 10);
     let (database, kept) = (daemon.database_file(), daemon.folder().join("kept.db"));
@@ -65,6 +66,7 @@ fn a_lost_ledger_is_not_replaced_by_an_empty_one() {
 
 #[test]
 fn a_write_ahead_log_beside_an_emptied_ledger_is_kept_for_a_person() {
+    only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
     daemon.add_user("user@example.com", 10);
     daemon.kill();
@@ -78,6 +80,7 @@ fn a_write_ahead_log_beside_an_emptied_ledger_is_kept_for_a_person() {
 
 #[test]
 fn another_database_in_its_place_is_refused_until_a_person_says_that_it_is_meant() {
+    only_on_sqlite!();
     let (daemon, other) = (migrated(DaemonOptions::new()), migrated(DaemonOptions::new()));
     let (own, others) = (installation(&daemon), installation(&other));
     fs::copy(other.database_file(), daemon.database_file()).unwrap();
@@ -96,6 +99,7 @@ fn another_database_in_its_place_is_refused_until_a_person_says_that_it_is_meant
 
 #[test]
 fn without_its_marker_a_ledger_begins_anew() {
+    only_on_sqlite!();
     let daemon = migrated(DaemonOptions::new());
     let first = installation(&daemon);
     fs::remove_file(daemon.database_file()).unwrap();
@@ -124,6 +128,7 @@ fn assert_starts(daemon: &mut Daemon, cut_off: &str) {
 
 #[test]
 fn a_first_start_that_was_cut_off_is_no_lost_ledger() {
+    only_on_sqlite!();
     for point in ["store.migrate.tables", "store.marker.before", "store.marker.written"] {
         let mut daemon = Daemon::prepare(DaemonOptions::new().fail_points(&format!("{point}=return(kill)")));
         daemon.launch();

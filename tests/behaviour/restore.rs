@@ -38,6 +38,7 @@ fn assert_untouched(daemon: &Daemon, before: Option<&[u8]>) {
 
 #[test]
 fn a_lost_database_comes_back() {
+    only_on_sqlite!();
     let (daemon, backup) = stopped_with_backup();
     let installation = daemon.books().scalar_text("SELECT value FROM hookledger_meta WHERE name = 'installation_id'");
     remove_database(&daemon);
@@ -58,6 +59,7 @@ fn a_lost_database_comes_back() {
 
 #[test]
 fn a_backup_goes_to_a_folder_that_is_not_there_yet() {
+    only_on_sqlite!();
     let (_stopped, backup) = stopped_with_backup();
     let url = "sqlite://{folder}/not/there/yet.db";
     let daemon = Daemon::prepare(DaemonOptions::new().set("HOOKLEDGER__DATABASE__URL", url));
@@ -72,6 +74,7 @@ fn a_backup_goes_to_a_folder_that_is_not_there_yet() {
 
 #[test]
 fn nothing_is_overwritten_or_mixed() {
+    only_on_sqlite!();
     let (daemon, backup) = stopped_with_backup();
     let restore = ["restore", backup.as_str()];
     let before = fs::read(daemon.database_file()).unwrap();
@@ -95,6 +98,7 @@ fn nothing_is_overwritten_or_mixed() {
 
 #[test]
 fn a_running_daemon_is_not_restored_under() {
+    only_on_sqlite!();
     let (daemon, backup) = stopped_with_backup();
     daemon.launch();
     daemon.wait_ready();
@@ -115,6 +119,7 @@ fn sqlite(file: &Path, sql: &str) {
 
 #[test]
 fn what_is_no_good_backup_is_refused_before_anything_is_made() {
+    only_on_sqlite!();
     let (stopped, backup) = stopped_with_backup();
     let daemon = Daemon::prepare(DaemonOptions::new());
     let file = |name: &str| stopped.folder().join(name);
@@ -154,6 +159,7 @@ fn what_is_no_good_backup_is_refused_before_anything_is_made() {
 
 #[test]
 fn a_page_that_rotted_is_found() {
+    only_on_sqlite!();
     let (_stopped, backup) = stopped_with_backup();
     let bytes = fs::read(&backup).unwrap();
     let daemon = Daemon::prepare(DaemonOptions::new());
@@ -173,6 +179,7 @@ fn a_page_that_rotted_is_found() {
 
 #[test]
 fn the_backup_of_another_installation_takes_no_lost_ones_place() {
+    only_on_sqlite!();
     let (_stopped, backup) = stopped_with_backup();
     let daemon = migrated(DaemonOptions::new());
     fs::remove_file(daemon.database_file()).unwrap();
@@ -188,6 +195,7 @@ fn the_backup_of_another_installation_takes_no_lost_ones_place() {
 
 #[test]
 fn a_database_that_was_copied_whole_is_as_good_as_a_backup() {
+    only_on_sqlite!();
     let (stopped, _) = stopped_with_backup();
     let daemon = Daemon::prepare(DaemonOptions::new());
     fine(&daemon, &["restore", &stopped.database_file().display().to_string()]);
@@ -198,6 +206,7 @@ fn a_database_that_was_copied_whole_is_as_good_as_a_backup() {
 
 #[test]
 fn a_restore_that_was_killed_can_be_repeated() {
+    only_on_sqlite!();
     for point in ["store.restore.begun", "store.restore.copied", "store.restore.placed", "store.marker.before"] {
         let (_stopped, backup) = stopped_with_backup();
         let daemon = Daemon::prepare(DaemonOptions::new());
@@ -219,6 +228,7 @@ fn a_restore_that_was_killed_can_be_repeated() {
 
 #[test]
 fn a_restore_that_fails_leaves_nothing() {
+    only_on_sqlite!();
     let (_stopped, backup) = stopped_with_backup();
     let daemon = Daemon::prepare(DaemonOptions::new());
     for point in ["store.restore.begun", "store.restore.copied"] {

@@ -128,7 +128,10 @@ fn the_domain_knows_no_framework_and_does_no_io() {
 #[test]
 fn sql_stays_behind_the_store() {
     let outside = source_files().into_iter().filter(|(name, _)| {
-        name.starts_with("src/") && !name.starts_with("src/storage/sqlite/") && !name.starts_with("src/storage/mysql/") && !name.starts_with("src/domain/parse")
+        name.starts_with("src/")
+            && !name.starts_with("src/storage/sqlite/")
+            && !name.starts_with("src/storage/mysql/")
+            && !name.starts_with("src/domain/parse")
     });
     let offenders = outside.filter(|(_, text)| text.contains("sqlx::")).map(|(name, _)| name);
     assert_none(offenders.collect(), "nothing outside a store's own folder knows SQL");

@@ -90,6 +90,7 @@ fn assert_goes_on(daemon: &Daemon) {
 
 #[test]
 fn a_database_of_an_earlier_version_goes_on() {
+    only_on_sqlite!();
     for sample in samples() {
         let daemon = prepared(&sample);
         let before = transactions(&daemon.books());
@@ -105,6 +106,7 @@ fn a_database_of_an_earlier_version_goes_on() {
 
 #[test]
 fn a_backup_of_an_earlier_version_is_restored_and_brought_up_to_date() {
+    only_on_sqlite!();
     for sample in samples() {
         let daemon = prepared(&sample);
         // Also the current program can save it, before anything is changed.
@@ -124,6 +126,7 @@ fn a_backup_of_an_earlier_version_is_restored_and_brought_up_to_date() {
 
 #[test]
 fn a_database_that_a_newer_version_changed_is_left_alone() {
+    only_on_sqlite!();
     let daemon = migrated(DaemonOptions::new());
     daemon.add_user("user@example.com", 10);
     daemon.books().execute(

@@ -50,8 +50,8 @@ pub struct Checked {
 
 /// The platform's tables, and what we do with each.
 const TABLES: [(&str, &str); 7] = [
-    ("users", "SELECT, UPDATE"),
-    ("api_keys", "SELECT, UPDATE"),
+    ("users", "SELECT"),
+    ("api_keys", "SELECT, UPDATE (`lastUsedAt`)"),
     ("usage_records", "SELECT, INSERT"),
     ("credit_transactions", "SELECT, INSERT"),
     ("user_credit_balances", "SELECT, INSERT, UPDATE"),
@@ -60,15 +60,14 @@ const TABLES: [(&str, &str); 7] = [
 ];
 
 /// The exact statements that give a guest what it needs.
-pub fn grants(options: &MysqlOptions, account: &str) -> Vec<String> {
+fn grants(options: &MysqlOptions, account: &str, is_mariadb: bool) -> Vec<String> {
     let database = &options.database;
     let platform =
         TABLES.iter().map(|(table, rights)| format!("GRANT {rights} ON `{database}`.`{table}` TO {account};"));
-    let own = format!(
-        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON `{}`.* TO {account};",
-        options.state_schema
-    );
-    platform.chain([own]).collect()
+    // MySQL lets nobody lock the rows of a table that he may only read.
+    let locks = (!is_mariadb).then(|| format!("GRANT LOCK TABLES ON `{database}`.* TO {account};"));
+    let own = format!("GRANT ALL PRIVILEGES ON `{}`.* TO {account};", options.state_schema);
+    platform.chain(locks).chain([own]).collect()
 }
 
 /// Looks at the server; `connection` is one of a writer's.
@@ -246,10 +245,11 @@ async fn check_privileges(connection: &mut MySqlConnection, options: &MysqlOptio
     if !is_denied {
         return Ok(());
     }
-    let account: String = sqlx::query_scalar("SELECT CURRENT_USER()").fetch_one(connection).await?;
+    let (account, version): (String, String) =
+        sqlx::query_as("SELECT CURRENT_USER(), VERSION()").fetch_one(connection).await?;
     let account = match account.split_once('@') {
         Some((user, host)) => format!("'{user}'@'{host}'"),
         None => account,
     };
-    Err(ServerProblem::Privileges(grants(options, &account)).into())
+    Err(ServerProblem::Privileges(grants(options, &account, version.contains("MariaDB"))).into())
 }
