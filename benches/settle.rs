@@ -53,7 +53,10 @@ async fn run() {
     store.look_at_prices(prices).await.unwrap();
     for token in 1..=USERS {
         let email = format!("user-{token}@example.com");
-        store.add_user(NewUser { email: email.clone(), name: None, credits: 1000, platform_database: false }).await.unwrap();
+        store
+            .add_user(NewUser { email: email.clone(), name: None, credits: 1000, platform_database: false })
+            .await
+            .unwrap();
         store.add_key(NewKey { user: email, remote_id: token, label: None, platform_database: false }).await.unwrap();
     }
     let mut number = 0;

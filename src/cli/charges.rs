@@ -20,9 +20,9 @@ pub enum ChargesCommand {
     List(ListArguments),
     /// Explain one charge, from its event to the balance
     Show(ShowArguments),
-    /// Give back one charge, or a part of it; never more than was taken
+    /// Give back all that is left of one charge, or a part of it; never more than was taken
     Refund(RefundArguments),
-    /// Give back every charge of a selection, each as far as it was not given back yet
+    /// Give back every charge of a selection (one filter at least), each as far as it was not given back yet
     Reverse(ReverseArguments),
 }
 
@@ -112,7 +112,8 @@ pub struct ReverseArguments {
     /// Why, for whoever looks at the charges later
     #[arg(long)]
     reason: String,
-    /// A word of your own: a repeat with the same one goes on with the same charges, and gives nothing twice
+    /// A word of your own: a repeat with the same one goes on with the same charges, and gives nothing twice. Needed
+    /// without --dry-run
     #[arg(long, value_name = "KEY", required_unless_present = "dry_run")]
     idempotency_key: Option<String>,
     /// Tell what would be given back, and give nothing

@@ -67,7 +67,7 @@ pub struct UserChoice {
     /// Whose
     #[arg(value_name = "ID_OR_EMAIL")]
     positional: Option<String>,
-    /// Whose
+    /// The same, by name
     #[arg(long = "user", value_name = "ID_OR_EMAIL")]
     named: Option<String>,
 }
@@ -104,7 +104,7 @@ pub async fn run(command: CreditsCommand, context: &Context) -> Result<(), Failu
                 store.adjust(adjustment).await
             })
             .await?;
-            context.output.show(&adjusted, tell_grant)
+            context.output.show(&adjusted, tell_adjustment)
         }
         CreditsCommand::Show(choice) => {
             let user = choice.into_user();
@@ -129,6 +129,17 @@ fn tell_grant(granted: &Granted) -> String {
         );
     }
     format!("{amount} credits granted to {user_id} (transaction {id}); the balance is {balance}")
+}
+
+fn tell_adjustment(adjusted: &Granted) -> String {
+    let Granted { id, user_id, amount, balance, repeated } = adjusted;
+    if *repeated {
+        return format!(
+            "the balance of {user_id} was adjusted by {amount} before, with this idempotency key (transaction {id}); \
+             nothing was moved, it is {balance}"
+        );
+    }
+    format!("the balance of {user_id} was adjusted by {amount} (transaction {id}); it is {balance}")
 }
 
 fn tell_credits(credits: &CreditsView) -> String {

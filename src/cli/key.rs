@@ -60,7 +60,7 @@ pub struct IgnoreArguments {
     /// The token's id in new-api
     #[arg(value_name = "N", value_parser = value_parser!(i64).range(1..))]
     positional: Option<i64>,
-    /// The token's id in new-api
+    /// The same, by name
     #[arg(long, value_name = "N", value_parser = value_parser!(i64).range(1..), conflicts_with = "positional")]
     remote_id: Option<i64>,
     /// From now on its calls wait for a key again; what was ignored until now stays uncharged
@@ -111,7 +111,7 @@ async fn ignore(arguments: IgnoreArguments, context: &Context) -> Result<(), Fai
         books_access::write(&settings, IGNORED_ROUTE, ignore, async |store, ignore| store.ignore_token(ignore).await)
             .await?;
     context.output.show(&ignored, |ignored| match ignored.is_ignored {
-        true => format!("token {} is ignored; {} waiting events were closed", ignored.remote_id, ignored.closed_events),
+        true => format!("token {} is ignored; waiting events closed: {}", ignored.remote_id, ignored.closed_events),
         false => format!("token {} is no longer ignored", ignored.remote_id),
     })
 }

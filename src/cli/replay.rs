@@ -77,6 +77,9 @@ fn tell(total: &Replayed, dry_run: bool, wants_yes: bool) -> String {
         ("charged before", total.already_charged.to_string()),
         ("still not chargeable", total.still_failed.to_string()),
     ]);
+    if total.tried == 0 {
+        text.push_str("\nNothing that was asked for is unsettled.");
+    }
     if wants_yes && total.charged > 0 {
         text.push_str("\nNothing was charged yet: repeat the command with --yes if this sum is right.");
     }

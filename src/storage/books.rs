@@ -28,7 +28,7 @@ pub enum BooksError {
     EmailTaken(String),
     #[error("remote id {remote_id} is already the key {key_id} of another user ({user_id})")]
     RemoteIdTaken { remote_id: String, key_id: String, user_id: String },
-    #[error("the idempotency key {0} was used for another user or amount")]
+    #[error("the idempotency key {0} was used for another request")]
     IdempotencyConflict(String),
     #[error("no event has the id {0}")]
     NoSuchEvent(String),
