@@ -3,6 +3,7 @@
 use super::{PROCESSED, REPEATED, UNITS_PER_CREDIT, assert_account, assert_answer, assert_sound, charge, customer};
 use crate::kit::clock::{now_millis, now_secs};
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
+use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
 use crate::kit::sender::{Attempt, Report, Retry, deliver};
 
@@ -29,6 +30,22 @@ fn messages(report: &Report) -> Vec<String> {
     report.deliveries.iter().map(|delivery| message(delivery.attempts.last().unwrap())).collect()
 }
 
+/// Every id is in the log. Where the platform's collation takes ids for equal, the later ones are marked.
+fn assert_logged_apart(daemon: &Daemon) {
+    let logged = stored_ids(daemon, "SELECT eventId AS event FROM webhook_logs ORDER BY id");
+    if is_sqlite() {
+        assert_eq!(logged, ALIKE);
+        return;
+    }
+    assert_eq!(logged.len(), ALIKE.len(), "{logged:?}");
+    for (logged, id) in logged.iter().zip(ALIKE) {
+        let mark = logged.strip_prefix(id).unwrap_or_else(|| panic!("{logged} is no name of {id}"));
+        let is_mark =
+            mark.len() == 9 && mark.starts_with('#') && mark[1..].bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(mark.is_empty() || is_mark, "{logged} for {id}");
+    }
+}
+
 #[test]
 fn ids_that_look_alike_are_so_many_events() {
     let daemon = Daemon::start(DaemonOptions::new());
@@ -44,7 +61,7 @@ fn ids_that_look_alike_are_so_many_events() {
     }
     assert_account(&daemon, &user, 100 - count, 0, "after a repeat of each");
     assert_eq!(stored_ids(&daemon, "SELECT event_id AS event FROM hookledger_claims ORDER BY claim_id"), ALIKE);
-    assert_eq!(stored_ids(&daemon, "SELECT eventId AS event FROM webhook_logs ORDER BY id"), ALIKE);
+    assert_logged_apart(&daemon);
     assert_sound(&daemon);
 }
 

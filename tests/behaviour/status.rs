@@ -258,10 +258,8 @@ fn tokens_of_several_users_are_a_condition_until_one_has_them() {
     assert_eq!(daemon.metric(METRIC), Some(0.0), "known from the start");
     for token in 1..=7 {
         for user in ["user@example.com", "other@example.com"] {
-            daemon.books().execute(&format!(
-                "INSERT INTO api_keys (id, userId, label, remoteKeyId) \
-                 SELECT 'k-{token}-' || email, id, 'k', '{token}' FROM users WHERE email = '{user}'"
-            ));
+            let id = daemon.books().scalar_text(&format!("SELECT id FROM users WHERE email = '{user}'"));
+            daemon.books().insert_key(&format!("k-{token}-{user}"), &id, &token.to_string(), "ACTIVE");
         }
         assert_eq!(usage(&daemon, &format!("e-{token}"), token), 200);
         if token == 1 {

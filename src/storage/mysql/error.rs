@@ -10,8 +10,8 @@ use crate::storage::decode::BookRow;
 /// Another transaction was in the way: deadlock, lock wait, a unique key that it has just taken, a changed definition.
 const CONTENDED: [u16; 5] = [1213, 1205, 1062, 1020, 1412];
 
-/// The data does not fit: no such parent, null, range, type, length, JSON, arithmetic.
-const REFUSED: [u16; 10] = [1048, 1264, 1265, 1292, 1366, 1406, 1451, 1452, 1690, 4025];
+/// The data does not fit: no such parent, null, range, type, length, arithmetic, a trigger or check that refuses it.
+const REFUSED: [u16; 11] = [1048, 1264, 1265, 1292, 1366, 1406, 1451, 1452, 1644, 1690, 4025];
 
 /// What the server's error means; none if it was not the server's.
 pub fn sort(error: &sqlx::Error) -> Option<StoreError> {

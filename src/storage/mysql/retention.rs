@@ -105,7 +105,7 @@ pub async fn remove(
         Removal::Dead(ids) => {
             let removed = delete_logs(connection, context, ids, "dead").await?;
             let sql = format!(
-                "DELETE i FROM hookledger_inbox AS i JOIN {IDS} ON i.inbox_id = e.v COLLATE utf8mb4_bin \
+                "DELETE i FROM {IDS} STRAIGHT_JOIN hookledger_inbox AS i ON i.inbox_id = e.v COLLATE utf8mb4_bin \
                  WHERE i.state = 'dead'"
             );
             sqlx::query(context.sql(&sql)).bind(parameter(ids)?).execute(&mut *connection).await?;
@@ -113,11 +113,12 @@ pub async fn remove(
         }
         Removal::Claims(keys) => {
             let keys = parameter(keys)?;
-            let refunds =
-                format!("DELETE r FROM hookledger_refunds AS r JOIN {KEYS} ON r.claim_id = e.v COLLATE utf8mb4_bin");
+            let refunds = format!(
+                "DELETE r FROM {KEYS} STRAIGHT_JOIN hookledger_refunds AS r ON r.claim_id = e.v COLLATE utf8mb4_bin"
+            );
             sqlx::query(context.sql(&refunds)).bind(&keys).execute(&mut *connection).await?;
             let claims = format!(
-                "DELETE c FROM hookledger_claims AS c JOIN {KEYS} \
+                "DELETE c FROM {KEYS} STRAIGHT_JOIN hookledger_claims AS c \
                  ON c.call_second = e.a AND c.claim_id = e.v COLLATE utf8mb4_bin"
             );
             sqlx::query(context.sql(&claims)).bind(&keys).execute(&mut *connection).await?.rows_affected()
@@ -143,8 +144,9 @@ async fn delete_logs(
     ids: &[String],
     status: &str,
 ) -> Result<u64, StoreError> {
-    let sql =
-        format!("DELETE w FROM webhook_logs AS w JOIN {IDS} ON w.id = e.v COLLATE {{collation}} WHERE w.status = ?");
+    let sql = format!(
+        "DELETE w FROM {IDS} STRAIGHT_JOIN webhook_logs AS w ON w.id = e.v COLLATE {{collation}} WHERE w.status = ?"
+    );
     let done = sqlx::query(context.sql(&sql)).bind(parameter(&ids)?).bind(status).execute(connection).await?;
     Ok(done.rows_affected())
 }

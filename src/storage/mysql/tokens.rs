@@ -52,9 +52,8 @@ pub async fn note(connection: &mut MySqlConnection, context: &Context, seen: &Se
     if !seen.found.is_empty() {
         // They had none at the look before this one.
         sqlx::query(context.sql(
-            "UPDATE hookledger_unknown_tokens AS t \
-             JOIN JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e ON t.remote_key_id = e.v \
-             SET t.is_open = 0, t.last_look_ms = GREATEST(t.last_look_ms, COALESCE( \
+            "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e \
+             STRAIGHT_JOIN hookledger_unknown_tokens AS t ON t.remote_key_id = e.v SET t.is_open = 0, t.last_look_ms = GREATEST(t.last_look_ms, COALESCE( \
                (SELECT CAST(value AS SIGNED) FROM hookledger_meta WHERE name = 'tokens_looked_at_ms'), 0)) \
              WHERE t.is_open = 1",
         ))
@@ -138,8 +137,8 @@ pub async fn ignore(
     .await?;
     let ids = parameter(&waiting)?;
     sqlx::query(context.sql(
-        "UPDATE webhook_logs AS w JOIN JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
-           ON w.id = e.v COLLATE {collation} SET w.status = 'processed', w.errorMsg = ?, w.processedAt = ?",
+        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
+         STRAIGHT_JOIN webhook_logs AS w ON w.id = e.v COLLATE {collation} SET w.status = 'processed', w.errorMsg = ?, w.processedAt = ?",
     ))
     .bind(&ids)
     .bind(Failure::IgnoredKey(token).message())
@@ -147,9 +146,8 @@ pub async fn ignore(
     .execute(&mut *connection)
     .await?;
     sqlx::query(context.sql(
-        "DELETE i FROM hookledger_inbox AS i JOIN \
-           JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
-           ON i.inbox_id = e.v COLLATE utf8mb4_bin",
+        "DELETE i FROM JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
+         STRAIGHT_JOIN hookledger_inbox AS i ON i.inbox_id = e.v COLLATE utf8mb4_bin",
     ))
     .bind(&ids)
     .execute(connection)
