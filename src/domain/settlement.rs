@@ -95,6 +95,7 @@ pub struct Charge {
     pub user_id: UserId,
     pub key_id: KeyId,
     pub price: ExactPrice,
+    pub rounding: Rounding,
     /// Whole credits deducted.
     pub credits: Credits,
     /// Whole credits that should have been deducted, and were not.
@@ -160,7 +161,8 @@ impl Planner<'_> {
             Standing::Open(open) => Some(open),
             Standing::New => None,
         };
-        match self.charge(event) {
+        let was_ambiguous = open.as_ref().is_some_and(|open| open.is_ambiguous);
+        match self.charge(event, was_ambiguous) {
             Ok(outcome) => {
                 self.keep(event, open.as_ref(), None);
                 outcome
@@ -173,8 +175,12 @@ impl Planner<'_> {
     }
 
     /// Books the event if it can be booked; changes nothing otherwise.
-    fn charge(&mut self, event: &Arc<UsageEvent>) -> Result<SettlementOutcome, (Failure, WaitReason)> {
-        let KeyHolder { user_id, key_id, .. } = self.who_pays(event)?;
+    fn charge(
+        &mut self,
+        event: &Arc<UsageEvent>,
+        was_ambiguous: bool,
+    ) -> Result<SettlementOutcome, (Failure, WaitReason)> {
+        let KeyHolder { user_id, key_id, .. } = self.who_pays(event, was_ambiguous)?;
         let unbookable = |error: AmountTooLarge| (Failure::Unbookable(error.to_string()), WaitReason::Unbookable);
         let price = self.prices.price(event.content.price, event.content.called_at).map_err(unbookable)?;
         let charge = self.book(event, user_id, key_id.clone(), price).map_err(unbookable)?;
@@ -189,8 +195,9 @@ impl Planner<'_> {
     }
 
     /// Looks whose call it is, and keeps what this look saw of the token.
-    fn who_pays(&mut self, event: &UsageEvent) -> Result<KeyHolder, (Failure, WaitReason)> {
-        let call = Call { token: event.content.remote_key_id, called_at: event.content.called_at, now: self.now };
+    fn who_pays(&mut self, event: &UsageEvent, was_ambiguous: bool) -> Result<KeyHolder, (Failure, WaitReason)> {
+        let (token, called_at) = (event.content.remote_key_id, event.content.called_at);
+        let call = Call { token, called_at, now: self.now, was_ambiguous };
         let owner = self.owners.get(&call.token);
         let history = self.tokens.entry(call.token).or_default();
         let grace = match self.purpose {
@@ -198,7 +205,7 @@ impl Planner<'_> {
             _ => Grace::Within(self.policy.key_grace),
         };
         let payer = who_pays(call, owner, history, grace);
-        if let Err((_, WaitReason::UnknownKey)) = payer
+        if let Err((_, WaitReason::UnknownKey | WaitReason::Ignored)) = payer
             && !call.token.is_nobody()
         {
             self.plan.unknown_tokens.insert(call.token);
@@ -242,8 +249,8 @@ impl Planner<'_> {
         };
         let transaction = self.open_accounts.book(&user_id, movement, self.now, self.ids)?;
         self.plan.transactions.extend(transaction);
-        let event = event.clone();
-        Ok(Charge { id, event, user_id, key_id, price, credits, unpaid, remainder_before, remainder_after })
+        let (event, rounding) = (event.clone(), self.policy.rounding);
+        Ok(Charge { id, event, user_id, key_id, price, rounding, credits, unpaid, remainder_before, remainder_after })
     }
 
     /// Writes down what became of the event, in the inbox and for the rest of this batch.
@@ -259,11 +266,12 @@ impl Planner<'_> {
                 Some(message) => KnownEvent::Closed { content, message },
                 None => KnownEvent::Charged { content },
             },
-            Some((status, Waiting { attempts, .. })) => KnownEvent::Open(OpenEvent {
+            Some((status, Waiting { attempts, reason, .. })) => KnownEvent::Open(OpenEvent {
                 inbox_id: id.clone(),
                 status,
                 message: message.clone(),
                 attempts,
+                is_ambiguous: reason == WaitReason::AmbiguousKey,
                 content,
             }),
         };
@@ -285,6 +293,9 @@ impl Planner<'_> {
         let (status, attempts, due_at) = if reason == WaitReason::Unbookable {
             let after = self.policy.retry.after_error(attempts, &event.event_id, self.now);
             (after.status, after.attempts, after.due_at)
+        } else if reason == WaitReason::BeyondMemory {
+            // Nothing will ever change that.
+            (InboxStatus::Dead, attempts, None)
         } else {
             (InboxStatus::Failed, attempts, None)
         };

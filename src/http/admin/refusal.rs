@@ -76,6 +76,7 @@ impl Refusal {
                 | BooksError::RemoteIdTaken { .. }
                 | BooksError::IdempotencyConflict(_)
                 | BooksError::SeveralCharges { .. }
+                | BooksError::UserGone(_)
                 | BooksError::NothingLeft(_)
                 | BooksError::MoreThanLeft { .. }
                 | BooksError::KeyNotActive(_)
