@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS hookledger_claims (
   remainder_before  BIGINT NOT NULL,
   remainder_after   BIGINT NOT NULL,
   settled_at_ms     BIGINT NOT NULL,
+  rounding          VARCHAR(16) NULL,
   PRIMARY KEY (call_second, claim_id),
   UNIQUE INDEX hookledger_claims_event (event_at_ms, event_id)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
@@ -89,6 +90,7 @@ CREATE TABLE IF NOT EXISTS hookledger_refunds (
   claim_id         VARCHAR(191) NOT NULL,
   origin           VARCHAR(16) NOT NULL,
   idempotency_key  VARCHAR(255) NOT NULL,
+  is_rest          BIGINT NOT NULL,
   user_id          VARCHAR(191) NOT NULL,
   price_credits    BIGINT NOT NULL,
   price_femtos     BIGINT NOT NULL,
@@ -109,6 +111,7 @@ CREATE TABLE IF NOT EXISTS hookledger_reversals (
   selection        TEXT NOT NULL,
   settled_until_ms BIGINT NOT NULL,
   reason           VARCHAR(191) NOT NULL,
+  is_finished      BIGINT NOT NULL DEFAULT 0,
   PRIMARY KEY (idempotency_key)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 

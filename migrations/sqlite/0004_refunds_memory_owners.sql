@@ -5,6 +5,7 @@ CREATE TABLE hookledger_refunds (
   claim_id         TEXT NOT NULL,
   origin           TEXT NOT NULL CHECK (origin IN ('operator', 'reversal', 'log')),
   idempotency_key  TEXT NOT NULL,
+  is_rest          INTEGER NOT NULL,  -- asked for was all that was left, not an amount
   user_id          TEXT NOT NULL,
   price_credits    INTEGER NOT NULL,  -- exact amount given back: whole credits ...
   price_femtos     INTEGER NOT NULL,  -- ... and the part below one, in 1e-15 credit
@@ -24,8 +25,12 @@ CREATE TABLE hookledger_reversals (
   idempotency_key  TEXT NOT NULL PRIMARY KEY,
   selection        TEXT NOT NULL,
   settled_until_ms INTEGER NOT NULL,
-  reason           TEXT NOT NULL
+  reason           TEXT NOT NULL,
+  is_finished      INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+
+-- How a charge was rounded, which is how it is given back; absent in those of earlier versions.
+ALTER TABLE hookledger_claims ADD COLUMN rounding TEXT;
 
 -- Grants and adjustments share their idempotency keys.
 ALTER TABLE hookledger_grants ADD COLUMN kind TEXT NOT NULL DEFAULT 'RECHARGE';

@@ -36,6 +36,10 @@ impl Channel {
 
     /// Judges anew; a change is logged once.
     pub fn judge(&self, is_enabled: bool, now: UnixMillis) -> ChannelLook {
+        // A word from a clock that was ahead is no younger than this look.
+        if self.last_event_at().is_some_and(|last| last > now) {
+            self.event_arrived(now);
+        }
         let state = ChannelState::judge(is_enabled, self.last_event_at(), now);
         let mut known = self.lock();
         let before = *known;

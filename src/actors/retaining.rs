@@ -9,16 +9,18 @@ use crate::domain::time::UnixMillis;
 use crate::storage::{LedgerStore, OldRows, Page, StoreError};
 use crate::telemetry::metrics;
 
-/// A step that took longer is halved, one that took less than half of it is enlarged.
-const STEP_TARGET: Duration = Duration::from_millis(3);
-const SMALLEST_STEP: u32 = 8;
-/// Deleted rows dirty pages all over the database: more at once would be felt in the commits beside them.
-const LARGEST_STEP: u32 = 32;
+/// Rows of one step: deleted rows dirty pages all over the database, and more at once would be felt in the commits beside
+/// them.
+const STEP_ROWS: u32 = 32;
 
-/// A step is followed by this many times its own duration of rest, and by no less than `SHORTEST_REST`: some 25 million
-/// rows a day.
-const REST_FACTOR: u32 = 29;
-const SHORTEST_REST: Duration = Duration::from_millis(100);
+/// A step is followed by this many times its own duration of rest, within these bounds: up to a thousand rows a second
+/// where the disk is quick.
+const REST_FACTOR: u32 = 9;
+const SHORTEST_REST: Duration = Duration::from_millis(25);
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+/// No kind of rows keeps the others waiting for longer; the next run goes on.
+const LONGEST_TURN: Duration = Duration::from_secs(300);
 
 /// What one run has cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,49 +30,57 @@ pub struct Cleared {
     pub claims: u64,
 }
 
-/// One run over all that is old by now.
-pub async fn retain(store: &dyn LedgerStore, policy: RetentionPolicy, now: UnixMillis) -> Result<Cleared, StoreError> {
+/// One run over what is old by now. `policy` is asked before each step: what a person has changed counts at once.
+pub async fn retain(
+    store: &dyn LedgerStore,
+    policy: &(dyn Fn() -> RetentionPolicy + Sync),
+    now: UnixMillis,
+) -> Result<Cleared, StoreError> {
+    let begun_with = policy();
+    let holds = || policy() == begun_with;
     let times = store.book_times().await?;
     let mut cleared = Cleared::default();
-    if let Some(before) = times.cleared_before(policy.webhook_logs, now) {
-        cleared.processed = clear(store, OldRows::Processed, before).await?;
+    if let Some(before) = times.cleared_before(begun_with.webhook_logs, now) {
+        cleared.processed = clear(store, OldRows::Processed, before, &holds).await?;
     }
-    if let Some(before) = times.cleared_before(policy.dead, now) {
-        cleared.dead = clear(store, OldRows::Dead, before).await?;
+    if let Some(before) = times.cleared_before(begun_with.dead, now) {
+        cleared.dead = clear(store, OldRows::Dead, before, &holds).await?;
     }
-    if policy.claims.is_some() {
+    if begun_with.claims.is_some() && holds() {
         let mut mark = times.remembered_from_second;
-        if let Some(second) = times.new_mark(policy.claims, now) {
+        if let Some(second) = times.new_mark(begun_with.claims, now) {
             // First nothing older is charged any more, then its memory goes.
             store.remember_claims_from(second).await?;
             mark = Some(second);
         }
         if let Some(second) = mark {
             let before = UnixMillis::new(second.saturating_mul(1000));
-            cleared.claims = clear(store, OldRows::Claims, before).await?;
+            cleared.claims = clear(store, OldRows::Claims, before, &holds).await?;
         }
     }
     Ok(cleared)
 }
 
-async fn clear(store: &dyn LedgerStore, what: OldRows, before: UnixMillis) -> Result<u64, StoreError> {
-    let mut page = Page { after: None, limit: SMALLEST_STEP };
+async fn clear(
+    store: &dyn LedgerStore,
+    what: OldRows,
+    before: UnixMillis,
+    holds: &(dyn Fn() -> bool + Sync),
+) -> Result<u64, StoreError> {
+    let begun = Instant::now();
+    let mut page = Page { after: None, limit: STEP_ROWS };
     let mut cleared = 0;
-    loop {
+    while holds() && begun.elapsed() < LONGEST_TURN {
         let started = Instant::now();
         let (removed, next) = store.remove_old(what, before, page.clone()).await?;
-        let took = started.elapsed();
+        let rest = (started.elapsed() * REST_FACTOR).clamp(SHORTEST_REST, LONGEST_REST);
         cleared += removed;
         metrics::rows_removed(what.as_str(), removed);
-        let Some(after) = next else { return Ok(cleared) };
-        let limit = if took > STEP_TARGET {
-            (page.limit / 2).max(SMALLEST_STEP)
-        } else if took < STEP_TARGET / 2 {
-            (page.limit * 2).min(LARGEST_STEP)
-        } else {
-            page.limit
-        };
-        page = Page { after: Some(after), limit };
-        tokio::time::sleep((took * REST_FACTOR).max(SHORTEST_REST)).await;
+        if next.is_none() {
+            break;
+        }
+        page.after = next;
+        tokio::time::sleep(rest).await;
     }
+    Ok(cleared)
 }

@@ -100,9 +100,8 @@ impl Scheduler {
     }
 
     fn retain(&mut self, context: &mut Context<Self>) {
-        let (store, policy, now) =
-            (self.parts.store.clone(), self.parts.live.get().retention.policy, self.parts.clock.now());
-        let work = async move { retaining::retain(store.as_ref(), policy, now).await };
+        let (store, live, now) = (self.parts.store.clone(), self.parts.live.clone(), self.parts.clock.now());
+        let work = async move { retaining::retain(store.as_ref(), &|| live.get().retention.policy, now).await };
         let done = work.into_actor(self).map(|cleared, scheduler, _| {
             scheduler.parts.times.finish(Step::Retain);
             match cleared {

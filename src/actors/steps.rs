@@ -43,7 +43,7 @@ impl Step {
             Step::LookAtTokens => Duration::from_secs(60),
             Step::LookAtPrices => Duration::from_secs(5),
             Step::CountInbox => Duration::from_secs(5),
-            Step::Retain => Duration::from_secs(600),
+            Step::Retain => Duration::from_secs(60),
             Step::MeasureDisk => Duration::from_secs(15),
             Step::Upkeep => Duration::from_secs(2),
         }

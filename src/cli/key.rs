@@ -112,6 +112,11 @@ async fn ignore(arguments: IgnoreArguments, context: &Context) -> Result<(), Fai
             .await?;
     context.output.show(&ignored, |ignored| match ignored.is_ignored {
         true => format!("token {} is ignored; waiting events closed: {}", ignored.remote_id, ignored.closed_events),
+        false if ignored.closed_events > 0 => format!(
+            "token {} was given to a user meanwhile and is not ignored; waiting events closed before that, which stay \
+             uncharged: {}",
+            ignored.remote_id, ignored.closed_events
+        ),
         false => format!("token {} is no longer ignored", ignored.remote_id),
     })
 }

@@ -29,6 +29,8 @@ pub struct OpenEvent {
     pub message: Option<String>,
     /// Errors so far.
     pub attempts: u32,
+    /// It waits because several users have its token.
+    pub is_ambiguous: bool,
     /// Absent if the stored payload cannot be read any more.
     pub content: Option<Content>,
 }

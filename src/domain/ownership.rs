@@ -68,6 +68,11 @@ impl TokenHistory {
         Some(since.max(UnixMillis::new(last.from.as_millis() + 1)))
     }
 
+    /// Since when the present holder is the owner lies ahead of the clock: it was seen while a clock was wrong.
+    fn is_dated_ahead(&self, now: UnixMillis) -> bool {
+        self.owners.last().is_some_and(|last| last.from > now)
+    }
+
     /// The owner of a call's instant, where that was another than the present holder.
     fn former_owner(&self, called_at: UnixMillis, holder: &KeyHolder, now: UnixMillis) -> Option<&PastOwner> {
         if self.change_to(holder, now).is_some_and(|from| from <= called_at) {
@@ -92,6 +97,8 @@ pub struct Call {
     pub token: RemoteKeyId,
     pub called_at: UnixMillis,
     pub now: UnixMillis,
+    /// It has waited because several users had its token.
+    pub was_ambiguous: bool,
 }
 
 /// Who is charged for a call, or why nobody is.
@@ -101,7 +108,7 @@ pub fn who_pays(
     history: &TokenHistory,
     grace: Grace,
 ) -> Result<KeyHolder, (Failure, WaitReason)> {
-    let Call { token, called_at, now } = call;
+    let Call { token, called_at, now, was_ambiguous } = call;
     let holder = match owner.filter(|_| !token.is_nobody()) {
         None if history.is_ignored => return Err((Failure::IgnoredKey(token), WaitReason::Ignored)),
         None => return Err((Failure::UnknownKey(token), WaitReason::UnknownKey)),
@@ -109,16 +116,24 @@ pub fn who_pays(
         Some(Owner::One(holder)) => holder,
     };
     match (history.former_owner(called_at, holder, now), grace) {
-        (Some(former), _) if former.has_key => {
+        // Whose call it is can't be told by dates that a wrong clock wrote: nobody is charged by himself.
+        (Some(former), _) if former.has_key && !history.is_dated_ahead(now) => {
             let (user_id, key_id) = (former.user_id.clone(), former.key_id.clone());
             return Ok(KeyHolder { user_id, key_id, key_created_at: former.from });
         }
         (Some(_), Grace::Within(_)) => return Err((Failure::FormerOwner(token), WaitReason::BeyondGrace)),
         (Some(_), Grace::Unlimited) | (None, _) => {}
     }
+    // Whoever is left when an ambiguity ends was one of them only if he had his key by then.
+    // Events tell whole seconds.
+    let came_later = holder.key_created_at.as_secs() > called_at.as_secs();
+    let is_third = was_ambiguous && history.owners.is_empty() && came_later;
+    if is_third && grace != Grace::Unlimited {
+        return Err((Failure::FormerOwner(token), WaitReason::BeyondGrace));
+    }
     if let (Grace::Within(grace), Some(last_unknown_at)) = (grace, history.last_unknown_at) {
-        // A look that a clock ahead of time has stored counts as now.
-        let known_since = last_unknown_at.min(now).max(holder.key_created_at);
+        // What a clock ahead of time has stored counts as now.
+        let known_since = last_unknown_at.max(holder.key_created_at).min(now);
         if called_at < known_since.minus(grace) {
             return Err((Failure::BeyondGrace(token), WaitReason::BeyondGrace));
         }
@@ -147,7 +162,7 @@ mod tests {
 
     fn payer(minute: i64, owner: &KeyHolder, history: &TokenHistory, grace: Grace) -> Result<String, WaitReason> {
         let owner = Owner::One(owner.clone());
-        let call = Call { token: token(), called_at: at(minute), now: at(2000) };
+        let call = Call { token: token(), called_at: at(minute), now: at(2000), was_ambiguous: false };
         let payer = who_pays(call, Some(&owner), history, grace);
         payer.map(|holder| holder.user_id.to_string()).map_err(|(_, reason)| reason)
     }
@@ -216,6 +231,25 @@ mod tests {
     }
 
     #[test]
+    fn dates_that_a_clock_ahead_wrote_charge_nobody_by_themselves() {
+        // The change was seen at minute 9000; the clock shows 2000 again.
+        let ahead = owned(&[past("former", 0, true), past("present", 9000, true)]);
+        let present = holder("present", "k", 9000);
+        assert_eq!(payer(1990, &present, &ahead, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
+        let parked = TokenHistory { last_unknown_at: Some(at(9000)), ..TokenHistory::default() };
+        assert_eq!(payer(1990, &present, &parked, Grace::Within(HOUR)), Ok("present".to_owned()), "within the grace");
+    }
+
+    #[test]
+    fn a_third_user_gets_no_call_of_an_ambiguous_stretch() {
+        let owner = |created| Owner::One(holder("third", "k", created));
+        let call = Call { token: token(), called_at: at(70), now: at(200), was_ambiguous: true };
+        let payer = |created| who_pays(call, Some(&owner(created)), &owned(&[]), Grace::Within(HOUR));
+        assert_eq!(payer(150).unwrap_err().1, WaitReason::BeyondGrace, "his key came later");
+        assert_eq!(payer(50).unwrap().user_id.as_str(), "third", "he was one of them");
+    }
+
+    #[test]
     fn a_change_of_owner_is_dated_once_and_forward() {
         let one = holder("one", "k", 10);
         assert_eq!(owned(&[]).change_to(&one, at(20)), Some(at(10)));
@@ -229,7 +263,7 @@ mod tests {
     #[test]
     fn an_ignored_token_is_nobodys_until_it_has_a_key() {
         let ignored = TokenHistory { is_ignored: true, ..TokenHistory::default() };
-        let call = Call { token: token(), called_at: at(0), now: at(1) };
+        let call = Call { token: token(), called_at: at(0), now: at(1), was_ambiguous: false };
         let refused = who_pays(call, None, &ignored, Grace::Unlimited).unwrap_err();
         assert_eq!(refused.1, WaitReason::Ignored);
         assert_eq!(payer(0, &holder("u", "k", 0), &ignored, Grace::Within(HOUR)), Ok("u".to_owned()));

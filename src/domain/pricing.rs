@@ -30,6 +30,19 @@ pub enum Rounding {
     Nearest,
 }
 
+impl Rounding {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rounding::Carry => "carry",
+            Rounding::Nearest => "nearest",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Rounding::Carry, Rounding::Nearest].into_iter().find(|rounding| rounding.as_str() == text)
+    }
+}
+
 /// What happens at a balance of zero or less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overdraft {

@@ -141,6 +141,7 @@ fn usage(
                 status: InboxStatus::Pending,
                 message: None,
                 attempts: 0,
+                is_ambiguous: false,
                 content: Some(event.content.clone()),
             };
             known.insert(event.event_id.clone(), KnownEvent::Open(open));

@@ -68,6 +68,8 @@ pub struct BookedCharge {
     pub price: ExactPrice,
     pub remainder_before: Remainder,
     pub remainder_after: Remainder,
+    /// Absent in charges of earlier versions.
+    pub rounding: Option<Rounding>,
     /// Exact sum of its refunds so far.
     pub refunded: CreditFemtos,
 }
@@ -94,6 +96,8 @@ pub struct Refund {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EarlierRefund {
     pub charge: ChargeKey,
+    /// Asked for was all that was left, not an amount.
+    pub is_rest: bool,
     pub refund: Refund,
 }
 
@@ -182,8 +186,8 @@ impl RefundPlanner<'_> {
         if let Some(earlier) = self.earlier.get(&key) {
             let is_same = earlier.charge == request.charge
                 && match asked(request.amount, &charge)? {
-                    Some(amount) => amount == earlier.refund.amount,
-                    None => true,
+                    Some(amount) => !earlier.is_rest && amount == earlier.refund.amount,
+                    None => earlier.is_rest,
                 };
             let refund = earlier.refund.clone();
             return if is_same { Ok(RefundOutcome::Repeated(refund)) } else { Err(RefundRefusal::KeyConflict) };
@@ -203,7 +207,8 @@ impl RefundPlanner<'_> {
         if let Some(charge) = self.charges.get_mut(&request.charge) {
             charge.refunded = charge.refunded.checked_add(amount).map_err(|_| RefundRefusal::TooLarge)?;
         }
-        let earlier = EarlierRefund { charge: request.charge.clone(), refund: refund.clone() };
+        let is_rest = request.amount == RefundAmount::Rest;
+        let earlier = EarlierRefund { charge: request.charge.clone(), is_rest, refund: refund.clone() };
         self.earlier.insert(key, earlier);
         self.plan.refunds.push((request.clone(), refund.clone()));
         Ok(RefundOutcome::Refunded(refund))
@@ -270,10 +275,12 @@ fn asked(amount: RefundAmount, charge: &BookedCharge) -> Result<Option<CreditFem
     }
 }
 
-/// How the charge was rounded, from its own figures: a price with a fraction that left the remainder alone was rounded
-/// by itself.
+/// How the charge was rounded. Where it does not say so, its figures tell: a price with a fraction that left the
+/// remainder alone was rounded by itself.
 fn rounding_of(charge: &BookedCharge, present: Rounding) -> Rounding {
-    if charge.remainder_before != charge.remainder_after {
+    if let Some(rounding) = charge.rounding {
+        rounding
+    } else if charge.remainder_before != charge.remainder_after {
         Rounding::Carry
     } else if charge.price.credits.has_fraction() {
         Rounding::Nearest

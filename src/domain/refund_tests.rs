@@ -41,6 +41,7 @@ fn booked(price: CreditFemtos, remainder: Remainder, rounding: Rounding) -> (Ref
         price,
         remainder_before: remainder,
         remainder_after,
+        rounding: Some(rounding),
         refunded: CreditFemtos::ZERO,
     };
     let account = Account {
@@ -169,4 +170,22 @@ proptest! {
             prop_assert!(refund.credits >= Credits::ZERO);
         }
     }
+}
+
+#[test]
+fn a_change_of_rounding_gives_back_neither_more_nor_less() {
+    for (booked_with, now_set) in [(Rounding::Carry, Rounding::Nearest), (Rounding::Nearest, Rounding::Carry)] {
+        let (snapshot, moved) = booked(femtos("3"), Remainder::ZERO, booked_with);
+        let requests = [request("a", RefundAmount::Credits(femtos("0.5"))), request("b", RefundAmount::Rest)];
+        let plan = refund(snapshot, &requests, now_set);
+        assert_eq!((plan.accounts[0].balance_delta.get(), plan.accounts[0].remainder), (moved, Remainder::ZERO));
+    }
+}
+
+#[test]
+fn all_that_is_left_is_another_request_than_a_part() {
+    let (snapshot, _) = booked(femtos("10"), Remainder::ZERO, Rounding::Carry);
+    let requests = [request("k", RefundAmount::Credits(femtos("1"))), request("k", RefundAmount::Rest)];
+    let plan = refund(snapshot, &requests, Rounding::Carry);
+    assert_eq!(plan.outcomes[1], RefundOutcome::Refused(RefundRefusal::KeyConflict));
 }

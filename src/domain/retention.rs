@@ -22,21 +22,17 @@ pub struct RetentionPolicy {
 pub struct BookTimes {
     /// The newest call that was charged.
     pub newest_call: Option<UnixMillis>,
-    /// The oldest call that may still be charged by itself: not those of tokens that no key has.
+    /// The oldest call that is unsettled and may still be charged, by a person at least: not those of parked tokens.
     pub oldest_unsettled: Option<UnixMillis>,
     /// Where the mark of the claims stands.
     pub remembered_from_second: Option<i64>,
 }
 
 impl BookTimes {
-    /// The earliest of the clock and the newest call: a clock that jumps ahead alone makes nothing old.
-    fn earliest_now(&self, now: UnixMillis) -> UnixMillis {
-        self.newest_call.map_or(now, |newest| newest.min(now))
-    }
-
-    /// What is older than this is cleared.
+    /// What is older than this is cleared: by the earliest of the clock and the newest call, so that a clock that jumps
+    /// ahead alone makes nothing old. Before the first charge nothing is cleared.
     pub fn cleared_before(&self, keep: Option<Duration>, now: UnixMillis) -> Option<UnixMillis> {
-        keep.map(|keep| self.earliest_now(now).minus(keep))
+        Some(self.newest_call?.min(now).minus(keep?))
     }
 
     /// The second from which claims are remembered from now on, if that moves forward.
@@ -79,5 +75,6 @@ mod tests {
         assert_eq!(marked.new_mark(Some(90 * DAY), at(100)), None);
         assert_eq!(marked.new_mark(Some(70 * DAY), at(100)), Some(at(30).as_secs()));
         assert_eq!(BookTimes::default().new_mark(Some(DAY), at(100)), None, "nothing was ever charged");
+        assert_eq!(BookTimes::default().cleared_before(Some(DAY), at(100)), None);
     }
 }

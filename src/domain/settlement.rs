@@ -97,6 +97,7 @@ pub struct Charge {
     pub user_id: UserId,
     pub key_id: KeyId,
     pub price: ExactPrice,
+    pub rounding: Rounding,
     /// Whole credits deducted.
     pub credits: Credits,
     /// Whole credits that should have been deducted, and were not.
@@ -164,7 +165,8 @@ impl Planner<'_> {
             Standing::Open(open) => Some(open),
             Standing::New => None,
         };
-        match self.charge(event) {
+        let was_ambiguous = open.as_ref().is_some_and(|open| open.is_ambiguous);
+        match self.charge(event, was_ambiguous) {
             Ok(outcome) => {
                 self.keep(event, open.as_ref(), None);
                 outcome
@@ -180,8 +182,12 @@ impl Planner<'_> {
     }
 
     /// Books the event if it can be booked; changes nothing otherwise.
-    fn charge(&mut self, event: &Arc<UsageEvent>) -> Result<SettlementOutcome, (Failure, WaitReason)> {
-        let KeyHolder { user_id, key_id, .. } = self.who_pays(event)?;
+    fn charge(
+        &mut self,
+        event: &Arc<UsageEvent>,
+        was_ambiguous: bool,
+    ) -> Result<SettlementOutcome, (Failure, WaitReason)> {
+        let KeyHolder { user_id, key_id, .. } = self.who_pays(event, was_ambiguous)?;
         if self.busy_users.contains(&user_id) {
             return Err((Failure::Busy, WaitReason::Busy));
         }
@@ -199,8 +205,9 @@ impl Planner<'_> {
     }
 
     /// Looks whose call it is, and keeps what this look saw of the token.
-    fn who_pays(&mut self, event: &UsageEvent) -> Result<KeyHolder, (Failure, WaitReason)> {
-        let call = Call { token: event.content.remote_key_id, called_at: event.content.called_at, now: self.now };
+    fn who_pays(&mut self, event: &UsageEvent, was_ambiguous: bool) -> Result<KeyHolder, (Failure, WaitReason)> {
+        let (token, called_at) = (event.content.remote_key_id, event.content.called_at);
+        let call = Call { token, called_at, now: self.now, was_ambiguous };
         let owner = self.owners.get(&call.token);
         let history = self.tokens.entry(call.token).or_default();
         let grace = match self.purpose {
@@ -208,7 +215,7 @@ impl Planner<'_> {
             _ => Grace::Within(self.policy.key_grace),
         };
         let payer = who_pays(call, owner, history, grace);
-        if let Err((_, WaitReason::UnknownKey)) = payer
+        if let Err((_, WaitReason::UnknownKey | WaitReason::Ignored)) = payer
             && !call.token.is_nobody()
         {
             self.plan.unknown_tokens.insert(call.token);
@@ -252,8 +259,8 @@ impl Planner<'_> {
         };
         let transaction = self.open_accounts.book(&user_id, movement, self.now, self.ids)?;
         self.plan.transactions.extend(transaction);
-        let event = event.clone();
-        Ok(Charge { id, event, user_id, key_id, price, credits, unpaid, remainder_before, remainder_after })
+        let (event, rounding) = (event.clone(), self.policy.rounding);
+        Ok(Charge { id, event, user_id, key_id, price, rounding, credits, unpaid, remainder_before, remainder_after })
     }
 
     /// Writes down what became of the event, in the inbox and for the rest of this batch.
@@ -269,11 +276,12 @@ impl Planner<'_> {
                 Some(message) => KnownEvent::Closed { content, message },
                 None => KnownEvent::Charged { content },
             },
-            Some((status, Waiting { attempts, .. })) => KnownEvent::Open(OpenEvent {
+            Some((status, Waiting { attempts, reason, .. })) => KnownEvent::Open(OpenEvent {
                 inbox_id: id.clone(),
                 status,
                 message: message.clone(),
                 attempts,
+                is_ambiguous: reason == WaitReason::AmbiguousKey,
                 content,
             }),
         };
@@ -298,6 +306,8 @@ impl Planner<'_> {
                 (after.status, after.attempts, after.due_at)
             }
             WaitReason::Busy => (InboxStatus::Pending, attempts, None),
+            // Nothing will ever change that.
+            WaitReason::BeyondMemory => (InboxStatus::Dead, attempts, None),
             _ => (InboxStatus::Failed, attempts, None),
         };
         let (remote_key_id, called_at) = (event.content.remote_key_id, event.content.called_at);

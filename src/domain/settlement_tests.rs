@@ -161,7 +161,7 @@ fn an_empty_account_is_overdrawn_or_refused_as_configured() {
 fn waiting(status: InboxStatus, attempts: u32) -> Snapshot {
     let content = Some(event("e", 1, 500).content.clone());
     let (inbox_id, message) = (RecordId::parse("row").unwrap(), Some("why".to_owned()));
-    let known = KnownEvent::Open(OpenEvent { inbox_id, status, message, attempts, content });
+    let known = KnownEvent::Open(OpenEvent { inbox_id, status, message, attempts, is_ambiguous: false, content });
     let mut snapshot = snapshot(&[(1, 10)]);
     snapshot.known = HashMap::from([(EventId::parse("e").unwrap(), known)]);
     snapshot

@@ -38,6 +38,8 @@ pub enum BooksError {
     NoSuchCharge(ChargeSelector),
     #[error("several charges have {selector}: {}; name one of them by its id", ids.join(", "))]
     SeveralCharges { selector: ChargeSelector, ids: Vec<String> },
+    #[error("the user of the charge {0} is gone, and his books with him")]
+    UserGone(String),
     #[error("of the charge {0} nothing is left to give back")]
     NothingLeft(String),
     #[error("of the charge {charge} only {left} credits are left to give back")]
@@ -248,14 +250,17 @@ pub trait Books: Send + Sync + 'static {
     async fn charge_key(&self, selector: ChargeSelector) -> Result<ChargeKey, BooksError>;
     /// Books refunds, all in one transaction. One outcome each.
     async fn refund(&self, requests: Vec<RefundRequest>, is_dry_run: bool) -> Result<Vec<RefundOutcome>, BooksError>;
-    /// Stores what a reversal selects, or finds it stored by an earlier run; the newest settlement that it covers.
+    /// Stores what a reversal selects, or finds it stored by an earlier run. Answers the newest settlement that it covers;
+    /// none where an earlier run has given all of it back.
     async fn begin_reversal(
         &self,
         filter: ChargeFilter,
         reason: Arc<str>,
         idempotency_key: &str,
         is_dry_run: bool,
-    ) -> Result<UnixMillis, BooksError>;
+    ) -> Result<Option<UnixMillis>, BooksError>;
+    /// Nothing more is selected under this key.
+    async fn finish_reversal(&self, idempotency_key: &str) -> Result<(), BooksError>;
     /// Charges that are not given back whole, in the order of their calls, at most `limit`.
     async fn reversible(
         &self,

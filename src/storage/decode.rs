@@ -8,7 +8,7 @@ use super::charges::{ChargeView, RefundView};
 use super::stored::unreadable;
 use crate::domain::ids::{RecordId, UserId};
 use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
-use crate::domain::pricing::ExactPrice;
+use crate::domain::pricing::{ExactPrice, Rounding};
 use crate::domain::refund::{BookedCharge, ChargeKey, EarlierRefund, Refund, RefundOrigin};
 use crate::domain::time::UnixMillis;
 
@@ -129,6 +129,7 @@ pub fn booked_charge(row: &impl BookRow) -> Result<(ChargeKey, BookedCharge), St
         price,
         remainder_before: remainder(row.number(10)?)?,
         remainder_after: remainder(row.number(11)?)?,
+        rounding: row.optional_text(14)?.as_deref().and_then(Rounding::parse),
         refunded: summed(row.number(12)?, row.number(13)?)?,
     };
     Ok((key, charge))
@@ -158,5 +159,5 @@ pub fn earlier_refund(row: &impl BookRow) -> Result<Earlier, StoreError> {
         balance_after: Credits::ZERO,
         transaction_id: transaction_id.map(|id| record_id("hookledger_refunds.transaction_id", id)).transpose()?,
     };
-    Ok(((origin, Arc::from(row.text(1)?.as_str())), EarlierRefund { charge, refund }))
+    Ok(((origin, Arc::from(row.text(1)?.as_str())), EarlierRefund { charge, is_rest: row.flag(13)?, refund }))
 }

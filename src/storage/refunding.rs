@@ -14,6 +14,9 @@ use crate::domain::refund::{
 /// Charges that a reversal gives back in one transaction.
 const REVERSAL_PAGE: usize = 256;
 
+/// What is left of a column of 191 characters beside a charge's id.
+const LONGEST_REVERSAL_KEY: usize = 150;
+
 /// Gives one charge back, whole or in part.
 pub async fn refund(store: &dyn Books, new: NewRefund) -> Result<Refunded, BooksError> {
     let reason = bounded("reason", &new.reason)?.to_owned();
@@ -79,7 +82,7 @@ fn refunded(refund: Refund, repeated: bool) -> Refunded {
 fn refused(refusal: RefundRefusal, charge: &str, idempotency_key: &str) -> BooksError {
     match refusal {
         RefundRefusal::KeyConflict => BooksError::IdempotencyConflict(idempotency_key.to_owned()),
-        RefundRefusal::NoUser => BooksError::NoSuchUser(format!("of the charge {charge}")),
+        RefundRefusal::NoUser => BooksError::UserGone(charge.to_owned()),
         RefundRefusal::NothingLeft => BooksError::NothingLeft(charge.to_owned()),
         RefundRefusal::MoreThanLeft(left) => {
             BooksError::MoreThanLeft { charge: charge.to_owned(), left: left.to_string() }
@@ -99,9 +102,15 @@ pub async fn reverse(store: &dyn Books, new: NewReversal) -> Result<Reversed, Bo
         return Err(BooksError::Invalid("a reversal must select: by user, key, remote id, model or time".to_owned()));
     }
     let reason: Arc<str> = Arc::from(bounded("reason", &reason)?);
-    // What is left of the column holds the charge's id.
     let idempotency_key = bounded("idempotency key", &idempotency_key)?.to_owned();
-    let settled_until = store.begin_reversal(filter.clone(), reason.clone(), &idempotency_key, dry_run).await?;
+    if idempotency_key.chars().count() > LONGEST_REVERSAL_KEY {
+        let message = format!("the idempotency key must have at most {LONGEST_REVERSAL_KEY} characters");
+        return Err(BooksError::Invalid(message));
+    }
+    let begun = store.begin_reversal(filter.clone(), reason.clone(), &idempotency_key, dry_run).await?;
+    let Some(settled_until) = begun else {
+        return Ok(Reversed { amount: CreditFemtos::ZERO.to_string(), ..Reversed::default() });
+    };
     let after = match after {
         Some(place) => Some(ChargeKey {
             call_second: place.call_second,
@@ -138,5 +147,9 @@ pub async fn reverse(store: &dyn Books, new: NewReversal) -> Result<Reversed, Bo
         }
     }
     reversed.amount = amount.to_string();
+    if reversed.next.is_none() && !dry_run {
+        // Later charges are not part of it, whatever a clock says of when they were booked.
+        store.finish_reversal(&idempotency_key).await?;
+    }
     Ok(reversed)
 }

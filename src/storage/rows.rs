@@ -15,7 +15,7 @@ use crate::domain::money::{Credits, QuotaUnits};
 use crate::domain::outcome::fit_column;
 use crate::domain::ownership::KeyHolder;
 use crate::domain::recording::InboxRow;
-use crate::domain::refund::RefundPlan;
+use crate::domain::refund::{RefundAmount, RefundPlan};
 use crate::domain::settlement::{Charge, Plan};
 use crate::domain::time::UnixMillis;
 
@@ -83,6 +83,7 @@ pub fn refunds(plan: &RefundPlan) -> Result<String, StoreError> {
             refund.remainder_after.get(),
             &*request.reason,
             refund.transaction_id.as_ref().map(RecordId::as_str),
+            i64::from(request.amount == RefundAmount::Rest),
         ]))
     });
     parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
@@ -115,6 +116,7 @@ pub fn claims(charges: &[Charge]) -> Result<String, StoreError> {
             charge.unpaid.get(),
             charge.remainder_before.get(),
             charge.remainder_after.get(),
+            charge.rounding.as_str(),
         ]))
     });
     parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)

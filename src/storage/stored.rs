@@ -12,6 +12,7 @@ use crate::domain::known::{KnownEvent, KnownEvents, OpenEvent};
 use crate::domain::outcome::{Failure, InboxStatus};
 use crate::domain::ownership::{KeyHolder, Owner};
 use crate::domain::parse::parse_body;
+use crate::domain::recording::WaitReason;
 use crate::domain::time::UnixMillis;
 
 /// A row of `webhook_logs` as it bears on an event id.
@@ -24,6 +25,8 @@ pub struct LoggedRow {
     pub payload: String,
     /// Errors so far, if we wrote it and it waits for its settlement.
     pub open_attempts: Option<u32>,
+    /// Why it waits, if it does.
+    pub open_reason: Option<String>,
 }
 
 /// An event id and the time under which its claim lies.
@@ -73,7 +76,9 @@ fn meaning(row: LoggedRow, delivery: Option<Delivery>, is_charged: bool) -> Know
     };
     if let Some(attempts) = row.open_attempts {
         let status = InboxStatus::parse(&row.status).unwrap_or(InboxStatus::Failed);
-        return KnownEvent::Open(OpenEvent { inbox_id: row.inbox_id, status, message: row.message, attempts, content });
+        let is_ambiguous = row.open_reason.as_deref() == Some(WaitReason::AmbiguousKey.as_str());
+        let (inbox_id, message) = (row.inbox_id, row.message);
+        return KnownEvent::Open(OpenEvent { inbox_id, status, message, attempts, is_ambiguous, content });
     }
     if is_charged {
         return KnownEvent::Charged { content };

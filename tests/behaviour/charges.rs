@@ -1,9 +1,12 @@
 //! `charges` and `credits adjust`: one charge explained, money given back once and never more than was taken.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
+use crate::kit::sender::{Retry, deliver};
 
 const TOKEN: i64 = 42;
 
@@ -263,4 +266,64 @@ fn without_a_daemon_money_is_given_back_directly() {
     assert_eq!(refund(&daemon, &[&id])["credits"], 10);
     assert_eq!(books_of(&daemon, &user).0, 1000);
     daemon.books().assert_whole();
+}
+
+#[test]
+fn a_finished_reversal_selects_nothing_more_whatever_the_clock_did() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let daemon = Daemon::start(DaemonOptions::new().movable_clock());
+    let user = daemon.add_user("user@example.com", 1000);
+    daemon.add_key(&user, TOKEN);
+    let call = |event: &str| {
+        let at = daemon.clock().now_secs();
+        daemon.post(Usage::new(event).remote_key(TOKEN).quota(500).at_secs(at).json());
+    };
+    call("before");
+    daemon.clock().advance(10 * DAY);
+    call("ahead");
+    daemon.clock().set_back(10 * DAY);
+    let asked = ["charges", "reverse", "--user", &user, "--reason", "r", "--idempotency-key", "k"];
+    assert_eq!(daemon.command_json(&asked)["charges"], 2, "what was booked ahead of time as well");
+    call("after");
+    assert_eq!(daemon.command_json(&asked)["charges"], 0);
+    assert_eq!(daemon.books().balance(&user), 999);
+    let long = "k".repeat(151);
+    let too_long = ["charges", "reverse", "--user", &user, "--reason", "r", "--idempotency-key", &long];
+    assert_eq!(refused(&daemon, &too_long).0, 1);
+}
+
+#[test]
+fn reversals_of_many_pages_beside_each_other_and_beside_refunds_give_back_once() {
+    const CALLS: usize = 300; // two pages
+    let (daemon, user) = rig(DaemonOptions::new());
+    let bodies = (0..CALLS).map(|number| Usage::new(format!("e-{number}")).remote_key(TOKEN).quota(777).json());
+    let retry = Retry::until(Duration::from_secs(30), Duration::from_millis(20));
+    deliver(daemon.address(), SECRET, bodies.collect(), 16, retry).assert_all_acknowledged();
+    let some = daemon.command_json(&["charges", "list", "--limit", "20"]);
+    let some: Vec<String> =
+        some.as_array().unwrap().iter().map(|charge| charge["id"].as_str().unwrap().to_owned()).collect();
+    std::thread::scope(|scope| {
+        for key in ["one", "two", "one"] {
+            let (daemon, user) = (&daemon, &user);
+            scope.spawn(move || {
+                daemon.command(&["charges", "reverse", "--user", user, "--reason", "r", "--idempotency-key", key]);
+            });
+        }
+        for id in &some {
+            let daemon = &daemon;
+            scope.spawn(move || daemon.command(&["charges", "refund", id, "--reason", "r"]));
+        }
+    });
+    daemon.command_json(&["charges", "reverse", "--user", &user, "--reason", "r", "--idempotency-key", "last"]);
+    assert_eq!(books_of(&daemon, &user), (1000, "0".to_owned(), 0));
+    daemon.books().assert_whole();
+    daemon.books().assert_carried_exactly();
+}
+
+#[test]
+fn only_its_user_can_read_a_database_that_we_made() {
+    use std::os::unix::fs::PermissionsExt;
+    let (daemon, _) = rig(DaemonOptions::new());
+    let mode = std::fs::metadata(daemon.database_file()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
 }

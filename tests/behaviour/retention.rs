@@ -111,7 +111,7 @@ fn a_clock_ten_days_ahead_and_back_opens_nothing_to_a_second_charge() {
         let answer = daemon.post(body).json();
         assert_eq!(answer["success"], false, "{answer}");
         assert!(answer["message"].as_str().unwrap().contains("retention.claims"), "{answer}");
-        assert_eq!(daemon.books().inbox(id).unwrap().0, "failed", "a person can see it");
+        assert_eq!(daemon.books().inbox(id).unwrap().0, "dead", "a person can see it");
     }
     let replayed = daemon.command_json(&["events", "replay", "--all-failed", "--beyond-grace", "--yes"]);
     assert_eq!((&replayed["tried"], &replayed["charged"]), (&2.into(), &0.into()), "by hand neither");
@@ -174,4 +174,82 @@ fn claims_wait_for_what_is_unsettled() {
     daemon.clock().advance(Duration::from_secs(60));
     wait_until("it is charged", PATIENCE, || (books.inbox("waits").unwrap().0 == "processed").then_some(()));
     assert_eq!(books.balance(&one), 997);
+}
+
+#[test]
+fn before_the_first_charge_nothing_is_old() {
+    let daemon = Daemon::start(DaemonOptions::new().movable_clock());
+    daemon.post(ping("first"));
+    daemon.clock().advance(400 * DAY);
+    let books = daemon.books();
+    for round in ["a run", "and another"] {
+        let now = daemon.clock().now_millis();
+        let looks = || books.scalar_i64(crate::waiting::TOKEN_LOOKS);
+        wait_until(round, PATIENCE, || (looks() >= now).then_some(()));
+        daemon.clock().advance(Duration::from_secs(61));
+    }
+    assert!(books.inbox("first").is_some());
+}
+
+#[test]
+fn a_policy_that_is_changed_counts_before_the_next_step() {
+    const OLD: i64 = 20_000;
+    let daemon = Daemon::prepare(DaemonOptions::new().movable_clock().config_file());
+    daemon.write_config("[retention]\nwebhook_logs = \"90d\"\n");
+    daemon.launch();
+    daemon.wait_ready();
+    let user = daemon.add_user("user@example.com", 1000);
+    daemon.add_key(&user, TOKEN);
+    charge(&daemon, "first");
+    daemon.books().execute(&format!(
+        "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {OLD}) \
+         INSERT INTO webhook_logs (id, eventId, payload, status, processedAt, createdAt) \
+         SELECT printf('0-%08d', value), 'old-' || value, '{{}}', 'processed', '2019-01-01 00:00:00.000', \
+           '2019-01-01 00:00:00.000' FROM n"
+    ));
+    let left = || daemon.books().scalar_i64("SELECT count(*) FROM webhook_logs WHERE eventId LIKE 'old-%'");
+    daemon.clock().advance(Duration::from_secs(61));
+    wait_until("it has begun", PATIENCE, || (left() < OLD).then_some(()));
+    daemon.write_config("[retention]\nwebhook_logs = \"forever\"\n");
+    daemon.reload();
+    let reloaded = left();
+    daemon.clock().advance(Duration::from_secs(61));
+    assert!(reloaded > 0, "the test came too late");
+    charge(&daemon, "second");
+    charge(&daemon, "third");
+    assert!(left() >= reloaded - 64, "at most a step that was under way");
+    assert!(daemon.command(&["status"]).status.success());
+}
+
+#[test]
+fn a_kill_between_the_steps_forgets_nothing_that_can_be_charged() {
+    let options = DaemonOptions::new()
+        .set("HOOKLEDGER__RETENTION__DEAD", "1d")
+        .set("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "2d")
+        .set("HOOKLEDGER__RETENTION__CLAIMS", "11d");
+    let (mut daemon, user) = rig(options);
+    let old = charge(&daemon, "old");
+    daemon.clock().advance(30 * DAY);
+    charge(&daemon, "young");
+    assert_eq!(daemon.terminate(), 0);
+    // The steps: rows of the log, the mark, the claims. Each start gets one further.
+    for (step, passes) in [("log", 0), ("mark", 1), ("claims", 1)] {
+        daemon.set_environment("FAILPOINTS", format!("store.retention.written={passes}*off->1*return(kill)"));
+        daemon.launch();
+        assert!(daemon.wait_exit(PATIENCE).is_some(), "{step} was never passed");
+        daemon.clock().set_back(30 * DAY);
+        daemon.unset_environment("FAILPOINTS");
+        daemon.set_environment("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "forever");
+        daemon.set_environment("HOOKLEDGER__RETENTION__DEAD", "forever");
+        daemon.set_environment("HOOKLEDGER__RETENTION__CLAIMS", "forever");
+        daemon.restart();
+        let answer = daemon.post(&old).json();
+        assert_ne!(answer["message"], "Event processed successfully", "{step}: {answer}");
+        assert_eq!(daemon.books().balance(&user), 998, "{step}");
+        assert_eq!(daemon.terminate(), 0);
+        daemon.clock().advance(30 * DAY);
+        for (key, value) in [("WEBHOOK_LOGS", "2d"), ("DEAD", "1d"), ("CLAIMS", "11d")] {
+            daemon.set_environment(&format!("HOOKLEDGER__RETENTION__{key}"), value);
+        }
+    }
 }

@@ -14,14 +14,18 @@ use crate::telemetry::metrics;
 #[utoipa::path(post, path = "/admin/v1/credits/grants", operation_id = "grantCredits", request_body = NewGrant, tag = "books", responses(
     (status = 200, description = "What was granted.", body = Granted),
     (status = 404, description = "There is no such user.", body = ErrorAnswer),
-    (status = 409, description = "The idempotency key was used for another user or amount.", body = ErrorAnswer),
+    (status = 409, description = "The idempotency key was used for another request.", body = ErrorAnswer),
     Refusal))]
 pub async fn grant(
     state: web::Data<AdminState>,
     _: Query<NoQuery>,
     Body(grant): Body<NewGrant>,
 ) -> Result<web::Json<Granted>, Refusal> {
-    Ok(web::Json(state.store.grant(grant).await?))
+    let granted = state.store.grant(grant).await?;
+    if !granted.repeated {
+        metrics::credits_moved("RECHARGE", granted.amount.unsigned_abs());
+    }
+    Ok(web::Json(granted))
 }
 
 /// Adds credits to a user's balance or takes them away, once for each idempotency key.
@@ -29,7 +33,7 @@ pub async fn grant(
     request_body = NewAdjustment, tag = "books", responses(
     (status = 200, description = "What was adjusted.", body = Granted),
     (status = 404, description = "There is no such user.", body = ErrorAnswer),
-    (status = 409, description = "The idempotency key was used for another user or amount.", body = ErrorAnswer),
+    (status = 409, description = "The idempotency key was used for another request.", body = ErrorAnswer),
     Refusal))]
 pub async fn adjust(
     state: web::Data<AdminState>,

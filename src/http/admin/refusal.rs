@@ -77,6 +77,7 @@ impl Refusal {
                 | BooksError::IdempotencyConflict(_)
                 | BooksError::PlatformsOwn
                 | BooksError::SeveralCharges { .. }
+                | BooksError::UserGone(_)
                 | BooksError::NothingLeft(_)
                 | BooksError::MoreThanLeft { .. }
                 | BooksError::KeyNotActive(_)

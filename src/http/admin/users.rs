@@ -8,6 +8,7 @@ use super::AdminState;
 use super::refusal::{ErrorAnswer, Refusal};
 use super::request::{Body, NoQuery, Query, limit};
 use crate::storage::books::{Created, NewUser, UserView};
+use crate::telemetry::metrics;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -38,5 +39,8 @@ pub async fn add(
     _: Query<NoQuery>,
     Body(user): Body<NewUser>,
 ) -> Result<web::Json<Created>, Refusal> {
-    Ok(web::Json(state.store.add_user(user).await?))
+    let credits = user.credits;
+    let added = state.store.add_user(user).await?;
+    metrics::credits_moved("RECHARGE", credits.unsigned_abs());
+    Ok(web::Json(added))
 }

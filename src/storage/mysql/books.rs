@@ -54,12 +54,19 @@ impl Books for MysqlStore {
         let mut total = 0;
         loop {
             let page = ignore.clone();
-            let ignored: Ignored = self
+            let ignored: Result<Ignored, BooksError> = self
                 .write(move |connection, context| {
                     let page = page.clone();
                     Box::pin(async move { tokens::ignore(connection, context, &page).await })
                 })
-                .await?;
+                .await;
+            let ignored = match ignored {
+                // Between two pages somebody gave the token to a user: what was closed until then stays so.
+                Err(BooksError::Invalid(_)) if total > 0 => {
+                    return Ok(Ignored { remote_id: ignore.remote_id, is_ignored: false, closed_events: total });
+                }
+                ignored => ignored?,
+            };
             total += ignored.closed_events;
             if !ignored.is_full_page() {
                 return Ok(Ignored { closed_events: total, ..ignored });
@@ -106,15 +113,24 @@ impl Books for MysqlStore {
         reason: Arc<str>,
         idempotency_key: &str,
         is_dry_run: bool,
-    ) -> Result<UnixMillis, BooksError> {
+    ) -> Result<Option<UnixMillis>, BooksError> {
         if is_dry_run {
-            return Ok(self.context.clock.now());
+            return Ok(Some(UnixMillis::MAX));
         }
         let selection = parameter(&charges::with_user_id(&self.readers, filter).await?)?;
         let key = idempotency_key.to_owned();
         self.write(move |connection, context| {
             let (key, selection, reason) = (key.clone(), selection.clone(), reason.clone());
             Box::pin(async move { refunds::begin_reversal(connection, context, &key, &selection, &reason).await })
+        })
+        .await
+    }
+
+    async fn finish_reversal(&self, idempotency_key: &str) -> Result<(), BooksError> {
+        let key = idempotency_key.to_owned();
+        self.write(move |connection, context| {
+            let key = key.clone();
+            Box::pin(async move { refunds::finish_reversal(connection, context, &key).await })
         })
         .await
     }
@@ -142,7 +158,7 @@ impl Books for MysqlStore {
     }
 
     async fn key_balance(&self, key: KeySelector) -> Result<KeyBalance, BooksError> {
-        books_read::key_balance(&self.readers, key).await
+        books_read::key_balance(&self.balance_readers, key).await
     }
 
     async fn history(&self, user: String, limit: u32) -> Result<Vec<TransactionView>, BooksError> {

@@ -99,6 +99,9 @@ pub async fn reversible(
            AND (c.call_second > ? OR (c.call_second = ? AND c.claim_id > ?)) AND {LEFT} \
          ORDER BY c.call_second, c.claim_id LIMIT ?"
     );
+    // So that the walk begins where the last page ended.
+    let since_ms = after.as_ref().map(|after| after.call_second.saturating_mul(1000)).max(filter.since_ms);
+    let filter = ChargeFilter { since_ms, ..filter };
     let (after_second, after_id) = after.map_or((-1, String::new()), |key| (key.call_second, key.id.to_string()));
     let rows = bind_filter(sqlx::query(names.sql(&sql)), filter)
         .bind(settled_until.as_millis())
@@ -118,33 +121,47 @@ fn charge_key(call_second: i64, id: String) -> Result<ChargeKey, StoreError> {
     Ok(ChargeKey { call_second, id })
 }
 
-/// Where the charges that a selector names lie; more than one only where an id is not unique.
-async fn find(readers: &MySqlPool, names: &Names, selector: &ChargeSelector) -> Result<Vec<(i64, String)>, BooksError> {
+type Place = (i64, String);
+
+/// Looks where a charge should lie; where it is not there, all are walked.
+async fn look_up(
+    readers: &MySqlPool,
+    names: &Names,
+    condition: &str,
+    id: &str,
+    place: Option<(&str, i64)>,
+) -> Result<Vec<Place>, StoreError> {
     let by = |condition: &str| {
         names.sql(&format!("SELECT call_second, claim_id FROM hookledger_claims WHERE {condition} LIMIT 10"))
     };
-    let query = match selector {
+    if let Some((column, value)) = place {
+        let sql = by(&format!("{condition} AND {column} = ?"));
+        let found = sqlx::query_as(sql).bind(id.to_owned()).bind(value).fetch_all(readers).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(sqlx::query_as(by(condition)).bind(id.to_owned()).fetch_all(readers).await?)
+}
+
+/// Where the charges that a selector names lie; more than one only where an id is not unique.
+async fn find(readers: &MySqlPool, names: &Names, selector: &ChargeSelector) -> Result<Vec<Place>, BooksError> {
+    Ok(match selector {
         ChargeSelector::Id(id) => {
-            // The usage record tells the second; where it went with its user, the claims are walked.
+            // The usage record tells the second, unless it went with its user.
             let at = sqlx::query_scalar::<_, String>("SELECT CAST(timestamp AS CHAR) FROM usage_records WHERE id = ?")
                 .bind(id)
                 .fetch_optional(readers)
                 .await
                 .map_err(StoreError::from)?;
             let second = at.and_then(|at| UnixMillis::from_column(&at)).map(UnixMillis::as_secs);
-            sqlx::query_as(by("claim_id = ? AND (? IS NULL OR call_second = ?)"))
-                .bind(id.clone())
-                .bind(second)
-                .bind(second)
+            look_up(readers, names, "claim_id = ?", id, second.map(|second| ("call_second", second))).await?
         }
         ChargeSelector::Event(id) => {
-            let at = event_time(readers, names, id).await?.map(UnixMillis::as_millis);
-            sqlx::query_as(by("event_id = CAST(? AS BINARY) AND (? IS NULL OR event_at_ms = ?)"))
-                .bind(id.clone())
-                .bind(at)
-                .bind(at)
+            let at = event_time(readers, id).await?.map(UnixMillis::as_millis);
+            look_up(readers, names, "event_id = CAST(? AS BINARY)", id, at.map(|at| ("event_at_ms", at))).await?
         }
-        ChargeSelector::Request(id) => sqlx::query_as(by("request_id = CAST(? AS BINARY)")).bind(id.clone()),
+        ChargeSelector::Request(id) => look_up(readers, names, "request_id = CAST(? AS BINARY)", id, None).await?,
         ChargeSelector::UserAt { user, at } => {
             let (user_id, _) = find_user(readers, user).await?;
             let sql = "SELECT call_second, claim_id FROM hookledger_claims \
@@ -155,9 +172,11 @@ async fn find(readers: &MySqlPool, names: &Names, selector: &ChargeSelector) -> 
                 .bind(at.as_secs() + NEAR_SECS)
                 .bind(user_id)
                 .bind(at.as_millis())
+                .fetch_all(readers)
+                .await
+                .map_err(StoreError::from)?
         }
-    };
-    Ok(query.fetch_all(readers).await.map_err(StoreError::from)?)
+    })
 }
 
 /// The one charge that a selector names.

@@ -186,7 +186,7 @@ pub async fn event(readers: &MySqlPool, names: &Names, event_id: String) -> Resu
 }
 
 /// The time that a stored event tells of its call.
-pub async fn event_time(readers: &MySqlPool, _names: &Names, event_id: &str) -> Result<Option<UnixMillis>, StoreError> {
+pub async fn event_time(readers: &MySqlPool, event_id: &str) -> Result<Option<UnixMillis>, StoreError> {
     let found = find(readers, event_id).await?;
     Ok(found.and_then(|(_, payload)| usage_event(&payload)).map(|event| event.content.called_at))
 }

@@ -58,6 +58,8 @@ pub use options::{MysqlOptions, TlsMode};
 pub struct MysqlStore {
     shards: Vec<Shard>,
     readers: MySqlPool,
+    /// For the question that each call waits for: no operator's long look holds these up.
+    balance_readers: MySqlPool,
     context: Arc<Context>,
     /// Whose turn it is with work that is no user's.
     turn: AtomicUsize,
@@ -84,11 +86,11 @@ impl MysqlStore {
         let policy = Arc::new(ArcSwap::from_pointee(options.policy));
         let (names, ids) = (checked.names, RecordIds::new());
         let count = shard_count(options.shards);
-        let readers = connect::readers(&options);
+        let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
         let context = Arc::new(Context { options, policy, clock, installation, ids, names });
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
-        Ok(MysqlStore { shards, readers, context, turn: AtomicUsize::new(0) })
+        Ok(MysqlStore { shards, readers, balance_readers, context, turn: AtomicUsize::new(0) })
     }
 
     /// One try to open the database for a daemon. `migrates`: the own tables may be made and brought up to date.
@@ -272,6 +274,7 @@ impl LedgerStore for MysqlStore {
             shard.close().await;
         }
         self.readers.close().await;
+        self.balance_readers.close().await;
     }
 }
 

@@ -25,13 +25,13 @@ const CHARGES: &str = "SELECT c.call_second, c.claim_id, c.user_id, \
        EXISTS (SELECT 1 FROM users AS u WHERE u.id = c.user_id COLLATE {collation}), c.model, c.price_units, \
        c.price_credits, c.price_femtos, c.rate_micros, c.quota_per_unit, c.remainder_before, c.remainder_after, \
        CAST(COALESCE((SELECT SUM(r.price_credits) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0) AS SIGNED), \
-       CAST(COALESCE((SELECT SUM(r.price_femtos) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0) AS SIGNED) \
+       CAST(COALESCE((SELECT SUM(r.price_femtos) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0) AS SIGNED), c.rounding \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e \
      STRAIGHT_JOIN hookledger_claims AS c ON c.call_second = e.a AND c.claim_id = e.v COLLATE utf8mb4_bin";
 
 const EARLIER: &str = "SELECT r.origin, r.idempotency_key, r.refund_id, r.call_second, r.claim_id, r.user_id, \
        r.price_credits, r.price_femtos, r.credits_moved, r.unpaid_lowered, r.remainder_before, r.remainder_after, \
-       r.transaction_id \
+       r.transaction_id, r.is_rest \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
        v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e \
      STRAIGHT_JOIN hookledger_refunds AS r \
@@ -86,36 +86,55 @@ async fn read(
     Ok(snapshot)
 }
 
-/// Stores a reversal, or finds an earlier run of the same; the newest settlement that it covers.
+/// Stores a reversal, or finds an earlier run of the same. The newest settlement that it covers; none if it is finished.
 pub async fn begin_reversal(
     connection: &mut MySqlConnection,
     context: &Context,
     idempotency_key: &str,
     selection: &str,
     reason: &Arc<str>,
-) -> Result<End<UnixMillis>, BooksError> {
-    let now = context.clock.now();
-    let earlier = sqlx::query_as::<_, (String, i64)>(
-        context
-            .sql("SELECT selection, settled_until_ms FROM hookledger_reversals WHERE idempotency_key = ? FOR UPDATE"),
-    )
+) -> Result<End<Option<UnixMillis>>, BooksError> {
+    let earlier = sqlx::query_as::<_, (String, i64, i64)>(context.sql(
+        "SELECT selection, settled_until_ms, is_finished FROM hookledger_reversals WHERE idempotency_key = ? FOR UPDATE",
+    ))
     .bind(idempotency_key)
     .fetch_optional(&mut *connection)
     .await?;
-    if let Some((stored, settled_until)) = earlier {
+    if let Some((stored, settled_until, is_finished)) = earlier {
         if stored != selection {
             return Err(BooksError::IdempotencyConflict(idempotency_key.to_owned()));
         }
-        return Ok(End::RollBack(UnixMillis::new(settled_until)));
+        return Ok(End::RollBack((is_finished == 0).then(|| UnixMillis::new(settled_until))));
     }
+    // What was booked while a clock was ahead is covered as well.
+    let newest: Option<i64> = sqlx::query_scalar(context.sql(
+        "SELECT MAX(c.settled_at_ms) FROM \
+           (SELECT settled_at_ms FROM hookledger_claims ORDER BY call_second DESC, claim_id DESC LIMIT 256) AS c",
+    ))
+    .fetch_one(&mut *connection)
+    .await?;
+    let settled_until = context.clock.now().max(newest.map_or(UnixMillis::ZERO, UnixMillis::new));
     sqlx::query(context.sql(
         "INSERT INTO hookledger_reversals (idempotency_key, selection, settled_until_ms, reason) VALUES (?, ?, ?, ?)",
     ))
     .bind(idempotency_key)
     .bind(selection)
-    .bind(now.as_millis())
+    .bind(settled_until.as_millis())
     .bind(&**reason)
     .execute(connection)
     .await?;
-    Ok(End::Commit(now))
+    Ok(End::Commit(Some(settled_until)))
+}
+
+/// All of it was given back.
+pub async fn finish_reversal(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    idempotency_key: &str,
+) -> Result<End<()>, BooksError> {
+    sqlx::query(context.sql("UPDATE hookledger_reversals SET is_finished = 1 WHERE idempotency_key = ?"))
+        .bind(idempotency_key)
+        .execute(connection)
+        .await?;
+    Ok(End::Commit(()))
 }

@@ -60,13 +60,13 @@ const KEYS: &str = concat!(
 const LOCK_USERS: &str = concat!(
     "SELECT u.id FROM ",
     texts!(),
-    " STRAIGHT_JOIN users AS u ON u.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
+    " STRAIGHT_JOIN users AS u FORCE INDEX (PRIMARY) ON u.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
 );
 
 const LOCK_KEYS: &str = concat!(
     "SELECT k.remoteKeyId, k.id, k.userId, k.status = 'ACTIVE', CAST(k.createdAt AS CHAR) FROM ",
     texts!(),
-    " STRAIGHT_JOIN api_keys AS k ON k.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
+    " STRAIGHT_JOIN api_keys AS k FORCE INDEX (PRIMARY) ON k.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
 );
 
 const LOCK_BALANCES: &str = concat!(
@@ -75,10 +75,12 @@ const LOCK_BALANCES: &str = concat!(
     " STRAIGHT_JOIN user_credit_balances AS b ON b.userId = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
 );
 
-const HAVE_BALANCES: &str = concat!(
-    "SELECT b.userId FROM ",
+/// What a lock was passed over for is told from what is not there by a look that takes none.
+const THERE: &str = concat!(
+    "SELECT u.id, b.userId IS NOT NULL FROM ",
     texts!(),
-    " STRAIGHT_JOIN user_credit_balances AS b ON b.userId = e.v COLLATE {collation}"
+    " STRAIGHT_JOIN users AS u ON u.id = e.v COLLATE {collation} \
+     LEFT JOIN user_credit_balances AS b ON b.userId = u.id"
 );
 
 const ACCOUNTS: &str = concat!(
@@ -90,7 +92,7 @@ const ACCOUNTS: &str = concat!(
 );
 
 const LOGGED: &str = concat!(
-    "SELECT e.v, w.eventId, w.id, w.status, w.errorMsg, w.payload, i.attempts FROM ",
+    "SELECT e.v, w.eventId, w.id, w.status, w.errorMsg, w.payload, i.attempts, i.reason FROM ",
     texts!(),
     " STRAIGHT_JOIN webhook_logs AS w ON w.eventId = e.v COLLATE {collation} \
      LEFT JOIN hookledger_inbox AS i ON i.inbox_id = w.id COLLATE utf8mb4_bin"
@@ -240,7 +242,6 @@ pub async fn lock(
     let held: Vec<String> =
         sqlx::query_scalar(context.sql(LOCK_USERS)).bind(&names).fetch_all(&mut *connection).await?;
     let held: HashSet<String> = held.into_iter().collect();
-    locked.busy_users.extend(users.iter().filter(|user| !held.contains(user.as_str())).cloned());
     let ids = parameter(&keys.iter().map(KeyId::as_str).collect::<Vec<_>>())?;
     for row in sqlx::query(context.sql(LOCK_KEYS)).bind(ids).fetch_all(&mut *connection).await? {
         let key = key_row(&row)?;
@@ -254,10 +255,11 @@ pub async fn lock(
         .map(|row| Ok((row.try_get(0)?, i64::from(row.try_get::<i32, _>(1)?))))
         .collect::<Result<_, sqlx::Error>>()?;
     let balances: HashMap<String, i64> = balances.into_iter().collect();
-    let have: Vec<String> =
-        sqlx::query_scalar(context.sql(HAVE_BALANCES)).bind(&names).fetch_all(&mut *connection).await?;
-    for user in have.iter().filter(|user| !balances.contains_key(*user)) {
-        locked.busy_users.insert(user_id(user.clone())?);
+    for row in sqlx::query(context.sql(THERE)).bind(&names).fetch_all(&mut *connection).await? {
+        let (user, has_balance): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+        if !held.contains(&user) || (has_balance && !balances.contains_key(&user)) {
+            locked.busy_users.insert(user_id(user)?);
+        }
     }
     for row in sqlx::query(context.sql(ACCOUNTS)).bind(&names).fetch_all(connection).await? {
         let (user, mut account) = account_row(&row)?;
@@ -338,6 +340,7 @@ fn logged_row(row: &MySqlRow) -> Result<(EventId, Option<LoggedRow>), StoreError
         message: row.try_get(4)?,
         payload,
         open_attempts: row.try_get::<Option<i64>, _>(6)?.and_then(|attempts| u32::try_from(attempts).ok()),
+        open_reason: row.try_get(7)?,
     };
     Ok((asked, Some(logged)))
 }

@@ -50,9 +50,9 @@ const NEW_OWNERS: &str = "INSERT INTO hookledger_token_owners (remote_key_id, fr
 const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
        request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
        price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, remainder_before, \
-       remainder_after) \
+       remainder_after, rounding) \
      SELECT 'webhook', ?, e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
-       e.c10, e.c11, e.c12, e.c13, e.c14, e.c15, e.c16, e.c17, e.c18, e.c19, e.c20 \
+       e.c10, e.c11, e.c12, e.c13, e.c14, e.c15, e.c16, e.c17, e.c18, e.c19, e.c20, e.c21 \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 BIGINT PATH '$[0]', c1 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', \
        c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \
        c4 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[4]', c5 BIGINT PATH '$[5]', c6 BIGINT PATH '$[6]', \
@@ -60,7 +60,7 @@ const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call
        c10 BIGINT PATH '$[10]', c11 BIGINT PATH '$[11]', c12 BIGINT PATH '$[12]', c13 BIGINT PATH '$[13]', \
        c14 BIGINT PATH '$[14]', c15 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[15]', \
        c16 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[16]', c17 BIGINT PATH '$[17]', c18 BIGINT PATH '$[18]', \
-       c19 BIGINT PATH '$[19]', c20 BIGINT PATH '$[20]')) AS e";
+       c19 BIGINT PATH '$[19]', c20 BIGINT PATH '$[20]', c21 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[21]')) AS e";
 
 const USAGE_RECORDS: &str = "INSERT INTO usage_records (id, apiKeyId, timestamp, model, promptTokens, completionTokens, \
        totalTokens, costUsd, creditCost, rawMeta) \
@@ -98,14 +98,14 @@ const KEY_USES: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
 
 const REFUNDS: &str = "INSERT INTO hookledger_refunds (refunded_at_ms, refund_id, call_second, claim_id, origin, \
        idempotency_key, user_id, price_credits, price_femtos, credits_moved, unpaid_lowered, remainder_before, \
-       remainder_after, reason, transaction_id) \
-     SELECT ?, e.c0, e.c1, e.c2, e.c3, e.c4, e.c5, e.c6, e.c7, e.c8, e.c9, e.c10, e.c11, e.c12, e.c13 \
+       remainder_after, reason, transaction_id, is_rest) \
+     SELECT ?, e.c0, e.c1, e.c2, e.c3, e.c4, e.c5, e.c6, e.c7, e.c8, e.c9, e.c10, e.c11, e.c12, e.c13, e.c14 \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', c1 BIGINT PATH '$[1]', \
        c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[3]', \
        c4 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[4]', c5 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[5]', \
        c6 BIGINT PATH '$[6]', c7 BIGINT PATH '$[7]', c8 BIGINT PATH '$[8]', c9 BIGINT PATH '$[9]', \
        c10 BIGINT PATH '$[10]', c11 BIGINT PATH '$[11]', c12 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[12]', \
-       c13 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[13]')) AS e";
+       c13 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[13]', c14 BIGINT PATH '$[14]')) AS e";
 
 /// An empty list as JSON: its statement has nothing to do.
 const NOTHING: &str = "[]";

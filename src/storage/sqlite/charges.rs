@@ -75,6 +75,8 @@ pub async fn reversible(
 ) -> Result<Vec<ChargeKey>, BooksError> {
     let filter = with_user_id(readers, filter).await?;
     let (since, until) = filter.seconds();
+    // So that the walk begins where the last page ended.
+    let since = after.as_ref().map_or(since, |after| after.call_second.max(since));
     let sql = format!(
         "SELECT c.call_second, c.claim_id FROM hookledger_claims AS c WHERE {SELECTED} AND c.settled_at_ms <= ?7 \
            AND (c.call_second, c.claim_id) > (?8, ?9) AND (c.price_credits, c.price_femtos) > (0, 0) \
@@ -103,38 +105,55 @@ pub async fn reversible(
     Ok(rows.into_iter().map(key).collect::<Result<_, _>>()?)
 }
 
-/// Where the charges that a selector names lie; more than one only where an id is not unique.
-async fn find(readers: &SqlitePool, selector: &ChargeSelector) -> Result<Vec<(i64, String)>, BooksError> {
+type Place = (i64, String);
+
+/// Looks where a charge should lie; where it is not there, all are walked.
+async fn look_up(
+    readers: &SqlitePool,
+    condition: &str,
+    id: &str,
+    place: Option<(&str, i64)>,
+) -> Result<Vec<Place>, StoreError> {
     let by = |condition: &str| {
         AssertSqlSafe(format!("SELECT call_second, claim_id FROM hookledger_claims WHERE {condition} LIMIT 10"))
     };
-    let query = match selector {
+    if let Some((column, value)) = place {
+        let sql = by(&format!("{condition} AND {column} = ?2"));
+        let found = sqlx::query_as(sql).bind(id.to_owned()).bind(value).fetch_all(readers).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(sqlx::query_as(by(condition)).bind(id.to_owned()).fetch_all(readers).await?)
+}
+
+/// Where the charges that a selector names lie; more than one only where an id is not unique.
+async fn find(readers: &SqlitePool, selector: &ChargeSelector) -> Result<Vec<Place>, BooksError> {
+    Ok(match selector {
         ChargeSelector::Id(id) => {
-            // The usage record tells the second; where it went with its user, the claims are walked.
+            // The usage record tells the second, unless it went with its user.
             let at = sqlx::query_scalar::<_, String>("SELECT timestamp FROM usage_records WHERE id = ?1")
                 .bind(id)
                 .fetch_optional(readers)
                 .await
                 .map_err(StoreError::from)?;
             let second = at.and_then(|at| UnixMillis::from_column(&at)).map(UnixMillis::as_secs);
-            sqlx::query_as(by("claim_id = ?1 AND (?2 IS NULL OR call_second = ?2)")).bind(id.clone()).bind(second)
+            look_up(readers, "claim_id = ?1", id, second.map(|second| ("call_second", second))).await?
         }
         ChargeSelector::Event(id) => {
             let at = event_time(readers, id).await?.map(UnixMillis::as_millis);
-            sqlx::query_as(by("event_id = ?1 AND event_at_ms IS NOT NULL AND (?2 IS NULL OR event_at_ms = ?2)"))
-                .bind(id.clone())
-                .bind(at)
+            look_up(readers, "event_id = ?1", id, at.map(|at| ("event_at_ms", at))).await?
         }
-        ChargeSelector::Request(id) => sqlx::query_as(by("request_id = ?1")).bind(id.clone()),
+        ChargeSelector::Request(id) => look_up(readers, "request_id = ?1", id, None).await?,
         ChargeSelector::UserAt { user, at } => {
             let (user_id, _) = find_user(readers, user).await?;
             let sql = "SELECT call_second, claim_id FROM hookledger_claims \
                  WHERE call_second BETWEEN ?2 - ?3 AND ?2 + ?3 AND user_id = ?1 \
                  ORDER BY abs(COALESCE(event_at_ms, call_second * 1000) - ?4), claim_id LIMIT 1";
-            sqlx::query_as(sql).bind(user_id).bind(at.as_secs()).bind(NEAR_SECS).bind(at.as_millis())
+            let query = sqlx::query_as(sql).bind(user_id).bind(at.as_secs()).bind(NEAR_SECS).bind(at.as_millis());
+            query.fetch_all(readers).await.map_err(StoreError::from)?
         }
-    };
-    Ok(query.fetch_all(readers).await.map_err(StoreError::from)?)
+    })
 }
 
 /// The one charge that a selector names.

@@ -91,6 +91,11 @@ pub fn make_folder(options: &SqliteOptions) -> Result<(), MigrateError> {
 pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
     let found = inspect::look(options).await?;
     marker::check(options, &found)?;
+    // Made here, since the library would let everybody read it.
+    let path = files::resolved(&options.path);
+    if !path.exists() {
+        files::create_new(&path).map_err(|error| MigrateError::Folder(path.display().to_string(), error))?;
+    }
     let mut connection = connect::writer(options, true).await?;
     match migrator().run(&mut connection).await {
         Ok(()) => {}

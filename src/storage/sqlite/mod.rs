@@ -79,6 +79,8 @@ pub struct SqliteOptions {
 pub struct SqliteStore {
     writer: Writer,
     readers: SqlitePool,
+    /// For the question that each call waits for: no operator's long look holds these up.
+    balance_readers: SqlitePool,
     clock: SharedClock,
     path: PathBuf,
 }
@@ -102,10 +104,10 @@ impl SqliteStore {
     /// Opens a database that exists and is up to date, to read in it.
     pub async fn open(options: SqliteOptions, clock: SharedClock) -> Result<Self, MigrateError> {
         let installation = migrate::check(&options).await?;
-        let readers = connect::readers(&options);
+        let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
         let path = options.path.clone();
         let writer = Writer::start(options, clock.clone(), installation).map_err(MigrateError::Thread)?;
-        Ok(SqliteStore { writer, readers, clock, path })
+        Ok(SqliteStore { writer, readers, balance_readers, clock, path })
     }
 
     /// The same, to write to it as well. A database that an earlier version made is remembered from here on.
@@ -251,6 +253,7 @@ impl LedgerStore for SqliteStore {
     async fn close(&self) {
         // Readers first: an open one keeps the log from being folded.
         self.readers.close().await;
+        self.balance_readers.close().await;
         self.writer.close().await;
     }
 }
@@ -276,7 +279,15 @@ impl Books for SqliteStore {
     async fn ignore_token(&self, ignore: NewIgnore) -> Result<Ignored, BooksError> {
         let mut total = 0;
         loop {
-            let ignored: Ignored = self.write(|reply| Command::IgnoreToken(ignore.clone(), reply)).await?;
+            let ignored: Result<Ignored, BooksError> =
+                self.write(|reply| Command::IgnoreToken(ignore.clone(), reply)).await;
+            let ignored = match ignored {
+                // Between two pages somebody gave the token to a user: what was closed until then stays so.
+                Err(BooksError::Invalid(_)) if total > 0 => {
+                    return Ok(Ignored { remote_id: ignore.remote_id, is_ignored: false, closed_events: total });
+                }
+                ignored => ignored?,
+            };
             total += ignored.closed_events;
             if !ignored.is_full_page() {
                 return Ok(Ignored { closed_events: total, ..ignored });
@@ -314,13 +325,18 @@ impl Books for SqliteStore {
         reason: Arc<str>,
         idempotency_key: &str,
         is_dry_run: bool,
-    ) -> Result<UnixMillis, BooksError> {
+    ) -> Result<Option<UnixMillis>, BooksError> {
         if is_dry_run {
-            return Ok(self.clock.now());
+            return Ok(Some(UnixMillis::MAX));
         }
         let selection = super::rows::parameter(&charges::with_user_id(&self.readers, filter).await?)?;
         let reversal = Reversal { idempotency_key: idempotency_key.to_owned(), selection, reason };
         self.write(|reply| Command::BeginReversal(reversal, reply)).await
+    }
+
+    async fn finish_reversal(&self, idempotency_key: &str) -> Result<(), BooksError> {
+        let key = idempotency_key.to_owned();
+        self.write(|reply| Command::FinishReversal(key, reply)).await
     }
 
     async fn reversible(
@@ -346,7 +362,7 @@ impl Books for SqliteStore {
     }
 
     async fn key_balance(&self, key: KeySelector) -> Result<KeyBalance, BooksError> {
-        books_read::key_balance(&self.readers, key).await
+        books_read::key_balance(&self.balance_readers, key).await
     }
 
     async fn history(&self, user: String, limit: u32) -> Result<Vec<TransactionView>, BooksError> {

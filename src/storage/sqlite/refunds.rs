@@ -21,13 +21,13 @@ const CHARGES_SQL: &str = "SELECT c.call_second, c.claim_id, c.user_id, \
        EXISTS (SELECT 1 FROM users AS u WHERE u.id = c.user_id), c.model, c.price_units, c.price_credits, \
        c.price_femtos, c.rate_micros, c.quota_per_unit, c.remainder_before, c.remainder_after, \
        COALESCE((SELECT SUM(r.price_credits) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0), \
-       COALESCE((SELECT SUM(r.price_femtos) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0) \
+       COALESCE((SELECT SUM(r.price_femtos) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0), c.rounding \
      FROM jsonb_each(?) AS e CROSS JOIN hookledger_claims AS c \
      ON c.call_second = (e.value ->> 0) AND c.claim_id = (e.value ->> 1)";
 
 const EARLIER_SQL: &str = "SELECT r.origin, r.idempotency_key, r.refund_id, r.call_second, r.claim_id, r.user_id, \
        r.price_credits, r.price_femtos, r.credits_moved, r.unpaid_lowered, r.remainder_before, r.remainder_after, \
-       r.transaction_id \
+       r.transaction_id, r.is_rest \
      FROM jsonb_each(?) AS e CROSS JOIN hookledger_refunds AS r \
      ON r.origin = (e.value ->> 0) AND r.idempotency_key = (e.value ->> 1)";
 
@@ -85,35 +85,51 @@ pub struct Reversal {
     pub reason: Arc<str>,
 }
 
-/// Stores a reversal, or finds an earlier run of the same; the newest settlement that it covers.
+/// Stores a reversal, or finds an earlier run of the same. The newest settlement that it covers; none if it is finished.
 pub async fn begin_reversal(
     connection: &mut SqliteConnection,
     context: &Context,
     reversal: &Reversal,
-) -> Result<UnixMillis, BooksError> {
-    let now = context.clock.now();
+) -> Result<Option<UnixMillis>, BooksError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let earlier = sqlx::query_as::<_, (String, i64)>(
-        "SELECT selection, settled_until_ms FROM hookledger_reversals WHERE idempotency_key = ?1",
+    let earlier = sqlx::query_as::<_, (String, i64, bool)>(
+        "SELECT selection, settled_until_ms, is_finished FROM hookledger_reversals WHERE idempotency_key = ?1",
     )
     .bind(&reversal.idempotency_key)
     .fetch_optional(&mut *transaction)
     .await?;
-    if let Some((selection, settled_until)) = earlier {
+    if let Some((selection, settled_until, is_finished)) = earlier {
         if selection != reversal.selection {
             return Err(BooksError::IdempotencyConflict(reversal.idempotency_key.clone()));
         }
-        return Ok(UnixMillis::new(settled_until));
+        return Ok((!is_finished).then(|| UnixMillis::new(settled_until)));
     }
+    // What was booked while a clock was ahead is covered as well.
+    let newest: Option<i64> = sqlx::query_scalar(
+        "SELECT MAX(settled_at_ms) FROM \
+           (SELECT settled_at_ms FROM hookledger_claims ORDER BY call_second DESC, claim_id DESC LIMIT 256)",
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    let settled_until = context.clock.now().max(newest.map_or(UnixMillis::ZERO, UnixMillis::new));
     sqlx::query(
         "INSERT INTO hookledger_reversals (idempotency_key, selection, settled_until_ms, reason) VALUES (?1, ?2, ?3, ?4)",
     )
     .bind(&reversal.idempotency_key)
     .bind(&reversal.selection)
-    .bind(now.as_millis())
+    .bind(settled_until.as_millis())
     .bind(&*reversal.reason)
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(now)
+    Ok(Some(settled_until))
+}
+
+/// All of it was given back.
+pub async fn finish_reversal(connection: &mut SqliteConnection, idempotency_key: &str) -> Result<(), BooksError> {
+    sqlx::query("UPDATE hookledger_reversals SET is_finished = 1 WHERE idempotency_key = ?1")
+        .bind(idempotency_key)
+        .execute(connection)
+        .await?;
+    Ok(())
 }

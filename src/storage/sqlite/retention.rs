@@ -15,7 +15,7 @@ pub async fn times(readers: &SqlitePool) -> Result<BookTimes, StoreError> {
         sqlx::query_as::<_, (Option<i64>, Option<i64>, Option<i64>)>(
             "SELECT (SELECT MAX(call_second) FROM hookledger_claims), \
                (SELECT MIN(called_at_ms) FROM hookledger_inbox \
-                WHERE state <> 'dead' AND reason NOT IN ('unknown_key', 'beyond_grace', 'beyond_memory')), \
+                WHERE reason NOT IN ('unknown_key', 'beyond_grace', 'beyond_memory')), \
                (SELECT CAST(value AS INTEGER) FROM hookledger_meta WHERE name = 'claims_remembered_from_second')",
         )
         .fetch_one(readers)

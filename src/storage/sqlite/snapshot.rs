@@ -24,7 +24,7 @@ use crate::storage::stored::{self, ClaimKey, KeyRow, LoggedRow, LoggedRows, unre
 
 const LOGGED: i64 = 1;
 const LOGGED_SQL: &str = "SELECT 1, w.eventId, w.id, CAST(w.status AS TEXT), CAST(w.errorMsg AS TEXT), CAST(w.payload AS TEXT), \
-       i.attempts \
+       i.attempts, i.reason \
      FROM jsonb_each(?) AS e CROSS JOIN webhook_logs AS w ON w.eventId = e.value \
      LEFT JOIN hookledger_inbox AS i ON i.inbox_id = w.id";
 
@@ -252,6 +252,7 @@ fn logged_row(row: &SqliteRow) -> Result<LoggedRow, StoreError> {
         message: row.try_get(4)?,
         payload: row.try_get(5)?,
         open_attempts: row.try_get(6)?,
+        open_reason: row.try_get(7)?,
     })
 }
 

@@ -42,10 +42,10 @@ const NEW_OWNERS: &str = "INSERT INTO hookledger_token_owners (remote_key_id, fr
 const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, \
        event_at_ms, request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, \
        price_credits, price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, \
-       remainder_before, remainder_after) \
+       remainder_before, remainder_after, rounding) \
      SELECT 'webhook', ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
        value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, \
-       value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, value ->> 20 FROM jsonb_each(?)";
+       value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, value ->> 20, value ->> 21 FROM jsonb_each(?)";
 
 const USAGE_RECORDS: &str = "INSERT INTO usage_records (id, apiKeyId, timestamp, model, promptTokens, \
        completionTokens, totalTokens, costUsd, creditCost, rawMeta) \
@@ -126,9 +126,9 @@ pub async fn inbox(connection: &mut SqliteConnection, rows: &[InboxRow], now: Un
 
 const REFUNDS: &str = "INSERT INTO hookledger_refunds (refunded_at_ms, refund_id, call_second, claim_id, origin, \
        idempotency_key, user_id, price_credits, price_femtos, credits_moved, unpaid_lowered, remainder_before, \
-       remainder_after, reason, transaction_id) \
+       remainder_after, reason, transaction_id, is_rest) \
      SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-       value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13 FROM jsonb_each(?)";
+       value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14 FROM jsonb_each(?)";
 
 static REFUNDS_SQL: LazyLock<String> = LazyLock::new(|| [REFUNDS, TRANSACTIONS, BALANCES, ACCOUNTS].join(";\n"));
 

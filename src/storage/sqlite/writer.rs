@@ -43,7 +43,8 @@ pub enum Command {
     StorePrices(ConfiguredPrices, Reply<PriceLook>),
     LookAtTokens(Seen, Reply<()>),
     Refund(Vec<RefundRequest>, bool, Reply<Vec<RefundOutcome>>),
-    BeginReversal(Reversal, Reply<UnixMillis, BooksError>),
+    BeginReversal(Reversal, Reply<Option<UnixMillis>, BooksError>),
+    FinishReversal(String, Reply<(), BooksError>),
     Retain(Removal, Reply<u64>),
     AddUser(NewUser, Reply<Created, BooksError>),
     AddKey(NewKey, Reply<Created, BooksError>),
@@ -200,6 +201,9 @@ impl Owner {
             Command::BeginReversal(reversal, reply) => {
                 self.answer(reply, async |writes, context| refunds::begin_reversal(writes, context, &reversal).await)
                     .await
+            }
+            Command::FinishReversal(key, reply) => {
+                self.answer(reply, async |writes, _| refunds::finish_reversal(writes, &key).await).await
             }
             // The others are carried out above.
             _ => {}
