@@ -12,6 +12,7 @@ mod connect;
 mod context;
 pub mod error;
 mod inbox;
+mod lock;
 mod migrate;
 mod options;
 mod prices;
