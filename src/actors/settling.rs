@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 
 use crate::domain::accounts::TransactionKind;
 use crate::domain::event::UsageEvent;
@@ -13,25 +13,47 @@ use crate::domain::outcome::{Failure, SettlementOutcome};
 use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
 use crate::storage::books::{NewReplay, Replayed};
-use crate::storage::{LedgerStore, Poison, Selection, Store, StoreError, Waiting};
+use crate::storage::{LedgerStore, Part, Poison, Selection, Store, StoreError, Waiting};
 use crate::telemetry::metrics;
 
-/// Settles a batch. If the database refuses the data, the batch is halved until the offender stands alone; that one
-/// is set aside as failed, and the rest is settled.
-pub fn settle<'a>(
+/// Settles a batch, its parts side by side. Each part is carried out, whatever becomes of another.
+pub async fn settle(
+    store: &dyn LedgerStore,
+    events: Vec<Arc<UsageEvent>>,
+    purpose: Purpose,
+) -> Result<Vec<SettlementOutcome>, StoreError> {
+    let mut outcomes: Vec<Option<SettlementOutcome>> = vec![None; events.len()];
+    let parts = store.parts(events).await.into_iter();
+    let settled = parts.map(|Part { lane, places, events }| async move {
+        let found = settle_part(store, lane, events, purpose).await?;
+        Ok::<_, StoreError>(places.into_iter().zip(found))
+    });
+    for part in join_all(settled).await {
+        part?.for_each(|(place, outcome)| outcomes[place] = Some(outcome));
+    }
+    // Each event is in exactly one part.
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// Settles a part. If the database refuses the data, the part is halved until the offender stands alone; that one is
+/// set aside as failed, and the rest is settled. A dry run sets nothing aside.
+fn settle_part<'a>(
     store: &'a dyn LedgerStore,
+    lane: usize,
     events: Vec<Arc<UsageEvent>>,
     purpose: Purpose,
 ) -> BoxFuture<'a, Result<Vec<SettlementOutcome>, StoreError>> {
     Box::pin(async move {
         let started = Instant::now();
-        let reason = match store.settle(events.clone(), purpose).await {
+        let reason = match store.settle(lane, events.clone(), purpose).await {
             Ok(outcomes) => {
-                metrics::batch_committed(events.len(), started.elapsed());
-                count(&outcomes);
+                if !purpose.is_dry_run() {
+                    metrics::batch_committed(events.len(), started.elapsed());
+                    count(&outcomes);
+                }
                 return Ok(outcomes);
             }
-            Err(StoreError::Refused(reason)) => reason,
+            Err(StoreError::Refused(reason)) if !purpose.is_dry_run() => reason,
             Err(error) => return Err(error),
         };
         if let [event] = events.as_slice() {
@@ -41,8 +63,8 @@ pub fn settle<'a>(
             return Ok(vec![SettlementOutcome::Failed(Failure::Unbookable(reason))]);
         }
         let (left, right) = events.split_at(events.len() / 2);
-        let mut outcomes = settle(store, left.to_vec(), purpose).await?;
-        outcomes.extend(settle(store, right.to_vec(), purpose).await?);
+        let mut outcomes = settle_part(store, lane, left.to_vec(), purpose).await?;
+        outcomes.extend(settle_part(store, lane, right.to_vec(), purpose).await?);
         Ok(outcomes)
     })
 }
@@ -84,8 +106,7 @@ pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, St
         return Ok(replayed);
     }
     let purpose = Purpose::Replay { beyond_grace, is_dry_run: dry_run };
-    let outcomes = if dry_run { store.settle(events, purpose).await? } else { settle(store, events, purpose).await? };
-    for outcome in outcomes {
+    for outcome in settle(store, events, purpose).await? {
         match outcome {
             SettlementOutcome::Settled { credits } => {
                 replayed.charged += 1;

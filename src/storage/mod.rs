@@ -82,6 +82,16 @@ impl AsStoreError for BooksError {
     }
 }
 
+/// Those events of a batch that one writer settles.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Which writer.
+    pub lane: usize,
+    /// Where the events stood in the batch.
+    pub places: Vec<usize>,
+    pub events: Vec<Arc<UsageEvent>>,
+}
+
 /// What the operator configured, for as long as the database does not say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfiguredPrices {
@@ -142,9 +152,16 @@ pub struct Poison {
 /// dropped: the work itself is never cancelled.
 #[async_trait]
 pub trait LedgerStore: Send + Sync + 'static {
-    /// Settles a batch: each event is charged, or is stored with the reason why not, or was known. One outcome each.
+    /// Cuts a batch into parts that are settled each by itself, whatever becomes of the others.
+    async fn parts(&self, events: Vec<Arc<UsageEvent>>) -> Vec<Part> {
+        vec![Part { lane: 0, places: (0..events.len()).collect(), events }]
+    }
+
+    /// Settles events of one part: each is charged, or is stored with the reason why not, or was known. One outcome
+    /// each.
     async fn settle(
         &self,
+        lane: usize,
         events: Vec<Arc<UsageEvent>>,
         purpose: Purpose,
     ) -> Result<Vec<SettlementOutcome>, StoreError>;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
 use crate::kit::wire::{Response, http_request};
 
@@ -87,7 +88,7 @@ fn only_the_token_opens_the_server() {
     let mut connection = daemon.connection();
     connection.send(&http_request("POST", "/admin/v1/users", &[("Content-Length", "1000000")], b"")).unwrap();
     assert_refused(&connection.read_response().unwrap(), 401);
-    let user = json!({ "email": "new@example.com" }).to_string();
+    let user = json!({ "email": "new@example.com", "platformDatabase": !is_sqlite() }).to_string();
     assert_refused(&asked_with(&daemon, "POST", "/admin/v1/users", &[], user.as_bytes()), 401);
     assert_eq!(asked_on_server(&daemon, "GET", "/admin/v1/users", b"").json(), json!([]));
     assert_eq!(asked_on_server(&daemon, "POST", "/admin/v1/users", user.as_bytes()).status, 200);

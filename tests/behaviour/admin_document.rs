@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::admin_api::{asked_on_server, asked_on_socket, with_token};
 use crate::kit::daemon::Daemon;
+use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
 use crate::kit::schema::Schemas;
 use crate::kit::wire::Response;
@@ -27,6 +28,9 @@ struct Sample {
 fn sample(method: &'static str, path: &'static str, target: &str, body: Option<Value>, status: u16) -> Sample {
     Sample { method, path, target: format!("/admin/v1{target}"), body, status }
 }
+
+const ADJUSTMENTS: &str = "/admin/v1/credits/adjustments";
+const IGNORED: &str = "/admin/v1/keys/ignored";
 
 /// At least one success for each method of each path, and what can go wrong. `turn` keeps new names apart; `charge` is
 /// the id of one that was not given back yet.
@@ -77,6 +81,13 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
         sample("POST", REPLAY, "/events/replay", Some(json!({ "dryRun": true })), 200),
         sample("POST", REPLAY, "/events/replay", Some(json!({ "dryRun": "perhaps" })), 400),
     ]);
+    // What a platform's own database refuses unless it is meant.
+    let of_platform = [USERS, KEYS, GRANTS, ADJUSTMENTS, IGNORED];
+    for body in
+        samples.iter_mut().filter(|sample| of_platform.contains(&sample.path)).filter_map(|sample| sample.body.as_mut())
+    {
+        body["platformDatabase"] = json!(!is_sqlite());
+    }
     samples
 }
 
@@ -86,9 +97,7 @@ fn samples_of_charges(turn: &str, charge: &str) -> Vec<Sample> {
     const CHARGE: &str = "/admin/v1/charges/{chargeId}";
     const REFUNDS: &str = "/admin/v1/charges/refunds";
     const REVERSALS: &str = "/admin/v1/charges/reversals";
-    const ADJUSTMENTS: &str = "/admin/v1/credits/adjustments";
     const UNMATCHED: &str = "/admin/v1/keys/unmatched";
-    const IGNORED: &str = "/admin/v1/keys/ignored";
     let refund = |charge: &str, amount: &str| {
         Some(json!({ "charge": charge, "amount": amount, "reason": "a test", "idempotencyKey": turn }))
     };

@@ -118,10 +118,7 @@ fn a_file_that_is_no_database_ends_with_3_and_is_left_alone() {
 #[test]
 fn a_database_of_a_newer_version_ends_with_2() {
     let daemon = migrated(DaemonOptions::new());
-    daemon.books().execute(
-        "INSERT INTO hookledger_migrations (version, description, success, checksum, execution_time)
-           SELECT 9999, 'from the future', 1, checksum, 0 FROM hookledger_migrations LIMIT 1",
-    );
+    daemon.books().insert_newer_version();
     for arguments in ON_BOOKS.iter().chain([&["migrate"] as &[&str], &["serve"]].iter()) {
         let Ran { code, stderr, .. } = ran(&daemon, arguments, &[]);
         assert_eq!(code, 2, "{arguments:?}: {stderr}");

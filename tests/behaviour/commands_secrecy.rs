@@ -155,6 +155,7 @@ fn a_daemon_that_fails_everywhere_shows_no_secret() {
 
 #[test]
 fn a_generated_secret_is_not_shown_either() {
+    only_on_sqlite!();
     let daemon = Daemon::start(talkative(without_secret()));
     let secret = fs::read_to_string(daemon.folder().join("webhook-secret")).unwrap().trim_end().to_owned();
     let mut watch = Watch::default();

@@ -23,6 +23,7 @@ mod lost;
 mod money;
 mod monitoring;
 mod operation;
+mod platform_commands;
 mod reload;
 mod replay;
 mod restore;

@@ -196,7 +196,8 @@ fn the_balance_token_appears_rotates_and_goes() {
 }
 
 #[test]
-fn files_of_secrets_are_read_again() {
+fn a_generated_secret_is_read_again_and_never_made_anew() {
+    only_on_sqlite!();
     let (daemon, _) = started_with_customer(options(), "");
     let generated = daemon.folder().join("webhook-secret");
     let first = fs::read_to_string(&generated).unwrap();
@@ -209,7 +210,11 @@ fn files_of_secrets_are_read_again() {
     assert!(!daemon.reload(), "a new secret would refuse every good event");
     assert!(!generated.exists());
     assert_eq!(status_signed(&daemon, NEW_SECRET, "still"), 200);
+}
 
+#[test]
+fn a_file_of_secrets_is_read_again() {
+    let (daemon, _) = started_with_customer(options(), &secrets(&[NEW_SECRET]));
     let listed = daemon.folder().join("secrets");
     fs::write(&listed, SECRET).unwrap();
     reload_with(&daemon, &format!("webhook.secrets_file = \"{}\"", listed.display()));

@@ -129,9 +129,7 @@ fn what_is_no_good_backup_is_refused_before_anything_is_made() {
     fs::copy(&backup, file("anonymous")).unwrap();
     sqlite(&file("anonymous"), "DELETE FROM hookledger_meta WHERE name = 'installation_id'");
     fs::copy(&backup, file("newer")).unwrap();
-    let newer = "INSERT INTO hookledger_migrations (version, description, success, checksum, execution_time)
-        SELECT 9999, 'from the future', 1, checksum, 0 FROM hookledger_migrations LIMIT 1";
-    sqlite(&file("newer"), newer);
+    Books::at(&file("newer")).insert_newer_version();
     fs::copy(&backup, file("in-use")).unwrap();
     fs::write(file("in-use-wal"), "the newest events").unwrap();
     let mut bytes = fs::read(&backup).unwrap();

@@ -79,8 +79,7 @@ fn a_program_and_a_person_see_how_the_daemon_does() {
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["pid"], daemon.pid());
     assert!(status["startedAt"].as_str().unwrap().ends_with('Z') && status["uptimeSecs"].is_u64(), "{status}");
-    let url = format!("sqlite://{}", daemon.database_file().display());
-    assert_eq!(status["database"], json!({ "url": url, "writable": true, "problem": null }));
+    assert_eq!(status["database"], json!({ "url": daemon.masked_database_url(), "writable": true, "problem": null }));
     assert_eq!(status["webhook"], json!({ "enabled": true, "ready": true, "whyNot": null }));
     assert_eq!(status["channel"]["state"], "healthy");
     assert_eq!(status["conditions"], json!([]));
@@ -290,7 +289,7 @@ fn tokens_of_several_users_are_a_condition_until_one_has_them() {
 #[test]
 fn a_rate_that_is_none_is_told_with_what_to_do() {
     let daemon = with_user(DaemonOptions::new().movable_clock());
-    daemon.books().execute("INSERT INTO options (key, value) VALUES ('UsdToCreditsRate', 'abc')");
+    daemon.books().set_option("UsdToCreditsRate", "abc");
     let status =
         status_when(&daemon, "the condition holds", |status| status["conditions"][0]["name"] == "rate_invalid");
     let message = status["conditions"][0]["message"].as_str().unwrap();

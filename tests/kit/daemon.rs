@@ -39,6 +39,8 @@ pub struct DaemonOptions {
     pub wrapper: Vec<String>,
     /// Comes after `serve`.
     pub arguments: Vec<String>,
+    /// Comes after every command: where the file of settings is.
+    pub config: Vec<String>,
 }
 
 impl Default for DaemonOptions {
@@ -49,6 +51,7 @@ impl Default for DaemonOptions {
             without: Vec::new(),
             wrapper: Vec::new(),
             arguments: Vec::new(),
+            config: Vec::new(),
         }
     }
 }
@@ -69,9 +72,9 @@ impl DaemonOptions {
         self.set("FAILPOINTS", places)
     }
 
-    /// Starts the daemon with the file that [`Daemon::write_config`] writes.
+    /// Gives the daemon and its commands the file that [`Daemon::write_config`] writes.
     pub fn config_file(mut self) -> Self {
-        self.arguments = ["--config", "{folder}/hookledger.toml"].map(str::to_owned).to_vec();
+        self.config = ["--config", "{folder}/hookledger.toml"].map(str::to_owned).to_vec();
         self
     }
 
@@ -149,6 +152,7 @@ impl Daemon {
         let append = |name: &str| File::options().create(true).append(true).open(self.folder().join(name));
         let mut command = self.wrapped_command();
         command.arg("serve").args(self.options.arguments.iter().map(|text| self.filled(text)));
+        command.args(self.config_arguments());
         command.stdin(Stdio::null());
         command.stdout(append("stdout").expect("stdout can be kept"));
         command.stderr(append("stderr").expect("stderr can be kept"));
@@ -298,6 +302,11 @@ impl Daemon {
         }
         command.envs(self.options.environment.iter().map(|(name, value)| (name, self.filled(value))));
         command
+    }
+
+    /// What leads a command to the daemon's file of settings, where the options say that there is one.
+    pub(super) fn config_arguments(&self) -> impl Iterator<Item = String> {
+        self.options.config.iter().map(|text| self.filled(text))
     }
 
     pub(super) fn filled(&self, text: &str) -> String {

@@ -71,12 +71,22 @@ impl Daemon {
     /// The same, with more variables (`FAILPOINTS` among them, if the command itself is to fail).
     #[track_caller]
     pub fn command_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-        let mut command = self.bare_command();
-        command.env_remove("FAILPOINTS").envs(variables.iter().copied()).args(arguments);
         let is_platforms = |command: &&[&str]| arguments.starts_with(command);
-        if !is_sqlite() && PLATFORM_COMMANDS.iter().any(is_platforms) {
-            command.arg("--platform-database");
-        }
+        let is_to_be_meant = !is_sqlite() && PLATFORM_COMMANDS.iter().any(is_platforms);
+        self.ran(arguments, is_to_be_meant.then_some("--platform-database"), variables)
+    }
+
+    /// Runs a command as it stands, though it may have to be said on this database that it is meant.
+    #[track_caller]
+    pub fn command_unmeant(&self, arguments: &[&str]) -> Output {
+        self.ran(arguments, None, &[])
+    }
+
+    #[track_caller]
+    fn ran(&self, arguments: &[&str], last: Option<&str>, variables: &[(&str, &str)]) -> Output {
+        let mut command = self.bare_command();
+        command.env_remove("FAILPOINTS").envs(variables.iter().copied());
+        command.args(arguments).args(self.config_arguments()).args(last);
         run(&mut command, b"", COMMAND_TIMEOUT)
     }
 

@@ -52,6 +52,14 @@ impl Daemon {
         }
     }
 
+    /// The same as it may be shown.
+    pub fn masked_database_url(&self) -> String {
+        match &self.database {
+            Database::File(_) => self.database_url(),
+            Database::Guest(guest) => self.database_url().replace(&guest.login().password, "***"),
+        }
+    }
+
     /// By what a person recognises the database: a file's path, or the name of the platform's database.
     pub fn database_name(&self) -> String {
         match &self.database {

@@ -7,7 +7,7 @@ use sqlx::MySqlConnection;
 
 use super::context::Context;
 use super::shard::End;
-use super::{snapshot, write};
+use super::{lock, write};
 use crate::domain::accounts::plan_move;
 use crate::domain::ids::{RemoteKeyId, UserId};
 use crate::domain::money::Credits;
@@ -204,7 +204,7 @@ async fn book_move(
     reason: Option<&str>,
 ) -> Result<Granted, BooksError> {
     let now = context.clock.now();
-    let locked = snapshot::lock(connection, context, &BTreeSet::from([user_id.clone()]), &BTreeSet::new()).await?;
+    let locked = lock::lock(connection, context, &BTreeSet::from([user_id.clone()]), &BTreeSet::new()).await?;
     if locked.busy_users.contains(user_id) {
         return Err(StoreError::Contended("another program holds the user's row".to_owned()).into());
     }

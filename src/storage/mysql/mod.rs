@@ -12,6 +12,7 @@ mod connect;
 mod context;
 pub mod error;
 mod inbox;
+mod lock;
 mod migrate;
 mod options;
 mod prices;
@@ -37,7 +38,7 @@ use sqlx::{MySqlConnection, MySqlPool};
 use super::removal::Removal;
 use super::{
     AmbiguousToken, AsStoreError, ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, OldRows, Page, PagePlace,
-    Poison, PriceLook, Selection, StoreError, Waiting, WaitingEvent,
+    Part, Poison, PriceLook, Selection, StoreError, Waiting, WaitingEvent,
 };
 use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
@@ -127,29 +128,19 @@ fn shard_count(configured: usize) -> usize {
 
 #[async_trait]
 impl LedgerStore for MysqlStore {
+    async fn parts(&self, events: Vec<Arc<UsageEvent>>) -> Vec<Part> {
+        route::by_user(&self.readers, &self.context.names, &events, self.shards.len()).await
+    }
+
     async fn settle(
         &self,
+        lane: usize,
         events: Vec<Arc<UsageEvent>>,
         purpose: Purpose,
     ) -> Result<Vec<SettlementOutcome>, StoreError> {
-        let groups = route::by_user(&self.readers, &self.context.names, &events, self.shards.len()).await;
-        let settled = groups.into_iter().map(|(shard, places, events)| async move {
-            let work = settle_work(events, purpose);
-            let outcomes = self.shards[shard].transact(work).await?;
-            failpoint::hit("store.settle.committed")?;
-            Ok::<_, StoreError>((places, outcomes))
-        });
-        // Every group is carried out, whatever becomes of another.
-        let settled = futures_util::future::join_all(settled).await;
-        let mut outcomes: Vec<Option<SettlementOutcome>> = vec![None; events.len()];
-        for group in settled {
-            let (places, found) = group?;
-            for (place, outcome) in places.into_iter().zip(found) {
-                outcomes[place] = Some(outcome);
-            }
-        }
-        // Each event is in exactly one group.
-        Ok(outcomes.into_iter().flatten().collect())
+        let settled = self.shards[lane % self.shards.len()].transact(settle_work(events, purpose)).await?;
+        failpoint::hit("store.settle.committed")?;
+        Ok(settled)
     }
 
     async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {

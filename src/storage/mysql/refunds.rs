@@ -7,7 +7,7 @@ use sqlx::MySqlConnection;
 
 use super::context::Context;
 use super::shard::End;
-use super::{snapshot, write};
+use super::{lock, write};
 use crate::domain::ids::{KeyId, UserId};
 use crate::domain::refund::{RefundOutcome, RefundRequest, RefundSnapshot, plan_refunds};
 use crate::domain::time::UnixMillis;
@@ -65,7 +65,7 @@ async fn read(
     let keys = parameter(&keys)?;
     let users: Vec<String> = sqlx::query_scalar(context.sql(USERS)).bind(&keys).fetch_all(&mut *connection).await?;
     let users: BTreeSet<UserId> = users.iter().filter_map(|user| UserId::parse(user).ok()).collect();
-    let locked = snapshot::lock(connection, context, &users, &BTreeSet::<KeyId>::new()).await?;
+    let locked = lock::lock(connection, context, &users, &BTreeSet::<KeyId>::new()).await?;
     let mut snapshot = RefundSnapshot { accounts: locked.accounts, ..RefundSnapshot::default() };
     for row in sqlx::query(context.sql(CHARGES)).bind(&keys).fetch_all(&mut *connection).await? {
         let (key, charge) = booked_charge(&row)?;

@@ -11,6 +11,7 @@ use sqlx::MySqlPool;
 use super::context::Names;
 use super::snapshot::texts;
 use crate::domain::event::UsageEvent;
+use crate::storage::Part;
 use crate::storage::rows::parameter;
 
 const USERS: &str = concat!(
@@ -19,15 +20,12 @@ const USERS: &str = concat!(
     " STRAIGHT_JOIN api_keys AS k ON k.remoteKeyId = e.v COLLATE {collation} GROUP BY e.v"
 );
 
-/// An owner, the events' places in the batch, and the events themselves, in their order.
-pub type Group = (usize, Vec<usize>, Vec<Arc<UsageEvent>>);
-
 /// The batch by owner; groups that are too large for the server to take at once are cut.
-pub async fn by_user(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEvent>], owners: usize) -> Vec<Group> {
+pub async fn by_user(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEvent>], owners: usize) -> Vec<Part> {
     let users = if owners > 1 { users(readers, names, events).await } else { HashMap::new() };
     // The largest parameter is the list of payloads, which JSON may make longer by its quotation marks.
     let limit_bytes = names.max_packet_bytes / 4;
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<Part> = Vec::new();
     let mut open: HashMap<usize, (usize, usize)> = HashMap::new();
     for (place, event) in events.iter().enumerate() {
         let token = event.content.remote_key_id.to_string();
@@ -39,13 +37,13 @@ pub async fn by_user(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEven
                 *group
             }
             _ => {
-                groups.push((owner, Vec::new(), Vec::new()));
+                groups.push(Part { lane: owner, places: Vec::new(), events: Vec::new() });
                 open.insert(owner, (groups.len() - 1, bytes));
                 groups.len() - 1
             }
         };
-        groups[group].1.push(place);
-        groups[group].2.push(event.clone());
+        groups[group].places.push(place);
+        groups[group].events.push(event.clone());
     }
     groups
 }

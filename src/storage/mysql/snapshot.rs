@@ -10,12 +10,11 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{MySqlConnection, Row};
 
 use super::context::Context;
+use super::lock::lock;
 use super::prices;
-use crate::domain::accounts::{Account, NewestTransaction};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
-use crate::domain::money::{Credits, Remainder};
 use crate::domain::ownership::{Owner, PastOwner, TokenHistory};
 use crate::domain::settlement::Snapshot;
 use crate::domain::time::UnixMillis;
@@ -45,50 +44,10 @@ const TOUCH_TOKENS: &str = concat!(
     " WHERE true ON DUPLICATE KEY UPDATE touched = touched + 1"
 );
 
-const TOUCH_ACCOUNTS: &str = concat!(
-    "INSERT INTO hookledger_accounts (user_id, remainder_femtos, unpaid_credits, touched) SELECT e.v, 0, 0, 1 FROM ",
-    texts!(),
-    " WHERE true ON DUPLICATE KEY UPDATE touched = touched + 1"
-);
-
 const KEYS: &str = concat!(
     "SELECT k.remoteKeyId, k.id, k.userId, k.status = 'ACTIVE', CAST(k.createdAt AS CHAR) FROM ",
     texts!(),
     " STRAIGHT_JOIN api_keys AS k ON k.remoteKeyId = e.v COLLATE {collation}"
-);
-
-const LOCK_USERS: &str = concat!(
-    "SELECT u.id FROM ",
-    texts!(),
-    " STRAIGHT_JOIN users AS u FORCE INDEX (PRIMARY) ON u.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
-);
-
-const LOCK_KEYS: &str = concat!(
-    "SELECT k.remoteKeyId, k.id, k.userId, k.status = 'ACTIVE', CAST(k.createdAt AS CHAR) FROM ",
-    texts!(),
-    " STRAIGHT_JOIN api_keys AS k FORCE INDEX (PRIMARY) ON k.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
-);
-
-const LOCK_BALANCES: &str = concat!(
-    "SELECT b.userId, b.currentCredits FROM ",
-    texts!(),
-    " STRAIGHT_JOIN user_credit_balances AS b ON b.userId = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
-);
-
-/// What a lock was passed over for is told from what is not there by a look that takes none.
-const THERE: &str = concat!(
-    "SELECT u.id, b.userId IS NOT NULL FROM ",
-    texts!(),
-    " STRAIGHT_JOIN users AS u ON u.id = e.v COLLATE {collation} \
-     LEFT JOIN user_credit_balances AS b ON b.userId = u.id"
-);
-
-const ACCOUNTS: &str = concat!(
-    "SELECT a.user_id, a.remainder_femtos, a.unpaid_credits, CAST(t.createdAt AS CHAR), t.id FROM ",
-    texts!(),
-    " STRAIGHT_JOIN hookledger_accounts AS a ON a.user_id = e.v COLLATE utf8mb4_bin \
-     LEFT JOIN credit_transactions AS t ON t.id = (SELECT n.id FROM credit_transactions AS n \
-       WHERE n.userId = e.v COLLATE {collation} ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)"
 );
 
 const LOGGED: &str = concat!(
@@ -217,58 +176,6 @@ pub async fn ownership(
     Ok((stored::owners(keys), histories))
 }
 
-/// What of the platform's rows is ours until the commit.
-#[derive(Debug, Default)]
-pub struct Locked {
-    pub accounts: HashMap<UserId, Account>,
-    /// Another session holds one of their rows.
-    pub busy_users: HashSet<UserId>,
-    keys: HashMap<KeyId, KeyRow>,
-}
-
-/// Locks the books of users and the rows of keys, and reads the former.
-pub async fn lock(
-    connection: &mut MySqlConnection,
-    context: &Context,
-    users: &BTreeSet<UserId>,
-    keys: &BTreeSet<KeyId>,
-) -> Result<Locked, StoreError> {
-    let mut locked = Locked::default();
-    if users.is_empty() {
-        return Ok(locked);
-    }
-    let names = parameter(&users.iter().map(UserId::as_str).collect::<Vec<_>>())?;
-    sqlx::query(context.sql(TOUCH_ACCOUNTS)).bind(&names).execute(&mut *connection).await?;
-    let held: Vec<String> =
-        sqlx::query_scalar(context.sql(LOCK_USERS)).bind(&names).fetch_all(&mut *connection).await?;
-    let held: HashSet<String> = held.into_iter().collect();
-    let ids = parameter(&keys.iter().map(KeyId::as_str).collect::<Vec<_>>())?;
-    for row in sqlx::query(context.sql(LOCK_KEYS)).bind(ids).fetch_all(&mut *connection).await? {
-        let key = key_row(&row)?;
-        locked.keys.insert(key.key_id.clone(), key);
-    }
-    let balances: Vec<(String, i64)> = sqlx::query(context.sql(LOCK_BALANCES))
-        .bind(&names)
-        .fetch_all(&mut *connection)
-        .await?
-        .iter()
-        .map(|row| Ok((row.try_get(0)?, i64::from(row.try_get::<i32, _>(1)?))))
-        .collect::<Result<_, sqlx::Error>>()?;
-    let balances: HashMap<String, i64> = balances.into_iter().collect();
-    for row in sqlx::query(context.sql(THERE)).bind(&names).fetch_all(&mut *connection).await? {
-        let (user, has_balance): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
-        if !held.contains(&user) || (has_balance && !balances.contains_key(&user)) {
-            locked.busy_users.insert(user_id(user)?);
-        }
-    }
-    for row in sqlx::query(context.sql(ACCOUNTS)).bind(&names).fetch_all(connection).await? {
-        let (user, mut account) = account_row(&row)?;
-        account.balance = balances.get(user.as_str()).copied().map(Credits::new);
-        locked.accounts.insert(user, account);
-    }
-    Ok(locked)
-}
-
 /// Event ids beside which `webhook_logs` holds one that its collation takes for equal.
 pub type Taken = HashSet<EventId>;
 
@@ -345,7 +252,7 @@ fn logged_row(row: &MySqlRow) -> Result<(EventId, Option<LoggedRow>), StoreError
     Ok((asked, Some(logged)))
 }
 
-fn key_row(row: &MySqlRow) -> Result<KeyRow, StoreError> {
+pub(super) fn key_row(row: &MySqlRow) -> Result<KeyRow, StoreError> {
     let (key_id, owner): (String, String) = (row.try_get(1)?, row.try_get(2)?);
     Ok(KeyRow {
         remote_key_id: row.try_get::<Option<String>, _>(0)?.unwrap_or_default(),
@@ -356,7 +263,7 @@ fn key_row(row: &MySqlRow) -> Result<KeyRow, StoreError> {
     })
 }
 
-fn user_id(id: String) -> Result<UserId, StoreError> {
+pub(super) fn user_id(id: String) -> Result<UserId, StoreError> {
     UserId::parse(&id).map_err(|_| unreadable("users.id", id))
 }
 
@@ -368,22 +275,4 @@ fn owner_row(row: &MySqlRow) -> Result<PastOwner, StoreError> {
         key_id: KeyId::parse(&key_id).map_err(|_| unreadable("hookledger_token_owners.key_id", key_id))?,
         has_key: row.try_get::<i64, _>(4)? != 0,
     })
-}
-
-/// The own part of an account; its balance comes from the locked row.
-fn account_row(row: &MySqlRow) -> Result<(UserId, Account), StoreError> {
-    let user = user_id(row.try_get(0)?)?;
-    let femtos: i64 = row.try_get(1)?;
-    let (created_at, id): (Option<String>, Option<String>) = (row.try_get(3)?, row.try_get(4)?);
-    let account = Account {
-        balance: None,
-        remainder: Remainder::new(femtos).ok_or_else(|| unreadable("hookledger_accounts.remainder_femtos", femtos))?,
-        unpaid: Credits::new(row.try_get(2)?),
-        newest_transaction: created_at.map(|created_at| NewestTransaction {
-            // Another program's odd date is taken for long ago: it only bounds the next stamp from below.
-            created_at: UnixMillis::from_column(&created_at).unwrap_or(UnixMillis::ZERO),
-            id: id.and_then(|id| RecordId::parse(&id).ok()),
-        }),
-    };
-    Ok((user, account))
 }

@@ -156,6 +156,7 @@ impl SqliteStore {
 impl LedgerStore for SqliteStore {
     async fn settle(
         &self,
+        _lane: usize,
         events: Vec<Arc<UsageEvent>>,
         purpose: Purpose,
     ) -> Result<Vec<SettlementOutcome>, StoreError> {
