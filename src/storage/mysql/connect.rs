@@ -44,10 +44,15 @@ fn base(options: &MysqlOptions) -> MySqlConnectOptions {
     connect
 }
 
+/// How long a session waits for a lock: the server counts whole seconds.
+pub fn lock_wait(options: &MysqlOptions) -> Duration {
+    Duration::from_secs(options.lock_wait.as_secs().max(1))
+}
+
 /// What every session is told: refuse what does not fit, wait this long for a lock, and never take a small table for
 /// one that is best read as a whole: a locking read locks whatever it passes.
 fn session(options: &MysqlOptions) -> String {
-    let lock_wait_secs = options.lock_wait.as_secs().max(1);
+    let lock_wait_secs = lock_wait(options).as_secs();
     format!(
         "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO', \
          innodb_lock_wait_timeout = {lock_wait_secs}, lock_wait_timeout = {lock_wait_secs}, \

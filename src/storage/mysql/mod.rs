@@ -13,6 +13,7 @@ mod context;
 pub mod error;
 mod inbox;
 mod lock;
+mod locked_out;
 mod migrate;
 mod options;
 mod prices;

@@ -3,6 +3,7 @@
 use sqlx::{MySqlConnection, MySqlPool};
 
 use super::context::{Context, Names};
+use super::locked_out;
 use super::shard::End;
 use crate::domain::pricing::PriceBook;
 use crate::domain::time::UnixMillis;
@@ -86,8 +87,9 @@ pub async fn store(
     Ok(End::Commit(PriceLook { changed_from_second, invalid_rate: found.invalid_rate }))
 }
 
-/// A commit of a single small row.
+/// A commit of a single small row, where the platform's tables can be written as well.
 pub async fn probe(connection: &mut MySqlConnection, context: &Context) -> Result<End<()>, StoreError> {
+    locked_out::look(connection).await?;
     sqlx::query(context.sql(
         "INSERT INTO hookledger_meta (name, value) VALUES ('probe', '1') ON DUPLICATE KEY UPDATE value = value + 1",
     ))

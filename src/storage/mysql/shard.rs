@@ -7,7 +7,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,8 +15,8 @@ use rand::Rng;
 use sqlx::{Connection, MySqlConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::connect;
 use super::context::Context;
+use super::{connect, locked_out};
 use crate::storage::{AsStoreError, StoreError};
 
 /// Transactions that may wait for one owner.
@@ -127,7 +127,17 @@ impl Owner {
     {
         let mut tries = 1;
         loop {
-            let result = self.attempt(work).await;
+            let began = Instant::now();
+            let mut result = self.attempt(work).await;
+            let is_contended =
+                matches!(result.as_ref().err().and_then(AsStoreError::as_store_error), Some(StoreError::Contended(_)));
+            // It waited in vain: for a row, or for a whole table, which no other try would get either.
+            if is_contended
+                && began.elapsed() >= connect::lock_wait(&self.context.options)
+                && let Err(error) = self.look_at_tables().await
+            {
+                result = Err(error.into());
+            }
             let failed = result.as_ref().err().and_then(AsStoreError::as_store_error);
             match failed {
                 Some(StoreError::Contended(reason)) if tries >= MAX_TRIES => {
@@ -149,6 +159,14 @@ impl Owner {
             tokio::time::sleep(pause).await;
             tries += 1;
         }
+    }
+
+    /// Fails if another program keeps the platform's tables locked. The fresh connection is then the next try's.
+    async fn look_at_tables(&mut self) -> Result<(), StoreError> {
+        let mut connection = connect::writer(&self.context.options).await?;
+        locked_out::look(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(())
     }
 
     /// One try. A connection on which anything failed is not used again: the server may have ended its transaction by

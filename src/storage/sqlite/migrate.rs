@@ -49,7 +49,9 @@ pub enum MigrateError {
     Version(String),
     #[error("the database cannot be opened: {0}")]
     Open(#[from] sqlx::Error),
-    #[error("MySQL and MariaDB are not supported yet: set database.url to sqlite://folder/file.db")]
+    #[error(
+        "only the embedded database is backed up and restored here, and database.url names a server: use the server's own tools"
+    )]
     Unsupported,
     #[error("the writer's thread cannot be started: {0}")]
     Thread(std::io::Error),
