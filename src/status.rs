@@ -32,6 +32,9 @@ pub struct Status {
     /// Absent until the first count after a start.
     #[schema(required)]
     pub backlog: Option<BacklogStatus>,
+    /// Absent on a database that no other program writes to, and until the first look after a start.
+    #[schema(required)]
+    pub taking_over: Option<TakingOverStatus>,
     pub listeners: ListenerStatus,
     /// What a person should do, a sentence each; empty where nothing is wrong.
     pub to_do: Vec<String>,
@@ -145,6 +148,16 @@ pub struct BacklogStatus {
     pub counted_at: String,
 }
 
+/// What became of the platform's own billing.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TakingOverStatus {
+    /// The first start on this database, UTC: what was called before is not billed.
+    pub at: String,
+    /// The platform's usage records that took a call, so that it was not charged again.
+    pub adopted_records: i64,
+}
+
 /// Where the daemon listens.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -215,6 +228,10 @@ fn advice_on(condition: &str) -> Option<&'static str> {
         "ambiguous_key" => {
             Some("take the token from all users but one (`hookledger key list`); what waits is then charged")
         }
+        "foreign_deductions" => Some(
+            "end the platform's own billing: point new-api's webhook_url here alone, and keep its usage sync from being \
+             started",
+        ),
         _ => None,
     }
 }

@@ -14,15 +14,18 @@ pub enum Condition {
     RateInvalid,
     /// Events wait since several users have their token.
     AmbiguousKey,
+    /// Another program still bills on the platform's database.
+    ForeignDeductions,
 }
 
 impl Condition {
-    pub const ALL: [Condition; 2] = [Condition::RateInvalid, Condition::AmbiguousKey];
+    pub const ALL: [Condition; 3] = [Condition::RateInvalid, Condition::AmbiguousKey, Condition::ForeignDeductions];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Condition::RateInvalid => "rate_invalid",
             Condition::AmbiguousKey => "ambiguous_key",
+            Condition::ForeignDeductions => "foreign_deductions",
         }
     }
 }

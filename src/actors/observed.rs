@@ -3,9 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::channel::Channel;
-use super::conditions::Conditions;
+use super::conditions::{Condition, Conditions};
 use super::lives::Lives;
 use crate::domain::time::UnixMillis;
+use crate::storage::takeover::TakenOver;
 use crate::storage::{InboxCounts, Store};
 
 /// The inbox as it was counted last.
@@ -23,6 +24,7 @@ pub struct Observed {
     pub conditions: Conditions,
     counted: Mutex<Option<Counted>>,
     database_problem: Mutex<Option<String>>,
+    taken_over: Mutex<Option<TakenOver>>,
 }
 
 impl Observed {
@@ -33,6 +35,18 @@ impl Observed {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "when the last event came is not known until the next one"),
         }
+    }
+
+    /// What a look for other programs found; nothing where nobody else writes.
+    pub fn taken_over(&self, found: Option<TakenOver>, now: UnixMillis) {
+        let foreign = found.as_ref().and_then(|found| found.foreign.as_ref());
+        self.conditions.set(Condition::ForeignDeductions, foreign.map(|foreign| foreign.sentence()), now);
+        *self.taken_over.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// Nothing before the first look, and where nobody else writes.
+    pub fn takeover(&self) -> Option<TakenOver> {
+        self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn inbox_counted(&self, counted: Counted) {

@@ -79,6 +79,7 @@ impl Scheduler {
             Step::CountInbox => drop(self.parts.directory.logger.try_send(CountInbox)),
             Step::LookAtTokens => return self.look_at_tokens(context),
             Step::LookAtPrices => return self.look_at_prices(context),
+            Step::LookForOthers => return self.look_for_others(context),
             Step::Retain => return self.retain(context),
             Step::MeasureDisk => return self.measure_disk(context),
             Step::Upkeep => return self.upkeep(context),
@@ -140,6 +141,22 @@ impl Scheduler {
             )
         });
         self.parts.observed.conditions.set(Condition::RateInvalid, sentence, self.parts.clock.now());
+    }
+
+    fn look_for_others(&mut self, context: &mut Context<Self>) {
+        let store = self.parts.store.clone();
+        let work = async move { store.look_for_others().await };
+        let done = work.into_actor(self).map(|look, scheduler, _| {
+            scheduler.parts.times.finish(Step::LookForOthers);
+            let (observed, now) = (&scheduler.parts.observed, scheduler.parts.clock.now());
+            match look {
+                Ok(taken_over) => observed.taken_over(taken_over, now),
+                Err(error) => {
+                    tracing::warn!(%error, "what others have billed could not be looked at; tried again soon")
+                }
+            }
+        });
+        context.spawn(done);
     }
 
     fn measure_disk(&mut self, context: &mut Context<Self>) {

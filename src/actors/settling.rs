@@ -113,7 +113,7 @@ pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, St
                 replayed.credits += credits.get();
             }
             SettlementOutcome::Unpaid { .. } => replayed.charged += 1,
-            SettlementOutcome::AlreadySettled => replayed.already_charged += 1,
+            SettlementOutcome::AlreadySettled | SettlementOutcome::Tied => replayed.already_charged += 1,
             SettlementOutcome::Conflict | SettlementOutcome::Deferred | SettlementOutcome::Failed(_) => {
                 replayed.still_failed += 1;
             }
@@ -123,8 +123,8 @@ pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, St
 }
 
 fn count(outcomes: &[SettlementOutcome]) {
-    const NAMES: [&str; 7] =
-        ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error"];
+    const NAMES: [&str; 8] =
+        ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error", "tied"];
     let mut counts = [0u64; NAMES.len()];
     let mut credits_moved = 0;
     for outcome in outcomes {
@@ -145,6 +145,7 @@ fn count(outcomes: &[SettlementOutcome]) {
             ) => 4,
             SettlementOutcome::Failed(Failure::AmbiguousKey(_)) => 5,
             SettlementOutcome::Failed(Failure::Unbookable(_)) => 6,
+            SettlementOutcome::Tied => 7,
             // Nothing was settled: the event is known to have failed before, or is tried again at once.
             SettlementOutcome::Failed(Failure::Stored(_) | Failure::Busy) | SettlementOutcome::Deferred => continue,
         };

@@ -16,6 +16,8 @@ pub enum Step {
     LookAtTokens,
     /// The rate in `options` and in the configuration is looked at.
     LookAtPrices,
+    /// What other programs have billed is looked at.
+    LookForOthers,
     /// The Logger counts the inbox.
     CountInbox,
     /// What is old is cleared.
@@ -27,10 +29,11 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 7] = [
+    pub const ALL: [Step; 8] = [
         Step::SettleDue,
         Step::LookAtTokens,
         Step::LookAtPrices,
+        Step::LookForOthers,
         Step::CountInbox,
         Step::MeasureDisk,
         Step::Retain,
@@ -42,6 +45,7 @@ impl Step {
             Step::SettleDue => Duration::from_secs(1),
             Step::LookAtTokens => Duration::from_secs(60),
             Step::LookAtPrices => Duration::from_secs(5),
+            Step::LookForOthers => Duration::from_secs(5),
             Step::CountInbox => Duration::from_secs(5),
             Step::Retain => Duration::from_secs(60),
             Step::MeasureDisk => Duration::from_secs(15),

@@ -27,6 +27,7 @@ use crate::http::admin::Listeners;
 use crate::http::server;
 use crate::setup::Setup;
 use crate::storage::open::{self, OpenError};
+use crate::storage::takeover::FoundHistory;
 use crate::storage::{Store, StoreError};
 use crate::telemetry::logs::{self, Level};
 use crate::telemetry::metrics::Metrics;
@@ -62,6 +63,8 @@ pub enum StartError {
     StateFolder(PathBuf, std::io::Error),
     #[error("the first price could not be stored: {0}")]
     Prices(StoreError),
+    #[error("what other programs have billed could not be looked at: {0}")]
+    TakeOver(StoreError),
     #[error(
         "server.listen: {0} cannot be listened on ({1}); another program has it (LetAiCode's own backend uses port \
          4000 as well): set server.listen to a free port"
@@ -85,7 +88,7 @@ impl StartError {
             StartError::Database(error) if error.is_held() || error.needs_a_person() => 2,
             StartError::Config(_) | StartError::StateFolder(..) => 2,
             StartError::Listen(..) | StartError::MetricsListen(..) | StartError::AdminSocket(..) => 2,
-            StartError::Database(_) | StartError::Prices(_) => 3,
+            StartError::Database(_) | StartError::Prices(_) | StartError::TakeOver(_) => 3,
             StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) => 1,
         }
     }
@@ -144,6 +147,9 @@ impl Daemon {
         let clock = clock::for_daemon();
         let store = open_store(&settings, clock.clone()).await?;
         store.look_at_prices(configured_prices(&settings)).await.map_err(StartError::Prices)?;
+        if let Some(found) = store.take_over(settings.webhook.max_age).await.map_err(StartError::TakeOver)? {
+            tell_history(&found);
+        }
         let metrics = Metrics::install()?;
         let live = Live::new(settings.clone());
         let parts = Parts::new(&live, clock, store.clone(), metrics.clone());
@@ -235,6 +241,16 @@ impl Daemon {
             }
         }
     }
+}
+
+fn tell_history(found: &FoundHistory) {
+    let FoundHistory { taken_over_at, adopted_from, usage_records, webhook_logs, users, keys, .. } = found;
+    tracing::info!(
+        %taken_over_at, %adopted_from, usage_records, webhook_logs, users, keys,
+        "first start on this database: {usage_records} usage records of other programs since {adopted_from} count as \
+         charged, and so do {webhook_logs} events in webhook_logs; nothing of the history of {users} users and {keys} \
+         keys will be billed"
+    );
 }
 
 /// Opens the database, waiting for one that is busy or away up to `database.start_timeout`.

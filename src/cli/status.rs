@@ -8,7 +8,7 @@ use super::Context;
 use super::admin_client;
 use super::failure::Failure;
 use super::output::{or_dash, visible};
-use crate::status::{ActorStatus, BacklogStatus, ChannelName, Status};
+use crate::status::{ActorStatus, BacklogStatus, ChannelName, Status, TakingOverStatus};
 
 const ROUTE: &str = "/admin/v1/status";
 
@@ -75,6 +75,7 @@ fn tell(status: &Status, paint: Paint) -> String {
         line("database", database(status, paint)),
         line("listening", listeners(status)),
     ];
+    lines.extend(status.taking_over.as_ref().map(taking_over));
     lines.extend(backlog(status.backlog.as_ref(), paint));
     lines.extend(named("actors", status.actors.iter().map(|one| actor(one, paint)).collect()));
     let conditions: Vec<String> = status
@@ -128,6 +129,11 @@ fn database(status: &Status, paint: Paint) -> String {
         Some(problem) => paint.text(Mood::Bad, &format!("not writable: {problem}")),
     };
     format!("{}, {state}", visible(&database.url))
+}
+
+fn taking_over(taking_over: &TakingOverStatus) -> String {
+    let TakingOverStatus { at, adopted_records } = taking_over;
+    line("taken over", format!("at {}, {adopted_records} of the platform's records adopted", visible(at)))
 }
 
 fn listeners(status: &Status) -> String {

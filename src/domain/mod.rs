@@ -4,6 +4,7 @@
 //! What needs the outside gets it as a value (a snapshot, an instant) and returns a value (a plan).
 
 pub mod accounts;
+pub mod adoption;
 pub mod channel;
 pub mod decimal;
 pub mod event;

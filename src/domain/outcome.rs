@@ -12,6 +12,8 @@ pub enum SettlementOutcome {
     Unpaid { credits: Credits },
     /// The same event was charged before, or stands in the platform's own log.
     AlreadySettled,
+    /// Another program has billed this call: its usage record is adopted, nothing is charged.
+    Tied,
     /// The id is known with other content: nothing charged.
     Conflict,
     /// Stored, and charged in a moment: another session holds a row of its user.

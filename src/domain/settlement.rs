@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accounts::{Account, AccountChange, Movement, OpenAccounts, Transaction, TransactionKind};
+use super::adoption::{ForeignRecord, ForeignRecords};
 use super::event::UsageEvent;
 use super::ids::{KeyId, RecordId, RecordIds, RemoteKeyId, UserId};
 use super::known::{KnownEvent, KnownEvents, OpenEvent, Standing, standing};
 use super::money::{AmountTooLarge, Credits, Remainder};
 use super::outcome::{Failure, InboxStatus, SettlementOutcome};
 use super::ownership::{Call, Grace, KeyHolder, Owner, PastOwner, TokenHistory, who_pays};
-use super::pricing::{ExactPrice, Overdraft, PriceBook, Rounding, credits_to_move};
+use super::pricing::{ExactPrice, Overdraft, Price, PriceBook, Rounding, credits_to_move};
 use super::recording::{InboxRow, WaitReason, Waiting};
 use super::retry::RetryPolicy;
 use super::time::UnixMillis;
@@ -69,6 +70,8 @@ pub struct Snapshot {
     pub prices: PriceBook,
     /// The second from which claims are remembered; none: all are.
     pub memory_from_second: Option<i64>,
+    /// Usage records of other programs that may be of these calls.
+    pub foreign: ForeignRecords,
 }
 
 /// What to write, and what to tell each caller. A store writes all of it in one transaction, or nothing.
@@ -78,6 +81,8 @@ pub struct Plan {
     pub outcomes: Vec<SettlementOutcome>,
     pub inbox: Vec<InboxRow>,
     pub charges: Vec<Charge>,
+    /// Calls that another program has billed.
+    pub adopted: Vec<Adopted>,
     pub transactions: Vec<Transaction>,
     pub accounts: Vec<AccountChange>,
     /// Each key's newest call in this batch.
@@ -106,6 +111,15 @@ pub struct Charge {
     pub remainder_after: Remainder,
 }
 
+/// A call that another program has billed: a claim of its usage record, and nothing else.
+#[derive(Debug, Clone)]
+pub struct Adopted {
+    /// As if we had charged what the other program did.
+    pub charge: Charge,
+    /// The record's own time.
+    pub recorded_at: UnixMillis,
+}
+
 /// Plans a batch in its order, so that the deductions of a user keep theirs.
 pub fn plan(
     events: &[Arc<UsageEvent>],
@@ -123,6 +137,7 @@ pub fn plan(
         busy_users: snapshot.busy_users,
         prices: snapshot.prices,
         memory_from_second: snapshot.memory_from_second,
+        foreign: snapshot.foreign,
         key_uses: BTreeMap::new(),
         plan: Plan::default(),
         policy,
@@ -145,6 +160,7 @@ struct Planner<'a> {
     busy_users: HashSet<UserId>,
     prices: PriceBook,
     memory_from_second: Option<i64>,
+    foreign: ForeignRecords,
     key_uses: BTreeMap<KeyId, UnixMillis>,
     plan: Plan,
     policy: LedgerPolicy,
@@ -192,6 +208,9 @@ impl Planner<'_> {
             return Err((Failure::Busy, WaitReason::Busy));
         }
         let unbookable = |error: AmountTooLarge| (Failure::Unbookable(error.to_string()), WaitReason::Unbookable);
+        if let Some(record) = self.foreign.take(&event.content) {
+            return self.adopt(event, record).map_err(unbookable);
+        }
         let price = self.prices.price(event.content.price, event.content.called_at).map_err(unbookable)?;
         let charge = self.book(event, user_id, key_id.clone(), price).map_err(unbookable)?;
         let used_at = self.key_uses.entry(key_id).or_insert(event.content.called_at);
@@ -202,6 +221,27 @@ impl Planner<'_> {
         };
         self.plan.charges.push(charge);
         Ok(outcome)
+    }
+
+    /// Another program has billed this call: that is kept, and nothing moves.
+    fn adopt(&mut self, event: &Arc<UsageEvent>, record: ForeignRecord) -> Result<SettlementOutcome, AmountTooLarge> {
+        let ForeignRecord { id, key_id, user_id, recorded_at, credits, .. } = record;
+        // Rate and quota are those of the call's second; what it cost is what the other program took.
+        let price = self.prices.price(Price::CreditCost(credits.max(Credits::ZERO)), event.content.called_at)?;
+        let remainder = self.open_accounts.get(&user_id).remainder;
+        let charge = Charge {
+            id,
+            event: event.clone(),
+            user_id,
+            key_id,
+            price,
+            credits,
+            unpaid: Credits::ZERO,
+            remainder_before: remainder,
+            remainder_after: remainder,
+        };
+        self.plan.adopted.push(Adopted { charge, recorded_at });
+        Ok(SettlementOutcome::Tied)
     }
 
     /// Looks whose call it is, and keeps what this look saw of the token.

@@ -56,6 +56,7 @@ fn snapshot(balances: &[(i64, i64)]) -> Snapshot {
         .unwrap(),
         busy_users: HashSet::new(),
         memory_from_second: None,
+        foreign: ForeignRecords::default(),
     }
 }
 
@@ -283,4 +284,54 @@ fn a_user_whose_row_is_held_holds_up_nobody() {
     let waiting = plan.inbox[0].waiting.unwrap();
     assert_eq!((plan.inbox[0].status, waiting.attempts, waiting.due_at), (InboxStatus::Pending, 0, None));
     assert_eq!(plan.accounts.len(), 1, "nothing of the other's books moves");
+}
+
+/// What another program wrote of calls as `event` makes them, for token 1.
+fn foreign(ids: &[&str], credits: i64) -> ForeignRecords {
+    let record = |id: &str| ForeignRecord {
+        id: RecordId::parse(id).unwrap(),
+        key_id: KeyId::parse("its-key").unwrap(),
+        user_id: user("u1"),
+        model: "m".to_owned(),
+        prompt_tokens: 1,
+        completion_tokens: 1,
+        recorded_at: UnixMillis::new(NOW - 1500),
+        credits: Credits::new(credits),
+    };
+    ForeignRecords::new(ids.iter().map(|id| (RemoteKeyId::new(1).unwrap(), record(id))))
+}
+
+#[test]
+fn a_call_that_another_program_billed_is_claimed_and_moves_nothing() {
+    for credits in [0, 3, 900] {
+        let snapshot = Snapshot { foreign: foreign(&["theirs"], credits), ..snapshot(&[(1, 10)]) };
+        let plan = settle(&[event("e", 1, 1250), event("e", 1, 1250)], snapshot);
+        assert_eq!(plan.outcomes, [SettlementOutcome::Tied, SettlementOutcome::AlreadySettled]);
+        assert!(plan.charges.is_empty() && plan.transactions.is_empty() && plan.accounts.is_empty(), "{plan:?}");
+        let [Adopted { charge, recorded_at }] = plan.adopted.as_slice() else { panic!("{plan:?}") };
+        assert_eq!((charge.id.as_str(), charge.key_id.as_str(), charge.credits.get()), ("theirs", "its-key", credits));
+        assert_eq!(charge.price.credits.split().unwrap(), (Credits::new(credits), Remainder::ZERO));
+        assert_eq!((charge.price.units, charge.unpaid, charge.remainder_after), (None, Credits::ZERO, Remainder::ZERO));
+        assert_eq!(*recorded_at, UnixMillis::new(NOW - 1500));
+        assert_eq!(plan.inbox[0].status, InboxStatus::Processed);
+    }
+}
+
+#[test]
+fn of_eleven_equal_calls_the_one_that_nobody_billed_is_charged() {
+    let ids: Vec<String> = (0..10).map(|number| format!("theirs-{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let snapshot = Snapshot { foreign: foreign(&ids, 2), ..snapshot(&[(1, 10)]) };
+    let events: Vec<_> = (0..11).map(|number| event(&format!("e{number}"), 1, 500)).collect();
+    let plan = settle(&events, snapshot);
+    assert_eq!((plan.adopted.len(), plan.charges.len()), (10, 1));
+    assert_eq!(plan.transactions.iter().map(|told| told.amount.get()).sum::<i64>(), -1);
+}
+
+#[test]
+fn what_cannot_be_charged_takes_no_record() {
+    let mut snapshot = Snapshot { foreign: foreign(&["theirs"], 2), ..snapshot(&[(1, 10)]) };
+    snapshot.busy_users.insert(user("u1"));
+    let plan = settle(&[event("e", 1, 500)], snapshot);
+    assert_eq!((plan.outcomes.as_slice(), plan.adopted.len()), ([SettlementOutcome::Deferred].as_slice(), 0));
 }

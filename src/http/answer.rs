@@ -77,7 +77,7 @@ impl Answer {
         let event_id = event_id.to_owned();
         match outcome {
             SettlementOutcome::Settled { .. } | SettlementOutcome::Unpaid { .. } => Answer::Processed { event_id },
-            SettlementOutcome::AlreadySettled => Answer::Duplicate { event_id },
+            SettlementOutcome::AlreadySettled | SettlementOutcome::Tied => Answer::Duplicate { event_id },
             SettlementOutcome::Deferred => Answer::Accepted { event_id },
             SettlementOutcome::Conflict => Answer::Conflict { event_id },
             SettlementOutcome::Failed(failure) => Answer::of_failure(&failure, event_id),

@@ -17,9 +17,11 @@ mod removal;
 mod rows;
 pub mod sqlite;
 mod stored;
+pub mod takeover;
 mod views;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -30,6 +32,7 @@ use crate::domain::retention::BookTimes;
 use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint::InjectedFault;
+use takeover::{FoundHistory, TakenOver};
 
 pub use books::{Books, BooksError};
 
@@ -190,6 +193,18 @@ pub trait LedgerStore: Send + Sync + 'static {
 
     /// Notes which tokens still have no key.
     async fn look_at_tokens(&self) -> Result<(), StoreError>;
+
+    /// Stores the moment from which we bill, at the first start on a database that others have used; what it found.
+    /// `max_age`: how far before it others' usage records still count as charges. Nothing at any later start, and on a
+    /// database that is ours alone.
+    async fn take_over(&self, _max_age: Duration) -> Result<Option<FoundHistory>, StoreError> {
+        Ok(None)
+    }
+
+    /// Looks for what others have billed since then, and tells how it stands. Nothing where nobody else writes.
+    async fn look_for_others(&self) -> Result<Option<TakenOver>, StoreError> {
+        Ok(None)
+    }
 
     /// Looks at the rate in `options` and at the configured values, and dates what changed.
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError>;

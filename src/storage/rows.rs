@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 use super::StoreError;
 use super::raw_meta::raw_meta;
 use crate::domain::accounts::{AccountChange, Transaction};
+use crate::domain::adoption::ForeignRecord;
 use crate::domain::ids::{RecordId, RecordIds, RemoteKeyId, RequestId};
 use crate::domain::money::{Credits, QuotaUnits};
 use crate::domain::outcome::fit_column;
 use crate::domain::ownership::KeyHolder;
 use crate::domain::recording::InboxRow;
 use crate::domain::refund::{RefundAmount, RefundPlan};
-use crate::domain::settlement::{Charge, Plan};
+use crate::domain::settlement::{Adopted, Charge, Plan};
 use crate::domain::time::UnixMillis;
 
 /// One parameter for a whole list, so that a statement's text does not depend on the batch's size.
@@ -90,12 +91,17 @@ pub fn refunds(plan: &RefundPlan) -> Result<String, StoreError> {
 }
 
 pub fn claims(charges: &[Charge]) -> Result<String, StoreError> {
-    let rows = charges.iter().map(|charge| {
+    claims_at(charges.iter().map(|charge| (charge, charge.event.content.called_at)))
+}
+
+/// Each claim with the time of its usage record.
+pub fn claims_at<'a>(charges: impl Iterator<Item = (&'a Charge, UnixMillis)>) -> Result<String, StoreError> {
+    let rows = charges.map(|(charge, recorded_at)| {
         let content = &charge.event.content;
         let (price_credits, price_femtos) =
             charge.price.credits.split().map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(json!([
-            content.called_at.as_secs(),
+            recorded_at.as_secs(),
             charge.id.as_str(),
             charge.event.event_id.as_str(),
             content.called_at.as_millis(),
@@ -120,6 +126,22 @@ pub fn claims(charges: &[Charge]) -> Result<String, StoreError> {
         ]))
     });
     parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
+}
+
+/// Records of others that took a call: id, time, user, credits, 1.
+pub fn adopted_records(adopted: &[Adopted]) -> Result<String, StoreError> {
+    let rows = adopted.iter().map(|Adopted { charge, recorded_at }| {
+        (charge.id.as_str(), recorded_at.as_millis(), charge.user_id.as_str(), charge.credits.get(), 1)
+    });
+    parameter(&rows.collect::<Vec<_>>())
+}
+
+/// Records of others that took no call so far: id, time, user, credits, 0.
+pub fn foreign_records(records: &[ForeignRecord]) -> Result<String, StoreError> {
+    let rows = records.iter().map(|record| {
+        (record.id.as_str(), record.recorded_at.as_millis(), record.user_id.as_str(), record.credits.get(), 0)
+    });
+    parameter(&rows.collect::<Vec<_>>())
 }
 
 pub fn usage_records(installation: &str, charges: &[Charge]) -> Result<String, StoreError> {

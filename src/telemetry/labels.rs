@@ -20,8 +20,8 @@ pub(super) const WEBHOOK_OUTCOMES: [&str; 15] = [
 ];
 
 /// Of `hookledger_ledger_settlements_total`.
-pub(super) const SETTLEMENT_OUTCOMES: [&str; 7] =
-    ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error"];
+pub(super) const SETTLEMENT_OUTCOMES: [&str; 8] =
+    ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error", "tied"];
 
 /// Of `hookledger_balance_requests_total`.
 pub(super) const BALANCE_OUTCOMES: [&str; 7] =

@@ -30,6 +30,7 @@ mod restore;
 mod retention;
 mod status;
 mod style;
+mod takeover;
 mod tokens;
 mod upgrade;
 mod waiting;

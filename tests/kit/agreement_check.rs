@@ -90,7 +90,8 @@ fn migrations(database: &str) -> String {
     let mut files: Vec<_> = folder.flatten().map(|entry| entry.path()).collect();
     files.sort();
     let text = |file: &std::path::PathBuf| std::fs::read_to_string(file).expect("a migration is a text");
-    files.iter().map(text).collect::<Vec<_>>().join("\n")
+    // The last statement of a file may stand without its end.
+    files.iter().map(text).map(|text| text.trim_end().trim_end_matches(';').to_owned()).collect::<Vec<_>>().join(";\n")
 }
 
 fn in_a_file() -> Rig {

@@ -17,8 +17,9 @@ use crate::domain::channel::ChannelState;
 use crate::domain::time::UnixMillis;
 use crate::status::{
     ActorStatus, BacklogStatus, ChannelName, ChannelStatus, ConditionStatus, DatabaseStatus, ListenerStatus, Status,
-    WebhookStatus,
+    TakingOverStatus, WebhookStatus,
 };
+use crate::storage::takeover::TakenOver;
 
 /// Tells how the daemon does: channel, conditions, actors, backlog.
 #[utoipa::path(get, path = "/admin/v1/status", operation_id = "showStatus", tag = "about",
@@ -41,6 +42,7 @@ fn gather(state: &AdminState) -> Status {
         conditions: observed.conditions.held().into_iter().map(condition).collect(),
         actors: observed.lives.all().into_iter().map(actor).collect(),
         backlog: observed.counted().map(|counted| backlog(counted, now)),
+        taking_over: observed.takeover().map(taking_over),
         listeners: listeners(state),
         to_do: Vec::new(),
     };
@@ -112,6 +114,10 @@ fn backlog(counted: Counted, now: UnixMillis) -> BacklogStatus {
         unpaid_credits: counts.unpaid_credits,
         counted_at: counted.at.to_rfc3339(),
     }
+}
+
+fn taking_over(found: TakenOver) -> TakingOverStatus {
+    TakingOverStatus { at: found.taken_over_at.to_rfc3339(), adopted_records: found.adopted }
 }
 
 /// Without addresses for the moment between the first listener and the last.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use sqlx::AssertSqlSafe;
 
+use super::foreign::KeyLooks;
 use super::options::MysqlOptions;
 use crate::clock::SharedClock;
 use crate::domain::ids::RecordIds;
@@ -24,6 +25,7 @@ pub struct Context {
     pub installation: String,
     pub ids: RecordIds,
     pub names: Names,
+    pub key_looks: KeyLooks,
 }
 
 /// Where the own tables lie, and how the platform compares ids.

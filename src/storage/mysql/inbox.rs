@@ -197,15 +197,16 @@ async fn charge(
     called_at: UnixMillis,
     event_id: &str,
 ) -> Result<Option<ChargeView>, StoreError> {
-    let sql =
-        names.sql("SELECT claim_id FROM hookledger_claims WHERE event_at_ms = ? AND event_id = CAST(? AS BINARY)");
-    let id = sqlx::query_scalar::<_, String>(sql)
+    let sql = names.sql(
+        "SELECT call_second, claim_id FROM hookledger_claims WHERE event_at_ms = ? AND event_id = CAST(? AS BINARY)",
+    );
+    let found = sqlx::query_as::<_, (i64, String)>(sql)
         .bind(called_at.as_millis())
         .bind(event_id.to_owned())
         .fetch_optional(readers)
         .await?;
-    match id.and_then(|id| RecordId::parse(&id).ok()) {
-        Some(id) => charges::charge_view(readers, names, &ChargeKey { call_second: called_at.as_secs(), id }).await,
+    match found.and_then(|(call_second, id)| Some(ChargeKey { call_second, id: RecordId::parse(&id).ok()? })) {
+        Some(key) => charges::charge_view(readers, names, &key).await,
         None => Ok(None),
     }
 }

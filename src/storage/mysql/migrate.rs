@@ -8,8 +8,10 @@ use super::connect;
 use super::options::MysqlOptions;
 use super::server::ServerProblem;
 
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "own tables", include_str!("../../../migrations/mysql/0001_own_tables.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "own tables", include_str!("../../../migrations/mysql/0001_own_tables.sql")),
+    (2, "taking over", include_str!("../../../migrations/mysql/0002_taking_over.sql")),
+];
 
 /// The server can't take back what a migration has made, so each statement can be repeated, and the row comes last.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS hookledger_migrations (version BIGINT NOT NULL PRIMARY KEY, \

@@ -11,6 +11,7 @@ mod charges;
 mod connect;
 mod context;
 pub mod error;
+mod foreign;
 mod inbox;
 mod lock;
 mod locked_out;
@@ -25,11 +26,13 @@ mod server;
 mod settle;
 mod shard;
 mod snapshot;
+mod takeover;
 mod tokens;
 mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -37,6 +40,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{MySqlConnection, MySqlPool};
 
 use super::removal::Removal;
+use super::takeover::{FoundHistory, TakenOver};
 use super::{
     AmbiguousToken, AsStoreError, ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, OldRows, Page, PagePlace,
     Part, Poison, PriceLook, Selection, StoreError, Waiting, WaitingEvent,
@@ -50,8 +54,10 @@ use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use context::Context;
+use foreign::KeyLooks;
 use server::CheckError;
 use shard::{End, Shard};
+use takeover::LastLook;
 
 pub use migrate::MysqlOpenError;
 pub use options::{MysqlOptions, TlsMode};
@@ -65,6 +71,7 @@ pub struct MysqlStore {
     context: Arc<Context>,
     /// Whose turn it is with work that is no user's.
     turn: AtomicUsize,
+    last_look: LastLook,
 }
 
 /// Makes the own tables and brings them up to date.
@@ -89,10 +96,13 @@ impl MysqlStore {
         let (names, ids) = (checked.names, RecordIds::new());
         let count = shard_count(options.shards);
         let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
-        let context = Arc::new(Context { options, policy, clock, installation, ids, names });
+        let context =
+            Arc::new(Context { options, policy, clock, installation, ids, names, key_looks: KeyLooks::default() });
+        takeover::remember(&readers, &context).await?;
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
-        Ok(MysqlStore { shards, readers, balance_readers, context, turn: AtomicUsize::new(0) })
+        let (turn, last_look) = (AtomicUsize::new(0), LastLook::default());
+        Ok(MysqlStore { shards, readers, balance_readers, context, turn, last_look })
     }
 
     /// One try to open the database for a daemon. `migrates`: the own tables may be made and brought up to date.
@@ -189,6 +199,36 @@ impl LedgerStore for MysqlStore {
             Box::pin(async move { tokens::note(connection, context, &seen).await })
         })
         .await
+    }
+
+    async fn take_over(&self, max_age: Duration) -> Result<Option<FoundHistory>, StoreError> {
+        let (readers, context) = (&self.readers, &self.context);
+        if takeover::marks(readers, &context.names).await?.taken_over_at.is_some() {
+            return Ok(None);
+        }
+        let found = Arc::new(takeover::history(readers, &context.names, context.clock.now(), max_age).await?);
+        let stored = found.clone();
+        let is_first = self
+            .write(move |connection, context| {
+                let found = stored.clone();
+                Box::pin(async move { takeover::store(connection, context, &found).await })
+            })
+            .await?;
+        takeover::remember(readers, context).await?;
+        Ok(is_first.then(|| (*found).clone()))
+    }
+
+    async fn look_for_others(&self) -> Result<Option<TakenOver>, StoreError> {
+        let at = self.context.clock.now();
+        if let Some(seen) = takeover::see(&self.readers, &self.context, &self.last_look).await? {
+            let seen = Arc::new(seen);
+            self.write(move |connection, context| {
+                let seen = seen.clone();
+                Box::pin(async move { takeover::note(connection, context, &seen, at).await })
+            })
+            .await?;
+        }
+        takeover::told(&self.readers, &self.context).await
     }
 
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError> {

@@ -11,7 +11,7 @@ use sqlx::{MySqlConnection, Row};
 
 use super::context::Context;
 use super::lock::lock;
-use super::prices;
+use super::{foreign, prices};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
@@ -116,6 +116,14 @@ pub async fn read(
     for row in sqlx::query(context.sql(IGNORED_TOKENS)).bind(&numbers).fetch_all(&mut *connection).await? {
         history(&mut histories, row.try_get(0)?)?.is_ignored = true;
     }
+    let mut keys_of_tokens: BTreeSet<(RemoteKeyId, KeyId)> = BTreeSet::new();
+    keys_of_tokens
+        .extend(keys.iter().filter_map(|key| Some((RemoteKeyId::parse(&key.remote_key_id)?, key.key_id.clone()))));
+    for (token, history) in &histories {
+        let owners = history.owners.iter().filter(|owner| owner.has_key);
+        keys_of_tokens.extend(owners.map(|owner| (*token, owner.key_id.clone())));
+    }
+    let foreign = foreign::of_calls(connection, context, events, &keys_of_tokens).await?;
     let memory: Option<Option<i64>> = sqlx::query_scalar(context.sql(MEMORY)).fetch_optional(&mut *connection).await?;
     let snapshot = Snapshot {
         known,
@@ -125,6 +133,7 @@ pub async fn read(
         busy_users: locked.busy_users,
         prices: prices::read(connection, context).await?,
         memory_from_second: memory.flatten(),
+        foreign,
     };
     Ok((snapshot, taken))
 }

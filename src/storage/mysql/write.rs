@@ -7,9 +7,10 @@ use sqlx::MySqlConnection;
 use super::context::Context;
 use super::snapshot::Taken;
 use crate::domain::accounts::AccountChange;
+use crate::domain::adoption::ForeignRecord;
 use crate::domain::recording::InboxRow;
 use crate::domain::refund::RefundPlan;
-use crate::domain::settlement::Plan;
+use crate::domain::settlement::{Adopted, Plan};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::rows::{self, NewOwners};
@@ -51,7 +52,7 @@ const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call
        request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
        price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, remainder_before, \
        remainder_after, rounding) \
-     SELECT 'webhook', ?, e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
+     SELECT ?, ?, e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
        e.c10, e.c11, e.c12, e.c13, e.c14, e.c15, e.c16, e.c17, e.c18, e.c19, e.c20, e.c21 \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 BIGINT PATH '$[0]', c1 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', \
        c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \
@@ -61,6 +62,14 @@ const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call
        c14 BIGINT PATH '$[14]', c15 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[15]', \
        c16 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[16]', c17 BIGINT PATH '$[17]', c18 BIGINT PATH '$[18]', \
        c19 BIGINT PATH '$[19]', c20 BIGINT PATH '$[20]', c21 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[21]')) AS e";
+
+// What was noticed before may have taken a call since.
+const FOREIGN_RECORDS: &str = "INSERT INTO hookledger_foreign_records (noticed_at_ms, record_id, recorded_at_ms, \
+       user_id, credits, is_adopted) \
+     SELECT ?, e.a, e.b, e.c, e.d, e.f FROM JSON_TABLE(?, '$[*]' COLUMNS ( \
+       a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b BIGINT PATH '$[1]', \
+       c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', d BIGINT PATH '$[3]', f BIGINT PATH '$[4]')) AS e WHERE true \
+     ON DUPLICATE KEY UPDATE is_adopted = GREATEST(is_adopted, VALUES(is_adopted))";
 
 const USAGE_RECORDS: &str = "INSERT INTO usage_records (id, apiKeyId, timestamp, model, promptTokens, completionTokens, \
        totalTokens, costUsd, creditCost, rawMeta) \
@@ -146,16 +155,41 @@ pub async fn plan(
     let millis = now.as_millis().to_string();
     each(connection, context, UNKNOWN_TOKENS, &[&millis], rows::unknown_tokens(plan)?, &[]).await?;
     owners(connection, context, &plan.new_owners).await?;
+    adopted(connection, context, &plan.adopted, now).await?;
     if plan.charges.is_empty() {
         return Ok(());
     }
-    each(connection, context, CLAIMS, &[&millis], rows::claims(&plan.charges)?, &[]).await?;
+    each(connection, context, CLAIMS, &["webhook", &millis], rows::claims(&plan.charges)?, &[]).await?;
     let records = rows::usage_records(&context.installation, &plan.charges)?;
     each(connection, context, USAGE_RECORDS, &[], records, &[]).await?;
     each(connection, context, TRANSACTIONS, &[], rows::transactions(&plan.transactions)?, &[]).await?;
     move_balances(connection, context, &plan.accounts, now).await?;
     each(connection, context, ACCOUNTS, &[], rows::accounts(&plan.accounts)?, &[]).await?;
     each(connection, context, KEY_USES, &[], rows::key_uses(plan)?, &[]).await
+}
+
+/// Claims of what another program has charged.
+async fn adopted(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    adopted: &[Adopted],
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let claims = rows::claims_at(adopted.iter().map(|adopted| (&adopted.charge, adopted.recorded_at)))?;
+    each(connection, context, CLAIMS, &["adopted", &now.as_millis().to_string()], claims, &[]).await?;
+    let records = rows::adopted_records(adopted)?;
+    each(connection, context, FOREIGN_RECORDS, &[&now.as_millis().to_string()], records, &[]).await
+}
+
+/// Records of other programs that a look noticed.
+pub async fn foreign_records(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    records: &[ForeignRecord],
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let records = rows::foreign_records(records)?;
+    each(connection, context, FOREIGN_RECORDS, &[&now.as_millis().to_string()], records, &[]).await
 }
 
 /// New rows of `webhook_logs` and new states of existing ones, and our own inbox beside them. An id that the table

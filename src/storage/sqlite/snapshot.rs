@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::domain::accounts::{Account, NewestTransaction};
+use crate::domain::adoption::ForeignRecords;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
@@ -128,6 +129,8 @@ pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>])
         busy_users: HashSet::new(),
         prices: price_list::book(found.prices)?,
         memory_from_second: found.memory_from_second,
+        // Nobody else charges here.
+        foreign: ForeignRecords::default(),
     })
 }
 
