@@ -215,6 +215,9 @@ fn advice_on(condition: &str) -> Option<&'static str> {
         "ambiguous_key" => {
             Some("take the token from all users but one (`hookledger key list`); what waits is then charged")
         }
+        "schemas_apart" => {
+            Some("run `hookledger repair --dry-run`, then `hookledger repair`; what waits is then settled")
+        }
         _ => None,
     }
 }

@@ -14,15 +14,18 @@ pub enum Condition {
     RateInvalid,
     /// Events wait since several users have their token.
     AmbiguousKey,
+    /// Our state and the platform's tables were restored, dropped or replaced apart from each other.
+    SchemasApart,
 }
 
 impl Condition {
-    pub const ALL: [Condition; 2] = [Condition::RateInvalid, Condition::AmbiguousKey];
+    pub const ALL: [Condition; 3] = [Condition::RateInvalid, Condition::AmbiguousKey, Condition::SchemasApart];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Condition::RateInvalid => "rate_invalid",
             Condition::AmbiguousKey => "ambiguous_key",
+            Condition::SchemasApart => "schemas_apart",
         }
     }
 }

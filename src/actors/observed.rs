@@ -3,8 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::channel::Channel;
-use super::conditions::Conditions;
+use super::conditions::{Condition, Conditions};
 use super::lives::Lives;
+use crate::domain::repair::Apart;
 use crate::domain::time::UnixMillis;
 use crate::storage::{InboxCounts, Store};
 
@@ -33,6 +34,14 @@ impl Observed {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "when the last event came is not known until the next one"),
         }
+    }
+
+    /// What a look at our state and the platform's tables found.
+    pub fn looked_whether_apart(&self, apart: Option<&Apart>, now: UnixMillis) {
+        let sentence = apart.map(|apart| {
+            format!("{apart}; events are taken, and nothing is settled until `hookledger repair` was run")
+        });
+        self.conditions.set(Condition::SchemasApart, sentence, now);
     }
 
     pub fn inbox_counted(&self, counted: Counted) {

@@ -4,6 +4,8 @@
 //! serialises is in the database: a settlement first writes its tokens' and users' own rows, then reads. Nothing outside
 //! this folder knows that.
 
+mod apart;
+mod belonging;
 mod books;
 mod books_read;
 mod books_write;
@@ -15,8 +17,12 @@ mod inbox;
 mod migrate;
 mod options;
 mod prices;
+mod rebooking;
+mod rebuilding;
 mod record;
 mod refunds;
+mod reinbox;
+mod repair;
 mod retention;
 mod route;
 mod server;
@@ -29,7 +35,7 @@ mod write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -43,6 +49,7 @@ use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::ids::RecordIds;
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::repair::Apart;
 use crate::domain::retention::BookTimes;
 use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
@@ -59,6 +66,8 @@ pub struct MysqlStore {
     shards: Vec<Shard>,
     readers: MySqlPool,
     context: Arc<Context>,
+    /// What the last look found of our state and the platform's tables.
+    apart: ArcSwapOption<Apart>,
     /// Whose turn it is with work that is no user's.
     turn: AtomicUsize,
 }
@@ -85,10 +94,15 @@ impl MysqlStore {
         let (names, ids) = (checked.names, RecordIds::new());
         let count = shard_count(options.shards);
         let readers = connect::readers(&options);
+        let installation = ArcSwap::from_pointee(installation);
         let context = Arc::new(Context { options, policy, clock, installation, ids, names });
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
-        Ok(MysqlStore { shards, readers, context, turn: AtomicUsize::new(0) })
+        let apart = ArcSwapOption::empty();
+        let store = MysqlStore { shards, readers, context, apart, turn: AtomicUsize::new(0) };
+        // Before anything is settled or given.
+        store.look_apart().await?;
+        Ok(store)
     }
 
     /// One try to open the database for a daemon. `migrates`: the own tables may be made and brought up to date.
@@ -130,6 +144,9 @@ impl LedgerStore for MysqlStore {
         events: Vec<Arc<UsageEvent>>,
         purpose: Purpose,
     ) -> Result<Vec<SettlementOutcome>, StoreError> {
+        if self.is_apart() {
+            return self.keep_unsettled(events, purpose).await;
+        }
         let groups = route::by_user(&self.readers, &self.context.names, &events, self.shards.len()).await;
         let settled = groups.into_iter().map(|(shard, places, events)| async move {
             let work = settle_work(events, purpose);
@@ -176,6 +193,9 @@ impl LedgerStore for MysqlStore {
         after: Option<String>,
         limit: usize,
     ) -> Result<Vec<WaitingEvent>, StoreError> {
+        if self.is_apart() {
+            return Ok(Vec::new());
+        }
         inbox::waiting(&self.readers, &self.context.names, kind, after, limit, self.context.clock.now()).await
     }
 
@@ -219,6 +239,10 @@ impl LedgerStore for MysqlStore {
         before: UnixMillis,
         page: Page,
     ) -> Result<(u64, Option<PagePlace>), StoreError> {
+        // A repair may need it.
+        if self.is_apart() {
+            return Ok((0, None));
+        }
         let (removal, next) = retention::find(&self.readers, &self.context.names, what, before, &page).await?;
         if removal.is_empty() {
             return Ok((0, None));
@@ -253,6 +277,14 @@ impl LedgerStore for MysqlStore {
 
     async fn last_event_at(&self) -> Result<Option<UnixMillis>, StoreError> {
         inbox::last_event_at(&self.readers, &self.context.names).await
+    }
+
+    async fn look_whether_apart(&self) -> Result<Option<Apart>, StoreError> {
+        self.look_apart().await
+    }
+
+    fn apart(&self) -> Option<Apart> {
+        self.apart.load().as_deref().cloned()
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
