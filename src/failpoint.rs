@@ -30,6 +30,7 @@ pub const ALL: &[&str] = &[
     "store.refund.written",
     "store.refund.committed",
     "store.retention.written",
+    "store.repair.page",
     "store.migrate.tables",
     "store.marker.before",
     "store.marker.written",

@@ -232,6 +232,9 @@ fn advice_on(condition: &str) -> Option<&'static str> {
             "end the platform's own billing: point new-api's webhook_url here alone, and keep its usage sync from being \
              started",
         ),
+        "schemas_apart" => {
+            Some("run `hookledger repair --dry-run`, then `hookledger repair`; what waits is then settled")
+        }
         _ => None,
     }
 }

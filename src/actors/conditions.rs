@@ -16,16 +16,24 @@ pub enum Condition {
     AmbiguousKey,
     /// Another program still bills on the platform's database.
     ForeignDeductions,
+    /// Our state and the platform's tables were restored, dropped or replaced apart from each other.
+    SchemasApart,
 }
 
 impl Condition {
-    pub const ALL: [Condition; 3] = [Condition::RateInvalid, Condition::AmbiguousKey, Condition::ForeignDeductions];
+    pub const ALL: [Condition; 4] = [
+        Condition::RateInvalid,
+        Condition::AmbiguousKey,
+        Condition::ForeignDeductions,
+        Condition::SchemasApart,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Condition::RateInvalid => "rate_invalid",
             Condition::AmbiguousKey => "ambiguous_key",
             Condition::ForeignDeductions => "foreign_deductions",
+            Condition::SchemasApart => "schemas_apart",
         }
     }
 }

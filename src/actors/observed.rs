@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use super::channel::Channel;
 use super::conditions::{Condition, Conditions};
 use super::lives::Lives;
+use crate::domain::repair::Apart;
 use crate::domain::time::UnixMillis;
 use crate::storage::takeover::TakenOver;
 use crate::storage::{InboxCounts, Store};
@@ -47,6 +48,14 @@ impl Observed {
     /// Nothing before the first look, and where nobody else writes.
     pub fn takeover(&self) -> Option<TakenOver> {
         self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a look at our state and the platform's tables found.
+    pub fn looked_whether_apart(&self, apart: Option<&Apart>, now: UnixMillis) {
+        let sentence = apart.map(|apart| {
+            format!("{apart}; events are taken, and nothing is settled until `hookledger repair` was run")
+        });
+        self.conditions.set(Condition::SchemasApart, sentence, now);
     }
 
     pub fn inbox_counted(&self, counted: Counted) {

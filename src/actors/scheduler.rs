@@ -83,6 +83,7 @@ impl Scheduler {
             Step::Retain => return self.retain(context),
             Step::MeasureDisk => return self.measure_disk(context),
             Step::Upkeep => return self.upkeep(context),
+            Step::LookWhetherApart => return self.look_whether_apart(context),
         }
         self.parts.times.finish(step);
     }
@@ -153,6 +154,21 @@ impl Scheduler {
                 Ok(taken_over) => observed.taken_over(taken_over, now),
                 Err(error) => {
                     tracing::warn!(%error, "what others have billed could not be looked at; tried again soon")
+                }
+            }
+        });
+        context.spawn(done);
+    }
+
+    fn look_whether_apart(&mut self, context: &mut Context<Self>) {
+        let store = self.parts.store.clone();
+        let work = async move { store.look_whether_apart().await };
+        let done = work.into_actor(self).map(|look, scheduler, _| {
+            scheduler.parts.times.finish(Step::LookWhetherApart);
+            match look {
+                Ok(apart) => scheduler.parts.observed.looked_whether_apart(apart.as_ref(), scheduler.parts.clock.now()),
+                Err(error) => {
+                    tracing::warn!(%error, "whether the schemas belong together could not be looked at; the next hour will do");
                 }
             }
         });

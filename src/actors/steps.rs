@@ -26,10 +26,13 @@ pub enum Step {
     MeasureDisk,
     /// Limits and metrics are tidied; an unwritable database is tried again.
     Upkeep,
+    /// Whether our state and the platform's tables belong together is looked at.
+    LookWhetherApart,
 }
 
 impl Step {
     pub const ALL: [Step; 8] = [
+        Step::LookWhetherApart,
         Step::SettleDue,
         Step::LookAtTokens,
         Step::LookAtPrices,
@@ -50,6 +53,7 @@ impl Step {
             Step::Retain => Duration::from_secs(60),
             Step::MeasureDisk => Duration::from_secs(15),
             Step::Upkeep => Duration::from_secs(2),
+            Step::LookWhetherApart => Duration::from_secs(3600),
         }
     }
 }

@@ -15,6 +15,7 @@ mod http_client;
 mod key;
 mod migrate;
 mod output;
+mod repair;
 mod replay;
 mod restore;
 mod secret;
@@ -100,6 +101,8 @@ enum Command {
     Events(events::EventsCommand),
     /// Save the books into a new file, whether a daemon runs or not
     Backup(backup::BackupArguments),
+    /// Put the books together again after the state schema and the platform's tables were restored apart from each other
+    Repair(repair::RepairArguments),
     /// Put a backup where the database should be, while no daemon runs
     Restore(restore::RestoreArguments),
 }
@@ -172,6 +175,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Charges(command) => charges::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
             Command::Backup(arguments) => backup::run(arguments, context).await?,
+            Command::Repair(arguments) => repair::run(arguments, context).await?,
             Command::Restore(arguments) => restore::run(arguments, context).await?,
         }
         Ok(ExitCode::SUCCESS)

@@ -17,6 +17,7 @@ pub mod parse;
 pub mod pricing;
 pub mod recording;
 pub mod refund;
+pub mod repair;
 pub mod retention;
 pub mod retry;
 pub mod settlement;

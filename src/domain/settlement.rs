@@ -235,6 +235,7 @@ impl Planner<'_> {
             user_id,
             key_id,
             price,
+            rounding: self.policy.rounding,
             credits,
             unpaid: Credits::ZERO,
             remainder_before: remainder,

@@ -13,7 +13,10 @@ pub async fn alive() -> HttpResponse {
 /// Events can be taken: for load balancers and systemd.
 pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
     match state.why_not_ready() {
-        None => HttpResponse::Ok().json(json!({ "success": true, "message": "ready" })),
+        None => {
+            let message = state.what_is_wrong().unwrap_or_else(|| "ready".to_owned());
+            HttpResponse::Ok().json(json!({ "success": true, "message": message }))
+        }
         Some(reason) => HttpResponse::ServiceUnavailable().json(json!({ "success": false, "message": reason })),
     }
 }
@@ -22,9 +25,10 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
 pub async fn webhook_health(state: web::Data<HttpState>) -> HttpResponse {
     let timestamp = state.clock.now().to_rfc3339();
     match state.why_not_ready() {
-        None => HttpResponse::Ok().json(json!({
-            "success": true, "message": "Webhook service is healthy", "timestamp": timestamp,
-        })),
+        None => {
+            let message = state.what_is_wrong().unwrap_or_else(|| "Webhook service is healthy".to_owned());
+            HttpResponse::Ok().json(json!({ "success": true, "message": message, "timestamp": timestamp }))
+        }
         Some(reason) => HttpResponse::ServiceUnavailable().json(json!({
             "success": false, "message": reason, "timestamp": timestamp,
         })),

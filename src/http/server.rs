@@ -49,6 +49,11 @@ impl HttpState {
         self.policy.get().intake.is_enabled
     }
 
+    /// What someone has to put right although events can be taken.
+    pub fn what_is_wrong(&self) -> Option<String> {
+        self.store.apart().map(|apart| format!("events are taken and not settled: {apart}; run `hookledger repair`"))
+    }
+
     /// Why events cannot be taken now; none if they can.
     pub fn why_not_ready(&self) -> Option<String> {
         if self.is_stopping.load(Ordering::Acquire) {

@@ -11,8 +11,10 @@ use utoipa::ToSchema;
 
 use super::StoreError;
 use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
+use super::repair::{NewRepair, Repaired};
 use crate::domain::ids::{EventId, KeyId, RemoteKeyId};
 use crate::domain::refund::{ChargeKey, RefundOutcome, RefundRequest};
+use crate::domain::repair::Apart;
 use crate::domain::time::UnixMillis;
 
 pub use super::views::{
@@ -49,6 +51,8 @@ pub enum BooksError {
          say --platform-database"
     )]
     PlatformsOwn,
+    #[error("{0}; nothing is given or taken until `hookledger repair` was run")]
+    Apart(Apart),
     #[error("the key with {0} is not ACTIVE")]
     KeyNotActive(KeySelector),
     #[error("several users have a key with {0}")]
@@ -281,6 +285,10 @@ pub trait Books: Send + Sync + 'static {
     /// Newest first.
     async fn events(&self, filter: EventFilter) -> Result<Vec<EventView>, BooksError>;
     async fn event(&self, event_id: String) -> Result<EventDetail, BooksError>;
+    /// Puts one page of what came apart together again. One file cannot come apart.
+    async fn repair(&self, _page: NewRepair) -> Result<Repaired, BooksError> {
+        Ok(Repaired { one_file: true, ..Repaired::default() })
+    }
 }
 
 /// A text of 1 to 191 characters without NUL, as the platform's columns hold it.

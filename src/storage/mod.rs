@@ -14,6 +14,7 @@ mod price_list;
 mod raw_meta;
 pub mod refunding;
 mod removal;
+pub mod repair;
 mod rows;
 pub mod sqlite;
 mod stored;
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::money::{QuotaPerUnit, Rate};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::repair::Apart;
 use crate::domain::retention::BookTimes;
 use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
@@ -236,6 +238,17 @@ pub trait LedgerStore: Send + Sync + 'static {
 
     /// About when the newest webhook of a call came in: when it was charged, or recorded to wait.
     async fn last_event_at(&self) -> Result<Option<UnixMillis>, StoreError>;
+
+    /// Looks whether our state and the platform's tables belong together; while they don't, nothing is settled. One file
+    /// cannot come apart.
+    async fn look_whether_apart(&self) -> Result<Option<Apart>, StoreError> {
+        Ok(None)
+    }
+
+    /// What the last look found: cheap, from memory.
+    fn apart(&self) -> Option<Apart> {
+        None
+    }
 
     /// Proves that a commit works now.
     async fn probe(&self) -> Result<(), StoreError>;

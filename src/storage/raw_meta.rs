@@ -2,7 +2,7 @@
 //!
 //! The same text on every database.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::MAX_ID_CHARS;
 use crate::domain::money::QuotaUnits;
@@ -64,4 +64,31 @@ pub fn raw_meta(installation: &str, charge: &Charge) -> Result<String, serde_jso
         remainder_before: charge.remainder_before.get(),
         remainder_after: charge.remainder_after.get(),
     })
+}
+
+/// What was read back of a usage record's `rawMeta`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredMeta {
+    pub installation: String,
+    pub event_id: String,
+    pub event_at_ms: i64,
+    pub request_id: Option<String>,
+    pub log_id: Option<i64>,
+    pub remote_key_id: i64,
+    /// Whole, where the shared column holds it cut.
+    pub model: Option<String>,
+    pub quota: Option<i64>,
+    pub price: String,
+    pub rate: String,
+    pub quota_per_unit: i64,
+    #[serde(default)]
+    pub unpaid: i64,
+    pub remainder_before: i64,
+    pub remainder_after: i64,
+}
+
+/// Reads a text that we wrote; none: it is another program's.
+pub fn read(text: &str) -> Option<StoredMeta> {
+    serde_json::from_str(text).ok()
 }

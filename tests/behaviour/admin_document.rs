@@ -51,6 +51,7 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
     samples.extend([
         sample("GET", "/admin/v1/status", "/status", None, 200),
         sample("GET", "/admin/v1/status", "/status?verbose=1", None, 400),
+        sample("POST", "/admin/v1/repair", "/repair", Some(json!({ "dryRun": true })), 200),
         sample("GET", "/admin/v1/openapi.json", "/openapi.json", None, 200),
         sample("GET", USERS, "/users", None, 200),
         sample("GET", USERS, "/users?limit=1", None, 200),

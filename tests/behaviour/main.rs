@@ -10,6 +10,7 @@ mod kit;
 
 mod admin_api;
 mod admin_document;
+mod apart;
 mod backup;
 mod balance;
 mod charges;

@@ -10,6 +10,7 @@ mod gate;
 mod keys;
 mod openapi;
 mod refusal;
+mod repair;
 mod request;
 mod status;
 mod users;
@@ -99,6 +100,7 @@ routes! {
     GET "/admin/v1/events" => events::list;
     POST "/admin/v1/events/replay" => events::replay;
     GET "/admin/v1/events/{eventId}" => events::show;
+    POST "/admin/v1/repair" => repair::repair;
     GET "/admin/v1/openapi.json" => openapi::show;
 }
 

@@ -76,6 +76,7 @@ impl Refusal {
                 | BooksError::RemoteIdTaken { .. }
                 | BooksError::IdempotencyConflict(_)
                 | BooksError::PlatformsOwn
+                | BooksError::Apart(_)
                 | BooksError::SeveralCharges { .. }
                 | BooksError::UserGone(_)
                 | BooksError::NothingLeft(_)

@@ -15,6 +15,7 @@ use crate::storage::books::{
     UserView,
 };
 use crate::storage::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
+use crate::storage::repair::{NewRepair, Repaired};
 use crate::storage::rows::parameter;
 
 /// The platform makes users, keys and credits itself: whoever does it here has to mean it.
@@ -26,6 +27,9 @@ fn is_meant(platform_database: bool) -> Result<(), BooksError> {
 impl Books for MysqlStore {
     async fn add_user(&self, user: NewUser) -> Result<Created, BooksError> {
         is_meant(user.platform_database)?;
+        if user.credits != 0 {
+            self.needs_whole_books()?;
+        }
         self.write(move |connection, context| Box::pin(books_write::add_user(connection, context, user.clone()))).await
     }
 
@@ -36,6 +40,7 @@ impl Books for MysqlStore {
 
     async fn grant(&self, grant: NewGrant) -> Result<Granted, BooksError> {
         is_meant(grant.platform_database)?;
+        self.needs_whole_books()?;
         let granted = self
             .write(move |connection, context| Box::pin(books_write::grant(connection, context, grant.clone())))
             .await?;
@@ -45,6 +50,7 @@ impl Books for MysqlStore {
 
     async fn adjust(&self, adjustment: NewAdjustment) -> Result<Granted, BooksError> {
         is_meant(adjustment.platform_database)?;
+        self.needs_whole_books()?;
         self.write(move |connection, context| Box::pin(books_write::adjust(connection, context, adjustment.clone())))
             .await
     }
@@ -95,6 +101,7 @@ impl Books for MysqlStore {
     }
 
     async fn refund(&self, requests: Vec<RefundRequest>, is_dry_run: bool) -> Result<Vec<RefundOutcome>, BooksError> {
+        self.needs_whole_books()?;
         let requests = Arc::new(requests);
         let outcomes: Result<Vec<RefundOutcome>, StoreError> = self
             .write(move |connection, context| {
@@ -117,6 +124,7 @@ impl Books for MysqlStore {
         if is_dry_run {
             return Ok(Some(UnixMillis::MAX));
         }
+        self.needs_whole_books()?;
         let selection = parameter(&charges::with_user_id(&self.readers, filter).await?)?;
         let key = idempotency_key.to_owned();
         self.write(move |connection, context| {
@@ -171,5 +179,9 @@ impl Books for MysqlStore {
 
     async fn event(&self, event_id: String) -> Result<EventDetail, BooksError> {
         inbox::event(&self.readers, &self.context.names, event_id).await
+    }
+
+    async fn repair(&self, page: NewRepair) -> Result<Repaired, BooksError> {
+        self.repair_page(page).await
     }
 }

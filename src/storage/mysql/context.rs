@@ -22,7 +22,8 @@ pub struct Context {
     /// Read once a batch; a reload replaces it.
     pub policy: Arc<ArcSwap<LedgerPolicy>>,
     pub clock: SharedClock,
-    pub installation: String,
+    /// A repair may take over that of an earlier state.
+    pub installation: ArcSwap<String>,
     pub ids: RecordIds,
     pub names: Names,
     pub key_looks: KeyLooks,

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::connect;
 use super::options::MysqlOptions;
 use super::server::ServerProblem;
+use crate::storage::StoreError;
 
 const MIGRATIONS: [(i64, &str, &str); 2] = [
     (1, "own tables", include_str!("../../../migrations/mysql/0001_own_tables.sql")),
@@ -27,6 +28,8 @@ const LOCK_WAIT_SECS: i64 = 60;
 pub enum MysqlOpenError {
     #[error("the database cannot be opened: {0}")]
     Open(#[from] sqlx::Error),
+    #[error("the database cannot be looked at: {0}")]
+    Look(#[from] StoreError),
     #[error("{0}")]
     Server(#[from] ServerProblem),
     #[error(
@@ -47,7 +50,7 @@ impl MysqlOpenError {
         match self {
             MysqlOpenError::Open(error) => super::server::may_pass(error),
             MysqlOpenError::Server(problem) => problem.may_pass(),
-            MysqlOpenError::Busy => true,
+            MysqlOpenError::Busy | MysqlOpenError::Look(_) => true,
             _ => false,
         }
     }

@@ -4,6 +4,8 @@
 //! serialises is in the database: a settlement first writes its tokens' and users' own rows, then reads. Nothing outside
 //! this folder knows that.
 
+mod apart;
+mod belonging;
 mod books;
 mod books_read;
 mod books_write;
@@ -18,8 +20,12 @@ mod locked_out;
 mod migrate;
 mod options;
 mod prices;
+mod rebooking;
+mod rebuilding;
 mod record;
 mod refunds;
+mod reinbox;
+mod repair;
 mod retention;
 mod route;
 mod server;
@@ -34,7 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -49,6 +55,7 @@ use crate::clock::SharedClock;
 use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::ids::RecordIds;
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::repair::Apart;
 use crate::domain::retention::BookTimes;
 use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
@@ -69,6 +76,8 @@ pub struct MysqlStore {
     /// For the question that each call waits for: no operator's long look holds these up.
     balance_readers: MySqlPool,
     context: Arc<Context>,
+    /// What the last look found of our state and the platform's tables.
+    apart: ArcSwapOption<Apart>,
     /// Whose turn it is with work that is no user's.
     turn: AtomicUsize,
     last_look: LastLook,
@@ -96,13 +105,16 @@ impl MysqlStore {
         let (names, ids) = (checked.names, RecordIds::new());
         let count = shard_count(options.shards);
         let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
-        let context =
-            Arc::new(Context { options, policy, clock, installation, ids, names, key_looks: KeyLooks::default() });
+        let (installation, key_looks) = (ArcSwap::from_pointee(installation), KeyLooks::default());
+        let context = Arc::new(Context { options, policy, clock, installation, ids, names, key_looks });
         takeover::remember(&readers, &context).await?;
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
-        let (turn, last_look) = (AtomicUsize::new(0), LastLook::default());
-        Ok(MysqlStore { shards, readers, balance_readers, context, turn, last_look })
+        let (turn, last_look, apart) = (AtomicUsize::new(0), LastLook::default(), ArcSwapOption::empty());
+        let store = MysqlStore { shards, readers, balance_readers, context, turn, last_look, apart };
+        // Before anything is settled or given.
+        store.look_apart().await?;
+        Ok(store)
     }
 
     /// One try to open the database for a daemon. `migrates`: the own tables may be made and brought up to date.
@@ -149,6 +161,9 @@ impl LedgerStore for MysqlStore {
         events: Vec<Arc<UsageEvent>>,
         purpose: Purpose,
     ) -> Result<Vec<SettlementOutcome>, StoreError> {
+        if self.is_apart() {
+            return self.keep_unsettled(events, purpose).await;
+        }
         let settled = self.shards[lane % self.shards.len()].transact(settle_work(events, purpose)).await?;
         failpoint::hit("store.settle.committed")?;
         Ok(settled)
@@ -180,6 +195,9 @@ impl LedgerStore for MysqlStore {
         after: Option<String>,
         limit: usize,
     ) -> Result<Vec<WaitingEvent>, StoreError> {
+        if self.is_apart() {
+            return Ok(Vec::new());
+        }
         inbox::waiting(&self.readers, &self.context.names, kind, after, limit, self.context.clock.now()).await
     }
 
@@ -253,6 +271,10 @@ impl LedgerStore for MysqlStore {
         before: UnixMillis,
         page: Page,
     ) -> Result<(u64, Option<PagePlace>), StoreError> {
+        // A repair may need it.
+        if self.is_apart() {
+            return Ok((0, None));
+        }
         let (removal, next) = retention::find(&self.readers, &self.context.names, what, before, &page).await?;
         if removal.is_empty() {
             return Ok((0, None));
@@ -287,6 +309,14 @@ impl LedgerStore for MysqlStore {
 
     async fn last_event_at(&self) -> Result<Option<UnixMillis>, StoreError> {
         inbox::last_event_at(&self.readers, &self.context.names).await
+    }
+
+    async fn look_whether_apart(&self) -> Result<Option<Apart>, StoreError> {
+        self.look_apart().await
+    }
+
+    fn apart(&self) -> Option<Apart> {
+        self.apart.load().as_deref().cloned()
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

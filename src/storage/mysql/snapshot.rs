@@ -222,7 +222,8 @@ pub async fn known<'a>(
     Ok((rows.into_known(&claims), taken))
 }
 
-async fn claims(
+/// Which of these events have a claim.
+pub(super) async fn claims(
     connection: &mut MySqlConnection,
     context: &Context,
     keys: &HashSet<ClaimKey>,

@@ -27,11 +27,11 @@ const CHANGED_LOGS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
        c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]')) AS e \
      STRAIGHT_JOIN webhook_logs AS w ON w.id = e.a COLLATE {collation} SET w.processedAt = ?, w.status = e.b, w.errorMsg = e.c";
 
-const NO_LONGER_WAITING: &str = "DELETE i FROM \
+pub(super) const NO_LONGER_WAITING: &str = "DELETE i FROM \
      JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
      STRAIGHT_JOIN hookledger_inbox AS i ON i.inbox_id = e.v COLLATE utf8mb4_bin";
 
-const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, inbox_id, state, reason, remote_key_id, \
+pub(super) const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, inbox_id, state, reason, remote_key_id, \
        called_at_ms, attempts, due_at_ms) \
      SELECT ?, e.a, e.b, e.c, e.d, e.f, e.g, e.h FROM JSON_TABLE(?, '$[*]' COLUMNS ( \
        a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', \
@@ -48,7 +48,7 @@ const NEW_OWNERS: &str = "INSERT INTO hookledger_token_owners (remote_key_id, fr
      SELECT e.a, e.b, e.c, e.d FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', \
        c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', d VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[3]')) AS e";
 
-const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
+pub(super) const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
        request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
        price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, remainder_before, \
        remainder_after, rounding) \
@@ -71,7 +71,7 @@ const FOREIGN_RECORDS: &str = "INSERT INTO hookledger_foreign_records (noticed_a
        c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', d BIGINT PATH '$[3]', f BIGINT PATH '$[4]')) AS e WHERE true \
      ON DUPLICATE KEY UPDATE is_adopted = GREATEST(is_adopted, VALUES(is_adopted))";
 
-const USAGE_RECORDS: &str = "INSERT INTO usage_records (id, apiKeyId, timestamp, model, promptTokens, completionTokens, \
+pub(super) const USAGE_RECORDS: &str = "INSERT INTO usage_records (id, apiKeyId, timestamp, model, promptTokens, completionTokens, \
        totalTokens, costUsd, creditCost, rawMeta) \
      SELECT e.c0, e.c1, e.c2, e.c3, e.c4, e.c5, e.c6, CAST(e.c7 AS DECIMAL(40, 12)), e.c8, e.c9 \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
@@ -80,7 +80,7 @@ const USAGE_RECORDS: &str = "INSERT INTO usage_records (id, apiKeyId, timestamp,
        c6 BIGINT PATH '$[6]', c7 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[7]', c8 BIGINT PATH '$[8]', \
        c9 LONGTEXT CHARACTER SET utf8mb4 PATH '$[9]')) AS e";
 
-const TRANSACTIONS: &str = "INSERT INTO credit_transactions (type, id, userId, amount, balance, ref, `desc`, createdAt) \
+pub(super) const TRANSACTIONS: &str = "INSERT INTO credit_transactions (type, id, userId, amount, balance, ref, `desc`, createdAt) \
      SELECT e.c0, e.c1, e.c2, e.c3, e.c4, e.c5, e.c6, e.c7 \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
        c1 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', \
@@ -94,7 +94,7 @@ const BALANCES: &str = "INSERT INTO user_credit_balances (lastReplenishAt, creat
        c BIGINT PATH '$[2]')) AS e WHERE true \
      ON DUPLICATE KEY UPDATE currentCredits = currentCredits + VALUES(currentCredits), updatedAt = VALUES(updatedAt)";
 
-const ACCOUNTS: &str = "INSERT INTO hookledger_accounts (user_id, remainder_femtos, unpaid_credits) \
+pub(super) const ACCOUNTS: &str = "INSERT INTO hookledger_accounts (user_id, remainder_femtos, unpaid_credits) \
      SELECT e.a, e.b, e.c FROM JSON_TABLE(?, '$[*]' COLUMNS (a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
        b BIGINT PATH '$[1]', c BIGINT PATH '$[2]')) AS e WHERE true \
      ON DUPLICATE KEY UPDATE remainder_femtos = VALUES(remainder_femtos), unpaid_credits = VALUES(unpaid_credits)";
@@ -120,7 +120,7 @@ const REFUNDS: &str = "INSERT INTO hookledger_refunds (refunded_at_ms, refund_id
 const NOTHING: &str = "[]";
 
 /// Runs a statement over one list, unless that is empty.
-async fn each(
+pub(super) async fn each(
     connection: &mut MySqlConnection,
     context: &Context,
     sql: &str,
@@ -160,7 +160,7 @@ pub async fn plan(
         return Ok(());
     }
     each(connection, context, CLAIMS, &["webhook", &millis], rows::claims(&plan.charges)?, &[]).await?;
-    let records = rows::usage_records(&context.installation, &plan.charges)?;
+    let records = rows::usage_records(&context.installation.load(), &plan.charges)?;
     each(connection, context, USAGE_RECORDS, &[], records, &[]).await?;
     each(connection, context, TRANSACTIONS, &[], rows::transactions(&plan.transactions)?, &[]).await?;
     move_balances(connection, context, &plan.accounts, now).await?;

@@ -1,0 +1,228 @@
+//! Books again what the platform's side has lost: charges from our claims, and refunds.
+//!
+//! Our own accounts stay as they are: they know of all of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sqlx::mysql::MySqlRow;
+use sqlx::{MySqlConnection, Row};
+
+use super::context::Context;
+use super::repair::{Looked, page_rows, place_after};
+use super::{snapshot, write};
+use crate::domain::accounts::{Movement, OpenAccounts, Transaction, TransactionKind};
+use crate::domain::event::{Content, Tokens, UsageEvent};
+use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, RequestId, UserId};
+use crate::domain::money::{AmountTooLarge, CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
+use crate::domain::pricing::{ExactPrice, Price};
+use crate::domain::settlement::Charge;
+use crate::domain::time::UnixMillis;
+use crate::storage::StoreError;
+use crate::storage::decode::BookRow;
+use crate::storage::repair::{Mended, RepairPart, RepairPlace, Repaired};
+use crate::storage::rows::{self, parameter};
+use crate::storage::stored::unreadable;
+
+const CHARGES: &str = "SELECT c.call_second, c.claim_id, u.id IS NOT NULL AND k.id IS NOT NULL AND r.id IS NULL, \
+       CONVERT(c.event_id USING utf8mb4), COALESCE(c.event_at_ms, c.call_second * 1000), \
+       CONVERT(c.request_id USING utf8mb4), c.log_id, c.remote_key_id, c.model, c.prompt_tokens, c.completion_tokens, \
+       c.price_units, c.price_credits, c.price_femtos, c.rate_micros, c.quota_per_unit, c.user_id, c.key_id, \
+       c.credits_moved, c.credits_unpaid, c.remainder_before, c.remainder_after \
+     FROM (SELECT call_second, claim_id FROM hookledger_claims \
+           WHERE call_second >= ? AND (call_second > ? OR claim_id > ?) ORDER BY call_second, claim_id LIMIT ?) AS p \
+     STRAIGHT_JOIN hookledger_claims AS c ON c.call_second = p.call_second AND c.claim_id = p.claim_id \
+     LEFT JOIN users AS u ON u.id = c.user_id COLLATE {collation} \
+     LEFT JOIN api_keys AS k ON k.id = c.key_id COLLATE {collation} \
+     LEFT JOIN usage_records AS r ON r.id = c.claim_id COLLATE {collation} ORDER BY c.call_second, c.claim_id";
+
+const REFUNDS: &str = "SELECT f.refund_id, u.id IS NOT NULL AND f.transaction_id IS NOT NULL AND t.id IS NULL, \
+       f.claim_id, f.user_id, f.credits_moved, COALESCE(c.model, '') \
+     FROM (SELECT refund_id FROM hookledger_refunds WHERE refund_id > ? ORDER BY refund_id LIMIT ?) AS p \
+     STRAIGHT_JOIN hookledger_refunds AS f ON f.refund_id = p.refund_id \
+     LEFT JOIN hookledger_claims AS c ON c.call_second = f.call_second AND c.claim_id = f.claim_id \
+     LEFT JOIN users AS u ON u.id = f.user_id COLLATE {collation} \
+     LEFT JOIN credit_transactions AS t ON t.id = f.transaction_id COLLATE {collation} ORDER BY f.refund_id";
+
+const NEW_TRANSACTIONS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
+       b VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e \
+     STRAIGHT_JOIN hookledger_refunds AS f ON f.refund_id = e.a COLLATE utf8mb4_bin SET f.transaction_id = e.b";
+
+/// One page of claims: those without a usage record get one, with its transaction and the balance.
+pub async fn charges(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    place: &RepairPlace,
+    installation: &str,
+) -> Result<Looked, StoreError> {
+    let rows = sqlx::query(context.sql(CHARGES))
+        .bind(place.second)
+        .bind(place.second)
+        .bind(place.id.clone())
+        .bind(page_rows())
+        .fetch_all(&mut *connection)
+        .await?;
+    let Some(last) = rows.last() else { return Ok(Looked::default()) };
+    let next = place_after(RepairPart::Charges, rows.len(), last.number(0)?, &last.text(1)?);
+    let mut charges = Vec::new();
+    for row in &rows {
+        if row.flag(2)? {
+            charges.push(charge(row)?);
+        }
+    }
+    if charges.is_empty() {
+        return Ok((Repaired::default(), next));
+    }
+    let mut accounts = lock(connection, context, charges.iter().map(|charge| &charge.user_id)).await?;
+    let now = context.clock.now();
+    let mut transactions = Vec::new();
+    let mut booked = Mended::default();
+    for charge in &charges {
+        let amount = Credits::ZERO.checked_sub(charge.credits).map_err(too_large)?;
+        let lost = Lost {
+            kind: TransactionKind::Deduct,
+            amount,
+            user_id: &charge.user_id,
+            charge_id: &charge.id,
+            model: &charge.event.content.model,
+        };
+        transactions.extend(book(&mut accounts, lost, context, now)?);
+        booked.add(Mended { count: 1, credits: charge.credits.get() });
+    }
+    let records = rows::usage_records(installation, &charges)?;
+    write::each(connection, context, write::USAGE_RECORDS, &[], records, &[]).await?;
+    write::each(connection, context, write::TRANSACTIONS, &[], rows::transactions(&transactions)?, &[]).await?;
+    write::move_balances(connection, context, &accounts.finish(), now).await?;
+    Ok((Repaired { booked_charges: booked, ..Repaired::default() }, next))
+}
+
+/// One page of refunds: those whose transaction is gone get another, and the balance.
+pub async fn refunds(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    place: &RepairPlace,
+) -> Result<Looked, StoreError> {
+    let rows =
+        sqlx::query(context.sql(REFUNDS)).bind(place.id.clone()).bind(page_rows()).fetch_all(&mut *connection).await?;
+    let Some(last) = rows.last() else { return Ok(Looked::default()) };
+    let next = place_after(RepairPart::Refunds, rows.len(), 0, &last.text(0)?);
+    let mut lost = Vec::new();
+    for row in &rows {
+        if row.flag(1)? {
+            let (charge_id, user_id) = (record_id(row.text(2)?)?, user_id(row.text(3)?)?);
+            lost.push((row.text(0)?, charge_id, user_id, Credits::new(row.number(4)?), row.text(5)?));
+        }
+    }
+    if lost.is_empty() {
+        return Ok((Repaired::default(), next));
+    }
+    let mut accounts = lock(connection, context, lost.iter().map(|(_, _, user_id, ..)| user_id)).await?;
+    let now = context.clock.now();
+    let (mut transactions, mut renamed, mut booked) = (Vec::new(), Vec::new(), Mended::default());
+    for (refund_id, charge_id, user_id, amount, model) in &lost {
+        let model: Arc<str> = Arc::from(model.as_str());
+        let lost = Lost { kind: TransactionKind::Refund, amount: *amount, user_id, charge_id, model: &model };
+        let Some(transaction) = book(&mut accounts, lost, context, now)? else { continue };
+        renamed.push((refund_id.clone(), transaction.id.to_string()));
+        transactions.push(transaction);
+        booked.add(Mended { count: 1, credits: amount.get() });
+    }
+    write::each(connection, context, write::TRANSACTIONS, &[], rows::transactions(&transactions)?, &[]).await?;
+    write::each(connection, context, NEW_TRANSACTIONS, &[], parameter(&renamed)?, &[]).await?;
+    write::move_balances(connection, context, &accounts.finish(), now).await?;
+    Ok((Repaired { booked_refunds: booked, ..Repaired::default() }, next))
+}
+
+/// What the platform's side does not know any more.
+struct Lost<'a> {
+    kind: TransactionKind,
+    /// Signed, as it moves the balance.
+    amount: Credits,
+    user_id: &'a UserId,
+    charge_id: &'a RecordId,
+    model: &'a Arc<str>,
+}
+
+fn book(
+    accounts: &mut OpenAccounts,
+    lost: Lost<'_>,
+    context: &Context,
+    now: UnixMillis,
+) -> Result<Option<Transaction>, StoreError> {
+    let account = accounts.get(lost.user_id);
+    let movement = Movement {
+        kind: lost.kind,
+        amount: lost.amount,
+        remainder: account.remainder,
+        unpaid: account.unpaid,
+        charge_id: lost.charge_id.clone(),
+        model: lost.model.clone(),
+    };
+    accounts.book(lost.user_id, movement, now, &context.ids).map_err(too_large)
+}
+
+async fn lock<'a>(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    users: impl Iterator<Item = &'a UserId>,
+) -> Result<OpenAccounts, StoreError> {
+    let users: BTreeSet<UserId> = users.cloned().collect();
+    let locked = snapshot::lock(connection, context, &users, &BTreeSet::new()).await?;
+    if !locked.busy_users.is_empty() {
+        return Err(StoreError::Contended("another program holds a user's row".to_owned()));
+    }
+    Ok(OpenAccounts::new(locked.accounts))
+}
+
+pub fn too_large(error: AmountTooLarge) -> StoreError {
+    StoreError::Refused(error.to_string())
+}
+
+pub fn record_id(id: String) -> Result<RecordId, StoreError> {
+    RecordId::parse(&id).map_err(|_| unreadable("the id of a charge", id))
+}
+
+pub fn user_id(id: String) -> Result<UserId, StoreError> {
+    UserId::parse(&id).map_err(|_| unreadable("a user's id", id))
+}
+
+/// A claim as the charge that it was.
+fn charge(row: &MySqlRow) -> Result<Charge, StoreError> {
+    let id = row.text(1)?;
+    let odd = || unreadable("hookledger_claims", row.try_get::<String, _>(1).unwrap_or_default());
+    let tokens = |column| Ok::<_, StoreError>(i32::try_from(row.number(column)?).unwrap_or(i32::MAX));
+    let (prompt, completion) = (tokens(9)?, tokens(10)?);
+    let units = row.optional_number(11)?.and_then(QuotaUnits::new);
+    let femtos = Remainder::new(row.number(13)?).ok_or_else(odd)?;
+    let content = Content {
+        remote_key_id: RemoteKeyId::new(row.number(7)?).ok_or_else(odd)?,
+        model: Arc::from(row.text(8)?.as_str()),
+        // The claim does not keep the sender's total.
+        tokens: Tokens { prompt, completion, total: prompt.saturating_add(completion) },
+        price: units.map_or(Price::CreditCost(Credits::ZERO), Price::Quota),
+        called_at: UnixMillis::new(row.number(4)?),
+    };
+    let event = UsageEvent {
+        event_id: EventId::parse(&row.optional_text(3)?.unwrap_or_default()).map_err(|_| odd())?,
+        content,
+        request_id: row.optional_text(5)?.and_then(|id| RequestId::parse(&id).ok()),
+        log_id: row.optional_number(6)?,
+        payload: Arc::from(""),
+    };
+    Ok(Charge {
+        id: record_id(id)?,
+        event: Arc::new(event),
+        user_id: user_id(row.text(16)?)?,
+        key_id: KeyId::parse(&row.text(17)?).map_err(|_| odd())?,
+        price: ExactPrice {
+            units,
+            credits: CreditFemtos::from_parts(row.number(12)?, femtos).ok_or_else(odd)?,
+            rate: Rate::from_micros(row.number(14)?).ok_or_else(odd)?,
+            quota_per_unit: QuotaPerUnit::new(row.number(15)?).ok_or_else(odd)?,
+        },
+        credits: Credits::new(row.number(18)?),
+        unpaid: Credits::new(row.number(19)?),
+        remainder_before: Remainder::new(row.number(20)?).ok_or_else(odd)?,
+        remainder_after: Remainder::new(row.number(21)?).ok_or_else(odd)?,
+    })
+}

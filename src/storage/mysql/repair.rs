@@ -1,0 +1,98 @@
+//! Puts our state and the platform's tables together again, a page at a time: which part is at work and how a page ends.
+//!
+//! What is missing on the platform's side is `rebooking`, on ours `rebuilding`, and what waits is `reinbox`.
+
+use std::sync::Arc;
+
+use sqlx::MySqlConnection;
+
+use super::context::Context;
+use super::shard::End;
+use super::{MysqlStore, belonging, rebooking, rebuilding, reinbox};
+use crate::domain::repair::{Apart, judge, own_installation};
+use crate::failpoint;
+use crate::storage::StoreError;
+use crate::storage::books::BooksError;
+use crate::storage::repair::{NewRepair, RepairPart, RepairPlace, Repaired};
+
+/// Rows that one page looks at.
+pub const PAGE: usize = 500;
+
+/// What a part found on its page, and the last row that it looked at.
+pub type Looked = (Repaired, Option<RepairPlace>);
+
+impl MysqlStore {
+    /// One page, in one transaction. After the last, settling goes on if all belongs together again.
+    pub(super) async fn repair_page(&self, page: NewRepair) -> Result<Repaired, BooksError> {
+        let (place, is_dry_run) = (page.after.unwrap_or_default(), page.dry_run);
+        let ends = belonging::look(&self.readers, &self.context.names).await?;
+        let present = self.context.installation.load_full();
+        if let Some(apart @ Apart::Foreign { .. }) = judge(&ends, &present) {
+            return Err(BooksError::Invalid(format!(
+                "{apart}: it cannot be repaired from here; name that schema in database.state_schema"
+            )));
+        }
+        let own = own_installation(&ends, &present).to_owned();
+        let (part, installation) = (place.part, own.clone());
+        let done: Result<Looked, StoreError> = self
+            .write(move |connection, context| {
+                let (place, installation) = (place.clone(), installation.clone());
+                Box::pin(async move { carry_out(connection, context, &place, &installation, is_dry_run).await })
+            })
+            .await;
+        let (mut repaired, last) = done?;
+        if part == RepairPart::Installation && own != *present {
+            repaired.installation = Some(own.clone());
+            if !is_dry_run {
+                self.context.installation.store(Arc::new(own));
+            }
+        }
+        repaired.next = last.or_else(|| part.next().map(|part| RepairPlace { part, ..RepairPlace::default() }));
+        if repaired.next.is_none() && !is_dry_run {
+            repaired.still_apart = self.look_apart().await?.map(|apart| apart.to_string());
+        }
+        Ok(repaired)
+    }
+}
+
+async fn carry_out(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    place: &RepairPlace,
+    installation: &str,
+    is_dry_run: bool,
+) -> Result<End<Looked>, StoreError> {
+    let looked = match place.part {
+        RepairPart::Installation => take_over(connection, context, installation).await?,
+        RepairPart::Charges => rebooking::charges(connection, context, place, installation).await?,
+        RepairPart::Refunds => rebooking::refunds(connection, context, place).await?,
+        RepairPart::Claims => rebuilding::claims(connection, context, place, installation).await?,
+        RepairPart::GivenBack => rebuilding::given_back(connection, context, place, installation).await?,
+        RepairPart::Inbox => reinbox::held_against_logs(connection, context, place).await?,
+        RepairPart::Events => reinbox::taken_in(connection, context, place).await?,
+    };
+    failpoint::hit("store.repair.page")?;
+    Ok(if is_dry_run { End::RollBack(looked) } else { End::Commit(looked) })
+}
+
+/// A full page is followed by another of the same part.
+pub fn place_after(part: RepairPart, rows: usize, second: i64, id: &str) -> Option<RepairPlace> {
+    (rows == PAGE).then(|| RepairPlace { part, second, id: id.to_owned() })
+}
+
+/// How many rows a page has, as a statement takes it.
+pub fn page_rows() -> i64 {
+    i64::try_from(PAGE).unwrap_or(i64::MAX)
+}
+
+async fn take_over(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    installation: &str,
+) -> Result<Looked, StoreError> {
+    sqlx::query(context.sql("UPDATE hookledger_meta SET value = ? WHERE name = 'installation_id'"))
+        .bind(installation.to_owned())
+        .execute(connection)
+        .await?;
+    Ok(Looked::default())
+}
