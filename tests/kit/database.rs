@@ -69,17 +69,28 @@ pub fn unreachable_url() -> &'static str {
 macro_rules! only_on_sqlite {
     () => {
         if !$crate::kit::database::is_sqlite() {
-            $crate::kit::database::tell_not_run();
+            $crate::kit::database::tell_not_run("only on SQLite");
+            return;
+        }
+    };
+}
+
+/// First line of a test that is about a server: on SQLite it says so, past the test harness, and ends.
+/// docs/TESTING.md lists these tests.
+macro_rules! only_on_a_server {
+    () => {
+        if $crate::kit::database::is_sqlite() {
+            $crate::kit::database::tell_not_run("only on a server");
             return;
         }
     };
 }
 
 /// Not caught by the test harness, which keeps what a passing test prints to itself.
-pub fn tell_not_run() {
+pub fn tell_not_run(why: &str) {
     use std::io::Write;
     let thread = std::thread::current();
-    let line = format!("only on SQLite: {}\n", thread.name().unwrap_or("a test"));
+    let line = format!("{why}: {}\n", thread.name().unwrap_or("a test"));
     drop(std::io::stderr().write_all(line.as_bytes()));
 }
 

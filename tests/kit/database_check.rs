@@ -169,14 +169,14 @@ fn a_platform_of_the_kit_fills_and_refuses_as_one() {
     guest.login().execute(Some(guest.platform()), &record("held"));
 }
 
-/// Each test that begins with `only_on_sqlite!()`, by its file and name.
-fn tests_of_sqlite_alone() -> BTreeSet<String> {
+/// Each test that begins with this macro, by its file and name.
+fn tests_beginning_with(mark: &str) -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behaviour");
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(folder).expect("the suite is there").flatten() {
         let file = entry.path().file_stem().expect("a file has a name").to_string_lossy().into_owned();
         let text = fs::read_to_string(entry.path()).expect("a file of the suite is a text");
-        for (before, _) in text.match_indices("only_on_sqlite!()").map(|(at, _)| text.split_at(at)) {
+        for (before, _) in text.match_indices(mark).map(|(at, _)| text.split_at(at)) {
             let (_, name) = before.rsplit_once("\nfn ").expect("it stands in a test");
             found.insert(format!("{file}: {}", name.split('(').next().unwrap_or_default()));
         }
@@ -185,15 +185,22 @@ fn tests_of_sqlite_alone() -> BTreeSet<String> {
 }
 
 #[test]
-fn tests_of_sqlite_alone_are_listed() {
+fn tests_that_do_not_run_everywhere_are_listed() {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/TESTING.md")).expect("docs/TESTING.md");
-    let of_line = |line: &str| {
-        let name = line.strip_prefix("- `")?.split_once('`')?.0;
-        name.contains(": ").then(|| name.to_owned())
-    };
-    let listed: BTreeSet<String> = page.lines().filter_map(of_line).collect();
-    assert_eq!(listed, tests_of_sqlite_alone(), "docs/TESTING.md lists what begins with only_on_sqlite!()");
-    let count = format!("{} tests are about SQLite itself", listed.len());
-    assert!(page.contains(&count), "docs/TESTING.md counts them: {count}");
+    for (chapter, mark, counted) in [
+        ("\n## About SQLite alone\n", "only_on_sqlite!()", "tests are about SQLite itself"),
+        ("\n## About servers alone\n", "only_on_a_server!()", "tests are about servers"),
+    ] {
+        let chapter =
+            page.split_once(chapter).expect("the chapter is there").1.split("\n## ").next().unwrap_or_default();
+        let of_line = |line: &str| {
+            let name = line.strip_prefix("- `")?.split_once('`')?.0;
+            name.contains(": ").then(|| name.to_owned())
+        };
+        let listed: BTreeSet<String> = chapter.lines().filter_map(of_line).collect();
+        assert_eq!(listed, tests_beginning_with(mark), "docs/TESTING.md lists what begins with {mark}");
+        let count = format!("{} {counted}", listed.len());
+        assert!(chapter.contains(&count), "docs/TESTING.md counts them: {count}");
+    }
 }

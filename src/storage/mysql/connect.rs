@@ -67,10 +67,16 @@ pub async fn writer(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Err
     Ok(connection)
 }
 
-/// A connection to the own tables' database, which is made where the user may.
-pub async fn state(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Error> {
+/// A connection to no database in particular.
+pub async fn server(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Error> {
     let mut connection = base(options).connect().await?;
     prepare(&mut connection, options).await?;
+    Ok(connection)
+}
+
+/// A connection to the own tables' database, which is made where the user may.
+pub async fn state(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Error> {
+    let mut connection = server(options).await?;
     let exists: bool = sqlx::query_scalar("SELECT COUNT(*) > 0 FROM information_schema.schemata WHERE schema_name = ?")
         .bind(&options.state_schema)
         .fetch_one(&mut connection)
