@@ -88,7 +88,6 @@ fn assert_times_are_utc(books: &Books) {
         ("webhook_logs", "createdAt"),
         ("webhook_logs", "processedAt"),
         ("usage_records", "timestamp"),
-        ("usage_records", "createdAt"),
         ("credit_transactions", "createdAt"),
         ("user_credit_balances", "updatedAt"),
         ("api_keys", "lastUsedAt"),

@@ -46,7 +46,7 @@ fn whose_row_is_held_waits_alone_and_is_settled_after_the_release() {
             let id = format!("e-{events}");
             let answer = daemon.post(event(&id, HELD));
             assert_eq!((answer.status, answer.json()["success"].as_bool()), (202, Some(true)), "{row}");
-            assert_eq!(books.inbox(&id), Some(("pending".to_owned(), None)), "{row}");
+            assert_eq!(books.inbox(&id).unwrap().0, "pending", "{row}");
             for token in 2..=5 {
                 let answer = daemon.post(event(&format!("e-{events}-{token}"), token));
                 assert_eq!((answer.status, round), (200, round), "{row}: the others go on");
@@ -119,11 +119,12 @@ fn an_event_that_another_session_holds_is_not_given_up() {
     let books = daemon.books();
     let other =
         books.hold("INSERT INTO webhook_logs (id, eventId, payload, status) VALUES ('other', 'held', '{}', 'pending')");
-    let answer = daemon.post(event("held", HELD));
+    let held = event("held", HELD);
+    let answer = daemon.post(&held);
     assert_eq!(answer.status, 503, "nothing can be promised: {}", answer.text());
     drop(other);
     let retry = Retry::until(PATIENCE, Duration::from_millis(100));
-    deliver(daemon.address(), SECRET, vec![event("held", HELD)], 1, retry).assert_all_acknowledged();
+    deliver(daemon.address(), SECRET, vec![held], 1, retry).assert_all_acknowledged();
     wait_until("it is charged", PATIENCE, || {
         (books.inbox("held") == Some(("processed".to_owned(), None))).then_some(())
     });

@@ -102,6 +102,7 @@ fn each_mode_asks_for_what_it_says() {
         assert_refused(&daemon, "certificate");
     }
     // The whole server may demand it as well. The session that switches this stays, so that it can switch back.
+    server.admin().execute(None, &format!("ALTER USER '{account}'@'%' REQUIRE NONE"));
     let mut switch = daemon.books().hold("SET GLOBAL require_secure_transport = 1");
     led_by(&mut daemon, "127.0.0.1", &[("TLS", "off")]);
     assert_refused(&daemon, "secure");
