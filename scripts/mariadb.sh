@@ -51,7 +51,8 @@ free_port() {
 }
 
 set_up() {
-  mkdir -m 0711 "$folder"
+  # A server that starts removes what others' statements keep in a folder for temporary tables that they share.
+  mkdir -m 0711 "$folder" "$folder/tmp"
   local port password
   port=$(free_port)
   password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
@@ -63,6 +64,7 @@ innodb_flush_method = O_DIRECT
 character_set_server = utf8mb4
 collation_server = utf8mb4_unicode_ci
 datadir = $folder/data
+tmpdir = $folder/tmp
 socket = $folder/socket
 pid_file = $folder/mariadbd.pid
 bind_address = 127.0.0.1
@@ -75,7 +77,7 @@ max_connections = 300
 performance_schema = off
 SETTINGS
   (umask 077 && echo "mysql://admin:$password@127.0.0.1:$port/" >"$folder/url")
-  [ "${#as_owner[@]}" -eq 0 ] || chown "$owner" "$folder"
+  [ "${#as_owner[@]}" -eq 0 ] || chown "$owner" "$folder" "$folder/tmp"
   # Root by the Unix socket alone, for whoever set this up; the administrator by TCP.
   local log="$folder/set-up.log"
   "${as_owner[@]}" mariadb-install-db --no-defaults --datadir="$folder/data" --skip-test-db \

@@ -3,12 +3,13 @@
 //! It decides nothing about money (`domain::settlement` does) and owns no connection (the store does).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 
 use super::Directory;
 use super::batching::{Batcher, Reply};
-use super::settling;
+use super::settling::{self, PageEnd};
 use super::supervisor::Guard;
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
@@ -18,6 +19,9 @@ use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::{Store, StoreError, Waiting};
+
+/// Between two tries of events whose users' rows another program holds.
+const HELD_PAUSE: Duration = Duration::from_millis(200);
 
 /// Settle this event and tell what became of it.
 #[derive(Message)]
@@ -46,6 +50,8 @@ pub struct Ledger {
     fresh: Batcher<Arc<UsageEvent>, SettlementOutcome>,
     due: Rounds,
     woken: Rounds,
+    /// A round is coming for events whose users' rows another program holds.
+    tries_held_soon: bool,
     _guard: Guard,
 }
 
@@ -62,7 +68,7 @@ struct Rounds {
 impl Ledger {
     pub fn new(parts: LedgerParts, guard: Guard) -> Self {
         let fresh = Batcher::new(parts.directory.ledger.capacity());
-        Ledger { parts, fresh, due: Rounds::default(), woken: Rounds::default(), _guard: guard }
+        Ledger { parts, fresh, due: Rounds::default(), woken: Rounds::default(), tries_held_soon: false, _guard: guard }
     }
 
     fn settle_next(&mut self, context: &mut Context<Self>) {
@@ -83,6 +89,9 @@ impl Ledger {
                 failpoint::hit("ledger.reply")?;
                 Ok(outcomes)
             });
+            if outcomes.as_deref().is_ok_and(|outcomes| settling::deferred(outcomes) > 0) {
+                ledger.try_held_again_soon(context);
+            }
             ledger.fresh.finish(replies, outcomes);
             ledger.settle_next(context);
         });
@@ -115,20 +124,33 @@ impl Ledger {
         rounds.is_under_way = true;
         let (store, limit) = (self.parts.store.clone(), self.parts.live.get().ledger.max_batch);
         let work = async move { settling::settle_waiting(store_as_ledger(&store), kind, after, limit).await };
-        let done = work.into_actor(self).map(move |next, ledger, context| ledger.end_page(kind, next, context));
+        let done = work.into_actor(self).map(move |end, ledger, context| ledger.end_page(kind, end, context));
         context.spawn(done);
     }
 
-    fn end_page(&mut self, kind: Waiting, next: Result<Option<String>, StoreError>, context: &mut Context<Self>) {
+    /// Whoever holds a user's rows mostly lets go within moments: that user is not to wait for the next second's look.
+    fn try_held_again_soon(&mut self, context: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.tries_held_soon, true) {
+            context.run_later(HELD_PAUSE, |ledger, context| {
+                ledger.tries_held_soon = false;
+                ledger.begin_round(Waiting::Due, context);
+            });
+        }
+    }
+
+    fn end_page(&mut self, kind: Waiting, end: Result<PageEnd, StoreError>, context: &mut Context<Self>) {
         let (now, retry) = (self.parts.clock.now(), self.parts.live.get().retry.policy());
         let rounds = self.rounds(kind);
         rounds.is_under_way = false;
-        match next {
-            Ok(next) => {
+        match end {
+            Ok(PageEnd { next, has_deferred }) => {
                 rounds.failures = 0;
                 rounds.not_before = None;
                 if next.is_some() || std::mem::take(&mut rounds.is_wanted_again) {
                     self.settle_waiting_from(kind, next, context);
+                }
+                if has_deferred {
+                    self.try_held_again_soon(context);
                 }
             }
             Err(error) => {

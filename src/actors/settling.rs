@@ -69,13 +69,27 @@ fn settle_part<'a>(
     })
 }
 
-/// Settles one page of what waits; answers where the next page begins, if there may be one.
+/// What one page of what waits came to.
+#[derive(Debug, Default)]
+pub struct PageEnd {
+    /// Where the next page begins, if there may be one.
+    pub next: Option<String>,
+    /// Another program holds rows of some users: worth another try soon.
+    pub has_deferred: bool,
+}
+
+/// How many events wait for rows that another program holds.
+pub fn deferred(outcomes: &[SettlementOutcome]) -> usize {
+    outcomes.iter().filter(|outcome| matches!(outcome, SettlementOutcome::Deferred)).count()
+}
+
+/// Settles one page of what waits.
 pub async fn settle_waiting(
     store: &dyn LedgerStore,
     kind: Waiting,
     after: Option<String>,
     limit: usize,
-) -> Result<Option<String>, StoreError> {
+) -> Result<PageEnd, StoreError> {
     let page = store.waiting(kind, after, limit).await?;
     let last = page.last().map(|pending| pending.inbox_id.clone());
     let is_full = page.len() == limit;
@@ -84,12 +98,13 @@ pub async fn settle_waiting(
         tracing::error!(inbox_id = %pending.inbox_id, "a waiting row of webhook_logs holds no usage event any more");
     }
     let events: Vec<_> = page.into_iter().filter_map(|pending| pending.event).collect();
-    if !events.is_empty() {
-        let count = events.len();
-        settle(store, events, Purpose::Retry).await?;
-        tracing::info!(count, "events that waited were tried again");
+    let outcomes = if events.is_empty() { Vec::new() } else { settle(store, events, Purpose::Retry).await? };
+    let deferred = deferred(&outcomes);
+    let count = outcomes.len() - deferred;
+    if count > 0 {
+        tracing::info!(count, deferred, "events that waited were tried again");
     }
-    Ok(last.filter(|_| is_full))
+    Ok(PageEnd { next: last.filter(|_| is_full), has_deferred: deferred > 0 })
 }
 
 /// Settles one page of what a person selected; charges what can be charged, once.

@@ -31,7 +31,7 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 8] = [
+    pub const ALL: [Step; 9] = [
         Step::LookWhetherApart,
         Step::SettleDue,
         Step::LookAtTokens,

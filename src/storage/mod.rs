@@ -50,6 +50,9 @@ pub enum StoreError {
     /// Another transaction was in the way: the same batch may be redone at once.
     #[error("another transaction was in the way: {0}")]
     Contended(String),
+    /// A unique key is taken: by another transaction just now, or for good. The same batch may be redone at once.
+    #[error("what was to be stored is there already: {0}")]
+    Taken(String),
     /// The store's queue is full.
     #[error("too many writes are waiting for the database")]
     Overloaded,

@@ -111,6 +111,13 @@ impl Books {
         }
     }
 
+    /// Another program's session on a server, in the middle of a transaction, until what this returns goes out of scope.
+    #[track_caller]
+    pub fn hold(&self, statements: &str) -> Hold {
+        let Books::Server(books) = self else { panic!("another program's transaction locks all of SQLite") };
+        Hold::take(books.client(), &format!("START TRANSACTION;\n{statements};\nSELECT 'held';\n"))
+    }
+
     /// Adds a user without a balance, as the platform may.
     #[track_caller]
     pub fn insert_user(&self, id: &str, email: &str) {
@@ -216,6 +223,14 @@ impl Hold {
         let is_held = output.lines().map_while(Result::ok).any(|line| line.contains("held"));
         assert!(is_held, "{statements:?} did not work");
         Hold { holder, input: Some(input) }
+    }
+}
+
+impl Hold {
+    /// Lets it do this as well before it ends.
+    pub fn and_then(&mut self, statements: &str) {
+        let input = self.input.as_mut().expect("it goes on");
+        input.write_all(format!("{statements};\n").as_bytes()).expect("the client reads");
     }
 }
 

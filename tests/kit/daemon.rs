@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::database::Database;
+use super::database::{Database, Guest};
 use super::folder::TestFolder;
+use super::mariadb::{Login, PrivateServer};
 use super::ports::free_address;
 use super::process::{exit_code, send_signal, send_signal_to_group};
 use super::wait::{poll, wait_until};
@@ -41,6 +42,8 @@ pub struct DaemonOptions {
     pub arguments: Vec<String>,
     /// Comes after every command: where the file of settings is.
     pub config: Vec<String>,
+    /// The administrator of the server on which it is a guest, whatever the suite runs on.
+    pub server: Option<Login>,
 }
 
 impl Default for DaemonOptions {
@@ -52,6 +55,7 @@ impl Default for DaemonOptions {
             wrapper: Vec::new(),
             arguments: Vec::new(),
             config: Vec::new(),
+            server: None,
         }
     }
 }
@@ -64,6 +68,12 @@ impl DaemonOptions {
     /// Sets a variable, as in `set("HOOKLEDGER__LEDGER__ROUNDING", "nearest")`.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Makes it a guest on a server of the test's own.
+    pub fn on(mut self, server: &PrivateServer) -> Self {
+        self.server = Some(server.admin().clone());
         self
     }
 
@@ -135,14 +145,11 @@ impl Daemon {
     /// A daemon that was not started: a folder, ports and settings, for commands or for a later [`Daemon::launch`].
     pub fn prepare(options: DaemonOptions) -> Self {
         let folder = TestFolder::new();
-        Daemon {
-            options,
-            server: free_address(),
-            metrics: free_address(),
-            process: Mutex::default(),
-            database: Database::fresh(folder.path().join("hookledger.db")),
-            folder,
-        }
+        let database = match &options.server {
+            Some(admin) => Database::Guest(Guest::new(admin)),
+            None => Database::fresh(folder.path().join("hookledger.db")),
+        };
+        Daemon { options, server: free_address(), metrics: free_address(), process: Mutex::default(), database, folder }
     }
 
     /// Starts the process and waits for nothing.

@@ -3,8 +3,10 @@
 //! A private server belongs to a guard, which `scripts/mariadb.sh` is: it ends the server and removes its folder when
 //! its standard input ends. That happens when this process ends, however it does.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -99,6 +101,7 @@ fn percent_decoded(text: &str) -> Option<String> {
 /// A server of our own, durable, in a folder of its own.
 #[derive(Debug)]
 pub struct PrivateServer {
+    folder: PathBuf,
     admin: Login,
     guard: Mutex<Guard>,
 }
@@ -122,11 +125,31 @@ impl PrivateServer {
         let answers = BufReader::new(process.stdout.take().expect("piped"));
         let mut guard = Guard { process, orders, answers };
         let url = guard.answer();
-        PrivateServer { admin: Login::parse(&url), guard: Mutex::new(guard) }
+        PrivateServer { folder, admin: Login::parse(&url), guard: Mutex::new(guard) }
     }
 
     pub fn admin(&self) -> &Login {
         &self.admin
+    }
+
+    /// Its Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
+    /// Starts it again with more lines in its file of settings, in which `{folder}` stands for its folder.
+    #[track_caller]
+    pub fn configure(&self, lines: &str) {
+        self.stop();
+        let file = self.folder.join("my.cnf");
+        let settings = fs::read_to_string(&file).expect("the server has a file of settings");
+        let lines = lines.replace("{folder}", &self.folder.display().to_string());
+        fs::write(&file, format!("{settings}{lines}\n")).expect("it can be written");
+        self.start_again();
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Ends the server as a power cut would.

@@ -49,14 +49,12 @@ pub fn lock_wait(options: &MysqlOptions) -> Duration {
     Duration::from_secs(options.lock_wait.as_secs().max(1))
 }
 
-/// What every session is told: refuse what does not fit, wait this long for a lock, and never take a small table for
-/// one that is best read as a whole: a locking read locks whatever it passes.
+/// What every session is told: refuse what does not fit, see what others have committed, wait this long for a lock.
 fn session(options: &MysqlOptions) -> String {
     let lock_wait_secs = lock_wait(options).as_secs();
     format!(
         "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO', \
-         innodb_lock_wait_timeout = {lock_wait_secs}, lock_wait_timeout = {lock_wait_secs}, \
-         max_seeks_for_key = 1"
+         innodb_lock_wait_timeout = {lock_wait_secs}, lock_wait_timeout = {lock_wait_secs}"
     )
 }
 
@@ -74,10 +72,16 @@ pub async fn writer(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Err
     Ok(connection)
 }
 
-/// A connection to the own tables' database, which is made where the user may.
-pub async fn state(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Error> {
+/// A connection to no database in particular.
+pub async fn server(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Error> {
     let mut connection = base(options).connect().await?;
     prepare(&mut connection, options).await?;
+    Ok(connection)
+}
+
+/// A connection to the own tables' database, which is made where the user may.
+pub async fn state(options: &MysqlOptions) -> Result<MySqlConnection, sqlx::Error> {
+    let mut connection = server(options).await?;
     let exists: bool = sqlx::query_scalar("SELECT COUNT(*) > 0 FROM information_schema.schemata WHERE schema_name = ?")
         .bind(&options.state_schema)
         .fetch_one(&mut connection)

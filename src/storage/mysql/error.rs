@@ -7,8 +7,11 @@ use sqlx::mysql::{MySqlDatabaseError, MySqlRow};
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
 
-/// Another transaction was in the way: deadlock, lock wait, a unique key that it has just taken, a changed definition.
-const CONTENDED: [u16; 5] = [1213, 1205, 1062, 1020, 1412];
+/// Another transaction was in the way: deadlock, lock wait, a row or a definition that it has changed.
+const CONTENDED: [u16; 4] = [1213, 1205, 1020, 1412];
+
+/// A unique key is taken.
+const TAKEN: u16 = 1062;
 
 /// The data does not fit: no such parent, null, range, type, length, arithmetic, a trigger or check that refuses it.
 const REFUSED: [u16; 11] = [1048, 1264, 1265, 1292, 1366, 1406, 1451, 1452, 1644, 1690, 4025];
@@ -19,6 +22,7 @@ pub fn sort(error: &sqlx::Error) -> Option<StoreError> {
     let text = format!("{} (error {})", error.message(), error.number());
     Some(match error.number() {
         number if CONTENDED.contains(&number) => StoreError::Contended(text),
+        TAKEN => StoreError::Taken(text),
         number if REFUSED.contains(&number) => StoreError::Refused(text),
         _ => StoreError::Unavailable(text),
     })

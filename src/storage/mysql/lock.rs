@@ -40,12 +40,13 @@ const LOCK_KEYS: &str = concat!(
 const LOCK_BALANCES: &str = concat!(
     "SELECT b.userId, b.currentCredits FROM ",
     texts!(),
-    " STRAIGHT_JOIN user_credit_balances AS b ON b.userId = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
+    " STRAIGHT_JOIN user_credit_balances AS b FORCE INDEX (PRIMARY) ON b.id = e.v COLLATE {collation} \
+     FOR UPDATE SKIP LOCKED"
 );
 
 /// What a lock was passed over for is told from what is not there by a look that takes none.
 const THERE: &str = concat!(
-    "SELECT u.id, b.userId IS NOT NULL FROM ",
+    "SELECT u.id, b.id FROM ",
     texts!(),
     " STRAIGHT_JOIN users AS u ON u.id = e.v COLLATE {collation} \
      LEFT JOIN user_credit_balances AS b ON b.userId = u.id"
@@ -111,17 +112,15 @@ async fn lock_free(
         let key = key_row(&row)?;
         locked.keys.insert(key.key_id.clone(), key);
     }
-    let balances: Vec<(String, i64)> = sqlx::query(context.sql(LOCK_BALANCES))
-        .bind(names)
-        .fetch_all(&mut *connection)
-        .await?
-        .iter()
-        .map(|row| Ok((row.try_get(0)?, i64::from(row.try_get::<i32, _>(1)?))))
-        .collect::<Result<_, sqlx::Error>>()?;
-    let balances: HashMap<String, i64> = balances.into_iter().collect();
-    for row in sqlx::query(context.sql(THERE)).bind(names).fetch_all(&mut *connection).await? {
-        let (user, has_balance): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
-        if !held.contains(&user) || (has_balance && !balances.contains_key(&user)) {
+    let there: Vec<(String, Option<String>)> =
+        sqlx::query_as(context.sql(THERE)).bind(names).fetch_all(&mut *connection).await?;
+    // By their primary key, as all rows here: a small table is searched whole for any other, and locked as it is.
+    let balance_ids: Vec<&str> = there.iter().filter_map(|(_, balance_id)| balance_id.as_deref()).collect();
+    let balances: Vec<(String, i32)> =
+        sqlx::query_as(context.sql(LOCK_BALANCES)).bind(parameter(&balance_ids)?).fetch_all(&mut *connection).await?;
+    let balances: HashMap<String, i64> = balances.into_iter().map(|(user, balance)| (user, balance.into())).collect();
+    for (user, balance_id) in there {
+        if !held.contains(&user) || (balance_id.is_some() && !balances.contains_key(&user)) {
             locked.busy_users.insert(user_id(user)?);
         }
     }

@@ -20,6 +20,7 @@ mod locked_out;
 mod migrate;
 mod options;
 mod prices;
+mod privileges;
 mod rebooking;
 mod rebuilding;
 mod record;
@@ -62,7 +63,7 @@ use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use context::Context;
 use foreign::KeyLooks;
-use server::CheckError;
+use server::{CheckError, Checked};
 use shard::{End, Shard};
 use takeover::LastLook;
 
@@ -72,6 +73,8 @@ pub use options::{MysqlOptions, TlsMode};
 /// The platform's database, open.
 pub struct MysqlStore {
     shards: Vec<Shard>,
+    /// Records what the shards could not settle in time, so it never waits behind them.
+    recorder: Shard,
     readers: MySqlPool,
     /// For the question that each call waits for: no operator's long look holds these up.
     balance_readers: MySqlPool,
@@ -85,19 +88,37 @@ pub struct MysqlStore {
 
 /// Makes the own tables and brings them up to date.
 pub async fn migrate(options: &MysqlOptions, clock: &SharedClock) -> Result<(), MysqlOpenError> {
-    migrate::run(options, clock.now().as_millis()).await
+    let migrated = async {
+        // Before anything is made on a server that is not the one that was meant.
+        look(options).await?;
+        migrate::run(options, clock.now().as_millis()).await
+    };
+    match migrated.await {
+        Err(error) => Err(privileges::explain(error, options).await),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Looks at the server, the account and the platform's tables.
+async fn look(options: &MysqlOptions) -> Result<Checked, MysqlOpenError> {
+    let mut connection = connect::writer(options).await?;
+    privileges::check(&mut connection, options).await?;
+    let checked = server::check(&mut connection, options).await.map_err(|error| match error {
+        CheckError::Problem(problem) => MysqlOpenError::Server(problem),
+        CheckError::Database(error) => MysqlOpenError::Open(error),
+    })?;
+    connect::close(connection).await;
+    Ok(checked)
 }
 
 impl MysqlStore {
     /// Opens a database whose own tables are there and up to date, once the server has passed its check.
     pub async fn open(options: MysqlOptions, clock: SharedClock) -> Result<Self, MysqlOpenError> {
-        let installation = migrate::check(&options).await?;
-        let mut connection = connect::writer(&options).await?;
-        let checked = server::check(&mut connection, &options).await.map_err(|error| match error {
-            CheckError::Problem(problem) => MysqlOpenError::Server(problem),
-            CheckError::Database(error) => MysqlOpenError::Open(error),
-        })?;
-        connect::close(connection).await;
+        let looked = async { Ok((look(&options).await?, migrate::check(&options).await?)) };
+        let (checked, installation) = match looked.await {
+            Err(error) => return Err(privileges::explain(error, &options).await),
+            Ok(looked) => looked,
+        };
         for warning in &checked.warnings {
             tracing::warn!("{warning}");
         }
@@ -110,8 +131,9 @@ impl MysqlStore {
         takeover::remember(&readers, &context).await?;
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
+        let recorder = Shard::start(count, context.clone()).map_err(MysqlOpenError::Thread)?;
         let (turn, last_look, apart) = (AtomicUsize::new(0), LastLook::default(), ArcSwapOption::empty());
-        let store = MysqlStore { shards, readers, balance_readers, context, turn, last_look, apart };
+        let store = MysqlStore { shards, recorder, readers, balance_readers, context, turn, last_look, apart };
         // Before anything is settled or given.
         store.look_apart().await?;
         Ok(store)
@@ -127,6 +149,10 @@ impl MysqlStore {
             migrate(options, &clock).await?;
         }
         MysqlStore::open(options.clone(), clock).await
+    }
+
+    fn owners(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().chain([&self.recorder])
     }
 
     /// A transaction of no user in particular.
@@ -170,13 +196,15 @@ impl LedgerStore for MysqlStore {
     }
 
     async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {
-        let deliveries = Arc::new(deliveries);
-        let outcomes = self
-            .write(move |connection, context| {
-                let deliveries = deliveries.clone();
-                Box::pin(async move { record::record(connection, context, &deliveries).await })
-            })
-            .await?;
+        let mut outcomes = Vec::with_capacity(deliveries.len());
+        for part in route::by_size(&self.context.names, deliveries) {
+            let part = Arc::new(part);
+            let work = self.recorder.transact(move |connection, context| {
+                let part = part.clone();
+                Box::pin(async move { record::record(connection, context, &part).await })
+            });
+            outcomes.extend(work.await?);
+        }
         failpoint::hit("store.record.committed")?;
         Ok(outcomes)
     }
@@ -251,7 +279,12 @@ impl LedgerStore for MysqlStore {
 
     async fn look_at_prices(&self, configured: ConfiguredPrices) -> Result<PriceLook, StoreError> {
         let now = self.context.clock.now();
-        if let Some(look) = prices::look(&self.readers, &self.context.names, configured, now).await? {
+        let look = prices::look(&self.readers, &self.context.names, configured, now).await;
+        if let Err(StoreError::Unavailable(_)) = look {
+            // Owners that nobody asks for anything would not notice; the next probe tells.
+            self.owners().for_each(Shard::doubt);
+        }
+        if let Some(look) = look? {
             return Ok(look);
         }
         self.write(move |connection, context| Box::pin(prices::store(connection, context, configured))).await
@@ -321,19 +354,19 @@ impl LedgerStore for MysqlStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         // Each owner has a connection of its own to prove.
-        for shard in &self.shards {
-            shard.transact(|connection, context| Box::pin(prices::probe(connection, context))).await?;
+        for owner in self.owners() {
+            owner.transact(|connection, context| Box::pin(prices::probe(connection, context))).await?;
         }
         Ok(())
     }
 
     fn is_writable(&self) -> bool {
-        self.shards.iter().all(Shard::is_writable)
+        self.owners().all(Shard::is_writable)
     }
 
     async fn close(&self) {
-        for shard in &self.shards {
-            shard.close().await;
+        for owner in self.owners() {
+            owner.close().await;
         }
         self.readers.close().await;
         self.balance_readers.close().await;

@@ -10,7 +10,7 @@ use sqlx::MySqlPool;
 
 use super::context::Names;
 use super::snapshot::texts;
-use crate::domain::event::UsageEvent;
+use crate::domain::event::{Delivery, UsageEvent};
 use crate::storage::Part;
 use crate::storage::rows::parameter;
 
@@ -20,17 +20,19 @@ const USERS: &str = concat!(
     " STRAIGHT_JOIN api_keys AS k ON k.remoteKeyId = e.v COLLATE {collation} GROUP BY e.v"
 );
 
+/// What a row has beside its payload, amply.
+const BESIDE_PAYLOAD_BYTES: usize = 1024;
+
 /// The batch by owner; groups that are too large for the server to take at once are cut.
 pub async fn by_user(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEvent>], owners: usize) -> Vec<Part> {
     let users = if owners > 1 { users(readers, names, events).await } else { HashMap::new() };
-    // The largest parameter is the list of payloads, which JSON may make longer by its quotation marks.
-    let limit_bytes = names.max_packet_bytes / 4;
+    let limit_bytes = part_bytes(names);
     let mut groups: Vec<Part> = Vec::new();
     let mut open: HashMap<usize, (usize, usize)> = HashMap::new();
     for (place, event) in events.iter().enumerate() {
         let token = event.content.remote_key_id.to_string();
         let owner = share_of(users.get(&token).unwrap_or(&token), owners);
-        let bytes = event.payload.len() + 1024;
+        let bytes = event.payload.len() + BESIDE_PAYLOAD_BYTES;
         let group = match open.get_mut(&owner) {
             Some((group, used)) if *used + bytes <= limit_bytes => {
                 *used += bytes;
@@ -46,6 +48,34 @@ pub async fn by_user(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEven
         groups[group].events.push(event.clone());
     }
     groups
+}
+
+/// Deliveries in parts that the server takes at once, in their order.
+pub fn by_size(names: &Names, deliveries: Vec<Delivery>) -> Vec<Vec<Delivery>> {
+    let limit_bytes = part_bytes(names);
+    let mut parts: Vec<Vec<Delivery>> = Vec::new();
+    let mut used_bytes = 0;
+    for delivery in deliveries {
+        let bytes = BESIDE_PAYLOAD_BYTES
+            + match &delivery {
+                Delivery::Usage(event) => event.payload.len(),
+                Delivery::Notice(notice) => notice.payload.len(),
+            };
+        match parts.last_mut() {
+            Some(part) if used_bytes + bytes <= limit_bytes => part.push(delivery),
+            _ => {
+                parts.push(vec![delivery]);
+                used_bytes = 0;
+            }
+        }
+        used_bytes += bytes;
+    }
+    parts
+}
+
+/// The largest parameter is the list of payloads, which JSON may make longer by its quotation marks.
+fn part_bytes(names: &Names) -> usize {
+    names.max_packet_bytes / 4
 }
 
 fn share_of(name: &str, owners: usize) -> usize {

@@ -1,11 +1,12 @@
-//! What the server gives, and what this user may do there: refused where it breaks a promise, warned of where it weakens
+//! What the server gives, and how its tables are made: refused where it breaks a promise, warned of where it weakens
 //! one, each with the setting to change.
 
+use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlDatabaseError;
-use sqlx::{Connection, MySqlConnection};
 
 use super::context::Names;
 use super::options::MysqlOptions;
+use super::privileges::TABLES;
 
 /// A promise that cannot be kept on this server as it is.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum ServerProblem {
     ReadOnly,
     #[error("the database {0} lacks the platform's table {1}: is database.url the platform's database?")]
     NoTable(String, String),
-    #[error("the user lacks privileges; an administrator of the server has to run:\n{}", .0.join("\n"))]
+    #[error("the account lacks privileges; an administrator of the server has to run:\n{}", .0.join("\n"))]
     Privileges(Vec<String>),
 }
 
@@ -26,8 +27,9 @@ impl ServerProblem {
     }
 }
 
-/// Errors of connecting that no waiting mends: wrong password, no such database, no privilege, a wrong certificate.
-const LASTING: [u16; 5] = [1044, 1045, 1049, 1142, 1698];
+/// Errors of connecting that no waiting mends: no such account, password or database, no privilege, an account that is
+/// locked, has no way in from here, or must come encrypted.
+const LASTING: [u16; 11] = [1044, 1045, 1049, 1130, 1142, 1143, 1227, 1698, 3118, 3159, 4151];
 
 /// Whether an error of opening may pass by itself.
 pub fn may_pass(error: &sqlx::Error) -> bool {
@@ -36,6 +38,8 @@ pub fn may_pass(error: &sqlx::Error) -> bool {
             let number = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
             !number.is_some_and(|number| LASTING.contains(&number))
         }
+        // A certificate that is not trusted, or not of this host.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => false,
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
         _ => false,
     }
@@ -48,32 +52,9 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
-/// The platform's tables, and what we do with each.
-const TABLES: [(&str, &str); 7] = [
-    ("users", "SELECT"),
-    ("api_keys", "SELECT, UPDATE (`lastUsedAt`)"),
-    ("usage_records", "SELECT, INSERT"),
-    ("credit_transactions", "SELECT, INSERT"),
-    ("user_credit_balances", "SELECT, INSERT, UPDATE"),
-    ("options", "SELECT"),
-    ("webhook_logs", "SELECT, INSERT, UPDATE, DELETE"),
-];
-
-/// The exact statements that give a guest what it needs.
-fn grants(options: &MysqlOptions, account: &str, is_mariadb: bool) -> Vec<String> {
-    let database = &options.database;
-    let platform =
-        TABLES.iter().map(|(table, rights)| format!("GRANT {rights} ON `{database}`.`{table}` TO {account};"));
-    // MySQL lets nobody lock the rows of a table that he may only read.
-    let locks = (!is_mariadb).then(|| format!("GRANT LOCK TABLES ON `{database}`.* TO {account};"));
-    let own = format!("GRANT ALL PRIVILEGES ON `{}`.* TO {account};", options.state_schema);
-    platform.chain(locks).chain([own]).collect()
-}
-
 /// Looks at the server; `connection` is one of a writer's.
 pub async fn check(connection: &mut MySqlConnection, options: &MysqlOptions) -> Result<Checked, CheckError> {
     let mut warnings = Vec::new();
-    check_privileges(connection, options).await?;
     let collation = check_tables(connection, options).await?;
     check_durability(connection, &mut warnings).await?;
     check_binlog(connection, &mut warnings).await?;
@@ -198,58 +179,4 @@ async fn check_tables(connection: &mut MySqlConnection, options: &MysqlOptions) 
             Err(ServerProblem::Refused(message).into())
         }
     }
-}
-
-/// Tries what is needed, since a role, a wildcard or a proxy may give it under any name; nothing of it is kept.
-async fn check_privileges(connection: &mut MySqlConnection, options: &MysqlOptions) -> Result<(), CheckError> {
-    let database = &options.database;
-    let state = &options.state_schema;
-    let attempts = [
-        format!("SELECT id FROM `{database}`.users LIMIT 0 FOR UPDATE"),
-        format!("SELECT id FROM `{database}`.api_keys LIMIT 0 FOR UPDATE"),
-        format!("UPDATE `{database}`.api_keys SET lastUsedAt = lastUsedAt WHERE 1 = 0"),
-        format!("SELECT id FROM `{database}`.usage_records LIMIT 0"),
-        format!("INSERT INTO `{database}`.usage_records SELECT * FROM `{database}`.usage_records WHERE 1 = 0"),
-        format!(
-            "INSERT INTO `{database}`.credit_transactions SELECT * FROM `{database}`.credit_transactions WHERE 1 = 0"
-        ),
-        format!(
-            "INSERT INTO `{database}`.user_credit_balances SELECT * FROM `{database}`.user_credit_balances WHERE 1 = 0"
-        ),
-        format!("UPDATE `{database}`.user_credit_balances SET currentCredits = currentCredits WHERE 1 = 0"),
-        format!("SELECT value FROM `{database}`.options LIMIT 0"),
-        format!("INSERT INTO `{database}`.webhook_logs SELECT * FROM `{database}`.webhook_logs WHERE 1 = 0"),
-        format!("UPDATE `{database}`.webhook_logs SET status = status WHERE 1 = 0"),
-        format!("DELETE FROM `{database}`.webhook_logs WHERE 1 = 0"),
-        format!("DELETE FROM `{state}`.hookledger_inbox WHERE 1 = 0"),
-    ];
-    let mut transaction = connection.begin().await?;
-    let mut is_denied = false;
-    for attempt in attempts {
-        match sqlx::raw_sql(sqlx::AssertSqlSafe(attempt)).execute(&mut *transaction).await {
-            Ok(_) => {}
-            Err(sqlx::Error::Database(error)) => {
-                let number = error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number);
-                match number {
-                    // Table, column or database access denied.
-                    Some(1142 | 1143 | 1044 | 1370 | 1227) => is_denied = true,
-                    // A table that is missing is named by the check of the tables.
-                    Some(1146) => {}
-                    _ => return Err(sqlx::Error::Database(error).into()),
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    transaction.rollback().await?;
-    if !is_denied {
-        return Ok(());
-    }
-    let (account, version): (String, String) =
-        sqlx::query_as("SELECT CURRENT_USER(), VERSION()").fetch_one(connection).await?;
-    let account = match account.split_once('@') {
-        Some((user, host)) => format!("'{user}'@'{host}'"),
-        None => account,
-    };
-    Err(ServerProblem::Privileges(grants(options, &account, version.contains("MariaDB"))).into())
 }

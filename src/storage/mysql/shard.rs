@@ -59,6 +59,11 @@ impl Shard {
         self.is_writable.load(Ordering::Acquire) && !self.jobs.is_closed()
     }
 
+    /// Until the next transaction shows otherwise, nothing can be written.
+    pub fn doubt(&self) {
+        self.is_writable.store(false, Ordering::Release);
+    }
+
     /// Has a transaction carried out. `work` is called again from the start where others were in the way.
     pub async fn transact<T, E, W>(&self, work: W) -> Result<T, E>
     where
@@ -140,10 +145,13 @@ impl Owner {
             }
             let failed = result.as_ref().err().and_then(AsStoreError::as_store_error);
             match failed {
-                Some(StoreError::Contended(reason)) if tries >= MAX_TRIES => {
+                // What is taken after all these tries was not just being written: the data itself is in the way.
+                Some(StoreError::Taken(reason)) if tries >= MAX_TRIES => {
                     return Err(StoreError::Refused(reason.clone()).into());
                 }
-                Some(StoreError::Contended(_)) => {}
+                // Another session holds on to its lock. That says nothing against the events.
+                Some(StoreError::Contended(_)) if tries >= MAX_TRIES => return result,
+                Some(StoreError::Contended(_) | StoreError::Taken(_)) => {}
                 Some(StoreError::Unavailable(_) | StoreError::OutcomeUnknown) => {
                     self.is_writable.store(false, Ordering::Release);
                     return result;
@@ -190,7 +198,7 @@ impl Owner {
             Ok(End::Commit(value)) => {
                 // The server may have committed before the link broke: only looking for the claim tells.
                 transaction.commit().await.map_err(|error| match StoreError::from(error) {
-                    contended @ StoreError::Contended(_) => contended,
+                    redone @ (StoreError::Contended(_) | StoreError::Taken(_)) => redone,
                     _ => StoreError::OutcomeUnknown,
                 })?;
                 Ok(value)
