@@ -21,12 +21,8 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub const ALL: [Condition; 4] = [
-        Condition::RateInvalid,
-        Condition::AmbiguousKey,
-        Condition::ForeignDeductions,
-        Condition::SchemasApart,
-    ];
+    pub const ALL: [Condition; 4] =
+        [Condition::RateInvalid, Condition::AmbiguousKey, Condition::ForeignDeductions, Condition::SchemasApart];
 
     pub fn as_str(self) -> &'static str {
         match self {

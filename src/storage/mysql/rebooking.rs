@@ -10,13 +10,13 @@ use sqlx::{MySqlConnection, Row};
 
 use super::context::Context;
 use super::repair::{Looked, page_rows, place_after};
-use super::{snapshot, write};
+use super::{lock, write};
 use crate::domain::accounts::{Movement, OpenAccounts, Transaction, TransactionKind};
 use crate::domain::event::{Content, Tokens, UsageEvent};
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, RequestId, UserId};
 use crate::domain::money::{AmountTooLarge, CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
-use crate::domain::pricing::{ExactPrice, Price};
-use crate::domain::settlement::Charge;
+use crate::domain::pricing::{ExactPrice, Price, Rounding};
+use crate::domain::settlement::{Charge, LedgerPolicy};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
@@ -28,7 +28,7 @@ const CHARGES: &str = "SELECT c.call_second, c.claim_id, u.id IS NOT NULL AND k.
        CONVERT(c.event_id USING utf8mb4), COALESCE(c.event_at_ms, c.call_second * 1000), \
        CONVERT(c.request_id USING utf8mb4), c.log_id, c.remote_key_id, c.model, c.prompt_tokens, c.completion_tokens, \
        c.price_units, c.price_credits, c.price_femtos, c.rate_micros, c.quota_per_unit, c.user_id, c.key_id, \
-       c.credits_moved, c.credits_unpaid, c.remainder_before, c.remainder_after \
+       c.credits_moved, c.credits_unpaid, c.remainder_before, c.remainder_after, c.rounding \
      FROM (SELECT call_second, claim_id FROM hookledger_claims \
            WHERE call_second >= ? AND (call_second > ? OR claim_id > ?) ORDER BY call_second, claim_id LIMIT ?) AS p \
      STRAIGHT_JOIN hookledger_claims AS c ON c.call_second = p.call_second AND c.claim_id = p.claim_id \
@@ -67,7 +67,7 @@ pub async fn charges(
     let mut charges = Vec::new();
     for row in &rows {
         if row.flag(2)? {
-            charges.push(charge(row)?);
+            charges.push(charge(row, **context.policy.load())?);
         }
     }
     if charges.is_empty() {
@@ -167,7 +167,7 @@ async fn lock<'a>(
     users: impl Iterator<Item = &'a UserId>,
 ) -> Result<OpenAccounts, StoreError> {
     let users: BTreeSet<UserId> = users.cloned().collect();
-    let locked = snapshot::lock(connection, context, &users, &BTreeSet::new()).await?;
+    let locked = lock::lock(connection, context, &users, &BTreeSet::new()).await?;
     if !locked.busy_users.is_empty() {
         return Err(StoreError::Contended("another program holds a user's row".to_owned()));
     }
@@ -187,7 +187,7 @@ pub fn user_id(id: String) -> Result<UserId, StoreError> {
 }
 
 /// A claim as the charge that it was.
-fn charge(row: &MySqlRow) -> Result<Charge, StoreError> {
+fn charge(row: &MySqlRow, policy: LedgerPolicy) -> Result<Charge, StoreError> {
     let id = row.text(1)?;
     let odd = || unreadable("hookledger_claims", row.try_get::<String, _>(1).unwrap_or_default());
     let tokens = |column| Ok::<_, StoreError>(i32::try_from(row.number(column)?).unwrap_or(i32::MAX));
@@ -220,6 +220,7 @@ fn charge(row: &MySqlRow) -> Result<Charge, StoreError> {
             rate: Rate::from_micros(row.number(14)?).ok_or_else(odd)?,
             quota_per_unit: QuotaPerUnit::new(row.number(15)?).ok_or_else(odd)?,
         },
+        rounding: row.optional_text(22)?.as_deref().and_then(Rounding::parse).unwrap_or(policy.rounding),
         credits: Credits::new(row.number(18)?),
         unpaid: Credits::new(row.number(19)?),
         remainder_before: Remainder::new(row.number(20)?).ok_or_else(odd)?,

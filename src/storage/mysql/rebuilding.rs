@@ -10,13 +10,13 @@ use super::belonging;
 use super::context::Context;
 use super::rebooking::{record_id, too_large, user_id};
 use super::repair::{Looked, page_rows, place_after};
-use super::{snapshot, write};
+use super::{lock, write};
 use crate::domain::event::{Content, Tokens, UsageEvent};
 use crate::domain::ids::{EventId, KeyId, RemoteKeyId, RequestId, UserId};
 use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Price};
 use crate::domain::repair::{RebuiltClaim, rebuilt_accounts};
-use crate::domain::settlement::Charge;
+use crate::domain::settlement::{Charge, LedgerPolicy};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
@@ -63,14 +63,15 @@ pub async fn claims(
     let places: Vec<(i64, &str)> = written.iter().map(|(id, meta, _)| (second(meta), id.as_str())).collect();
     let claimed: HashSet<String> = belonging::claimed(&mut *connection, &context.names, &places).await?;
     let unclaimed = written.iter().filter(|(id, ..)| !claimed.contains(id));
+    let policy = **context.policy.load();
     let charges: Vec<Charge> =
-        unclaimed.map(|(id, meta, row)| charge(id, meta, row)).collect::<Result<_, StoreError>>()?;
+        unclaimed.map(|(id, meta, row)| charge(id, meta, row, policy)).collect::<Result<_, StoreError>>()?;
     if charges.is_empty() {
         return Ok((Repaired::default(), next));
     }
     let users: BTreeSet<UserId> = charges.iter().map(|charge| charge.user_id.clone()).collect();
     // Only our own rows of the users are written here: those are ours from the touch on, whoever holds the platform's.
-    let locked = snapshot::lock(connection, context, &users, &BTreeSet::new()).await?;
+    let locked = lock::lock(connection, context, &users, &BTreeSet::new()).await?;
     let rebuilt = charges.iter().map(|charge| RebuiltClaim {
         id: charge.id.clone(),
         user_id: charge.user_id.clone(),
@@ -98,7 +99,7 @@ fn second(meta: &StoredMeta) -> i64 {
 }
 
 /// A usage record as the charge that it was.
-fn charge(id: &str, meta: &StoredMeta, row: &MySqlRow) -> Result<Charge, StoreError> {
+fn charge(id: &str, meta: &StoredMeta, row: &MySqlRow, policy: LedgerPolicy) -> Result<Charge, StoreError> {
     let odd = || StoreError::Refused(format!("rawMeta of the usage record {id} is not as hookledger writes it"));
     let tokens = |column| Ok::<_, StoreError>(i32::try_from(row.number(column)?).unwrap_or(i32::MAX));
     let units = meta.quota.and_then(QuotaUnits::new);
@@ -127,6 +128,8 @@ fn charge(id: &str, meta: &StoredMeta, row: &MySqlRow) -> Result<Charge, StoreEr
             rate: Rate::parse(&meta.rate).map_err(|_| odd())?,
             quota_per_unit: QuotaPerUnit::new(meta.quota_per_unit).ok_or_else(odd)?,
         },
+        // The record does not tell how it was rounded.
+        rounding: policy.rounding,
         credits: Credits::new(row.number(8)?),
         unpaid: Credits::new(meta.unpaid),
         remainder_before: Remainder::new(meta.remainder_before).ok_or_else(odd)?,

@@ -145,7 +145,7 @@ async fn delete_logs(
     status: &str,
 ) -> Result<u64, StoreError> {
     let sql = format!(
-        "DELETE w FROM {IDS} STRAIGHT_JOIN webhook_logs AS w ON w.id = e.v COLLATE {{collation}} WHERE w.status = ?"
+        "DELETE w FROM {IDS} STRAIGHT_JOIN webhook_logs AS w FORCE INDEX (PRIMARY) ON w.id = e.v COLLATE {{collation}} WHERE w.status = ?"
     );
     let done = sqlx::query(context.sql(&sql)).bind(parameter(&ids)?).bind(status).execute(connection).await?;
     Ok(done.rows_affected())

@@ -138,7 +138,7 @@ pub async fn ignore(
     let ids = parameter(&waiting)?;
     sqlx::query(context.sql(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
-         STRAIGHT_JOIN webhook_logs AS w ON w.id = e.v COLLATE {collation} SET w.status = 'processed', w.errorMsg = ?, w.processedAt = ?",
+         STRAIGHT_JOIN webhook_logs AS w FORCE INDEX (PRIMARY) ON w.id = e.v COLLATE {collation} SET w.status = 'processed', w.errorMsg = ?, w.processedAt = ?",
     ))
     .bind(&ids)
     .bind(Failure::IgnoredKey(token).message())
