@@ -127,7 +127,7 @@ fn everything(daemon: &Daemon) -> Vec<Value> {
         rows.sort();
         json!(rows)
     };
-    tables.map(|table| rows(&table)).collect()
+    tables.map(rows).collect()
 }
 
 #[track_caller]
