@@ -57,26 +57,27 @@ const KEYS: &str = concat!(
     " STRAIGHT_JOIN api_keys AS k ON k.remoteKeyId = e.v COLLATE {collation}"
 );
 
+// Whatever takes locks goes by the primary key: over few rows the server would rather walk, and hold all that it saw.
 const LOCK_USERS: &str = concat!(
     "SELECT u.id FROM ",
     texts!(),
-    " STRAIGHT_JOIN users AS u ON u.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
+    " STRAIGHT_JOIN users AS u FORCE INDEX (PRIMARY) ON u.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
 );
 
 const LOCK_KEYS: &str = concat!(
     "SELECT k.remoteKeyId, k.id, k.userId, k.status = 'ACTIVE', CAST(k.createdAt AS CHAR) FROM ",
     texts!(),
-    " STRAIGHT_JOIN api_keys AS k ON k.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
+    " STRAIGHT_JOIN api_keys AS k FORCE INDEX (PRIMARY) ON k.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
 );
 
 const LOCK_BALANCES: &str = concat!(
     "SELECT b.userId, b.currentCredits FROM ",
     texts!(),
-    " STRAIGHT_JOIN user_credit_balances AS b ON b.userId = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
+    " STRAIGHT_JOIN user_credit_balances AS b FORCE INDEX (PRIMARY) ON b.id = e.v COLLATE {collation} FOR UPDATE SKIP LOCKED"
 );
 
 const HAVE_BALANCES: &str = concat!(
-    "SELECT b.userId FROM ",
+    "SELECT b.id, b.userId FROM ",
     texts!(),
     " STRAIGHT_JOIN user_credit_balances AS b ON b.userId = e.v COLLATE {collation}"
 );
@@ -246,18 +247,19 @@ pub async fn lock(
         let key = key_row(&row)?;
         locked.keys.insert(key.key_id.clone(), key);
     }
+    // A balance that is not there yet cannot come either: it would need its user's row.
+    let have: Vec<(String, String)> =
+        sqlx::query_as(context.sql(HAVE_BALANCES)).bind(&names).fetch_all(&mut *connection).await?;
     let balances: Vec<(String, i64)> = sqlx::query(context.sql(LOCK_BALANCES))
-        .bind(&names)
+        .bind(parameter(&have.iter().map(|(id, _)| id).collect::<Vec<_>>())?)
         .fetch_all(&mut *connection)
         .await?
         .iter()
         .map(|row| Ok((row.try_get(0)?, i64::from(row.try_get::<i32, _>(1)?))))
         .collect::<Result<_, sqlx::Error>>()?;
     let balances: HashMap<String, i64> = balances.into_iter().collect();
-    let have: Vec<String> =
-        sqlx::query_scalar(context.sql(HAVE_BALANCES)).bind(&names).fetch_all(&mut *connection).await?;
-    for user in have.iter().filter(|user| !balances.contains_key(*user)) {
-        locked.busy_users.insert(user_id(user.clone())?);
+    for (_, user) in have.into_iter().filter(|(_, user)| !balances.contains_key(user)) {
+        locked.busy_users.insert(user_id(user)?);
     }
     for row in sqlx::query(context.sql(ACCOUNTS)).bind(&names).fetch_all(connection).await? {
         let (user, mut account) = account_row(&row)?;

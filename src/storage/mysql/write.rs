@@ -24,11 +24,11 @@ const NEW_LOGS: &str = "INSERT INTO webhook_logs (createdAt, processedAt, id, ev
 const CHANGED_LOGS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
        a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', \
        c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]')) AS e \
-     STRAIGHT_JOIN webhook_logs AS w ON w.id = e.a COLLATE {collation} SET w.processedAt = ?, w.status = e.b, w.errorMsg = e.c";
+     STRAIGHT_JOIN webhook_logs AS w FORCE INDEX (PRIMARY) ON w.id = e.a COLLATE {collation} SET w.processedAt = ?, w.status = e.b, w.errorMsg = e.c";
 
 const NO_LONGER_WAITING: &str = "DELETE i FROM \
      JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
-     STRAIGHT_JOIN hookledger_inbox AS i ON i.inbox_id = e.v COLLATE utf8mb4_bin";
+     STRAIGHT_JOIN hookledger_inbox AS i FORCE INDEX (PRIMARY) ON i.inbox_id = e.v COLLATE utf8mb4_bin";
 
 const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, inbox_id, state, reason, remote_key_id, \
        called_at_ms, attempts, due_at_ms) \
@@ -93,7 +93,7 @@ const ACCOUNTS: &str = "INSERT INTO hookledger_accounts (user_id, remainder_femt
 // A key's last use moves forward only.
 const KEY_USES: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
        a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e \
-     STRAIGHT_JOIN api_keys AS k ON k.id = e.a COLLATE {collation} SET k.lastUsedAt = CAST(e.b AS DATETIME(3)) \
+     STRAIGHT_JOIN api_keys AS k FORCE INDEX (PRIMARY) ON k.id = e.a COLLATE {collation} SET k.lastUsedAt = CAST(e.b AS DATETIME(3)) \
      WHERE k.lastUsedAt IS NULL OR k.lastUsedAt < CAST(e.b AS DATETIME(3))";
 
 const REFUNDS: &str = "INSERT INTO hookledger_refunds (refunded_at_ms, refund_id, call_second, claim_id, origin, \
