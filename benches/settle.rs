@@ -69,7 +69,7 @@ async fn run() {
         while started.elapsed() < Duration::from_secs(SECONDS_PER_SIZE) {
             let batch: Vec<_> = (0..size).map(|_| event(&mut number)).collect();
             let begun = Instant::now();
-            store.settle(batch, Purpose::Delivery).await.unwrap();
+            store.settle(0, batch, Purpose::Delivery).await.unwrap();
             took.push(begun.elapsed());
             events += size;
         }

@@ -8,7 +8,6 @@ use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
 use crate::kit::mariadb::PrivateServer;
 use crate::kit::sender::{Retry, deliver, start_delivery};
-use crate::kit::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -59,11 +58,8 @@ fn our_sessions_are_ours_whatever_the_server_is_set_to() {
     with_users(&daemon);
     let books = daemon.books();
     let posted = start_delivery(daemon.address(), SECRET, usage_bodies(1, "e"), 1, Retry::never());
-    let level = wait_until("a settlement is under way", PATIENCE, || {
-        let rows = books.rows("SELECT trx_isolation_level AS level FROM information_schema.innodb_trx");
-        rows.first().map(|row| row["level"].as_str().unwrap_or_default().to_owned())
-    });
-    assert_eq!(level, "READ COMMITTED");
+    let settlement = books.wait_for_transaction("trx_rows_modified > 0", PATIENCE);
+    assert_eq!(settlement["trx_isolation_level"], "READ COMMITTED");
     posted.finish().assert_all_acknowledged();
     let retry = Retry::until(PATIENCE, Duration::from_millis(20));
     deliver(daemon.address(), SECRET, usage_bodies(20, "more"), 2, retry).assert_all_acknowledged();

@@ -6,6 +6,7 @@ use crate::crashes::{usage_bodies, with_users};
 use crate::kit::books::Books;
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
+use crate::kit::mariadb::PrivateServer;
 use crate::kit::sender::{Retry, deliver, start_delivery};
 use crate::kit::wait::wait_until;
 
@@ -80,7 +81,8 @@ fn held_events_are_tried_again_without_the_every_second_look() {
 #[test]
 fn a_deadlock_redoes_the_whole_batch() {
     only_on_a_server!();
-    let daemon = Daemon::start(DaemonOptions::new());
+    let server = PrivateServer::start();
+    let daemon = Daemon::start(DaemonOptions::new().on(&server));
     with_users(&daemon);
     let books = daemon.books();
     let user = user_of(&books, HELD);
@@ -98,10 +100,8 @@ fn a_deadlock_redoes_the_whole_batch() {
         heavy.join(", ")
     ));
     let posted = start_delivery(daemon.address(), SECRET, vec![event("e", HELD)], 1, Retry::never());
-    wait_until("the settlement waits for the other's event", PATIENCE, || {
-        let sql = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
-        (books.scalar_i64(sql) > 0).then_some(())
-    });
+    // The settlement waits for the other's event.
+    books.wait_for_transaction("trx_state = 'LOCK WAIT'", PATIENCE);
     other.and_then(&format!("SELECT id FROM users WHERE id = '{user}' FOR UPDATE"));
     wait_until("the server ends one of them", PATIENCE, || (deadlocks() > before).then_some(()));
     other.and_then("ROLLBACK");

@@ -7,12 +7,14 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::books_file::BooksFile;
 use super::books_server::BooksServer;
 use super::database::Guest;
+use super::wait::{pause, wait_until};
 
 pub type Row = Map<String, Value>;
 
@@ -116,6 +118,17 @@ impl Books {
     pub fn hold(&self, statements: &str) -> Hold {
         let Books::Server(books) = self else { panic!("another program's transaction locks all of SQLite") };
         Hold::take(books.client(), &format!("START TRANSACTION;\n{statements};\nSELECT 'held';\n"))
+    }
+
+    /// Waits until a transaction is under way on the server for which `condition` over `innodb_trx` holds. On a server
+    /// of the test's own: InnoDB shows its transactions anew only when nobody has looked for a tenth of a second.
+    #[track_caller]
+    pub fn wait_for_transaction(&self, condition: &str, timeout: Duration) -> Row {
+        let sql = format!("SELECT * FROM information_schema.innodb_trx WHERE {condition}");
+        wait_until(&format!("a transaction is under way with {condition}"), timeout, || {
+            pause(Duration::from_millis(150));
+            self.rows(&sql).pop()
+        })
     }
 
     /// Adds a user without a balance, as the platform may.

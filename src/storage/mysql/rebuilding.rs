@@ -89,7 +89,7 @@ pub async fn claims(
 /// A claim was settled when its id was made.
 fn with_their_own_times() -> String {
     write::CLAIMS.replace(
-        "SELECT 'webhook', ?,",
+        "SELECT ?, ?,",
         "SELECT 'webhook', CAST(CONV(CONCAT(SUBSTRING(e.c1, 1, 8), SUBSTRING(e.c1, 10, 4)), 16, 10) AS SIGNED),",
     )
 }

@@ -105,7 +105,7 @@ pub async fn remove(
         Removal::Dead(ids) => {
             let removed = delete_logs(connection, context, ids, "dead").await?;
             let sql = format!(
-                "DELETE i FROM {IDS} STRAIGHT_JOIN hookledger_inbox AS i ON i.inbox_id = e.v COLLATE utf8mb4_bin \
+                "DELETE i FROM {IDS} STRAIGHT_JOIN hookledger_inbox AS i FORCE INDEX (PRIMARY) ON i.inbox_id = e.v COLLATE utf8mb4_bin \
                  WHERE i.state = 'dead'"
             );
             sqlx::query(context.sql(&sql)).bind(parameter(ids)?).execute(&mut *connection).await?;
@@ -118,7 +118,7 @@ pub async fn remove(
             );
             sqlx::query(context.sql(&refunds)).bind(&keys).execute(&mut *connection).await?;
             let claims = format!(
-                "DELETE c FROM {KEYS} STRAIGHT_JOIN hookledger_claims AS c \
+                "DELETE c FROM {KEYS} STRAIGHT_JOIN hookledger_claims AS c FORCE INDEX (PRIMARY) \
                  ON c.call_second = e.a AND c.claim_id = e.v COLLATE utf8mb4_bin"
             );
             sqlx::query(context.sql(&claims)).bind(&keys).execute(&mut *connection).await?.rows_affected()

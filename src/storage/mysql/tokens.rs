@@ -53,7 +53,7 @@ pub async fn note(connection: &mut MySqlConnection, context: &Context, seen: &Se
         // They had none at the look before this one.
         sqlx::query(context.sql(
             "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e \
-             STRAIGHT_JOIN hookledger_unknown_tokens AS t ON t.remote_key_id = e.v SET t.is_open = 0, t.last_look_ms = GREATEST(t.last_look_ms, COALESCE( \
+             STRAIGHT_JOIN hookledger_unknown_tokens AS t FORCE INDEX (PRIMARY) ON t.remote_key_id = e.v SET t.is_open = 0, t.last_look_ms = GREATEST(t.last_look_ms, COALESCE( \
                (SELECT CAST(value AS SIGNED) FROM hookledger_meta WHERE name = 'tokens_looked_at_ms'), 0)) \
              WHERE t.is_open = 1",
         ))
@@ -147,7 +147,7 @@ pub async fn ignore(
     .await?;
     sqlx::query(context.sql(
         "DELETE i FROM JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
-         STRAIGHT_JOIN hookledger_inbox AS i ON i.inbox_id = e.v COLLATE utf8mb4_bin",
+         STRAIGHT_JOIN hookledger_inbox AS i FORCE INDEX (PRIMARY) ON i.inbox_id = e.v COLLATE utf8mb4_bin",
     ))
     .bind(&ids)
     .execute(connection)

@@ -29,7 +29,7 @@ const CHANGED_LOGS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
 
 pub(super) const NO_LONGER_WAITING: &str = "DELETE i FROM \
      JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
-     STRAIGHT_JOIN hookledger_inbox AS i ON i.inbox_id = e.v COLLATE utf8mb4_bin";
+     STRAIGHT_JOIN hookledger_inbox AS i FORCE INDEX (PRIMARY) ON i.inbox_id = e.v COLLATE utf8mb4_bin";
 
 pub(super) const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, inbox_id, state, reason, remote_key_id, \
        called_at_ms, attempts, due_at_ms) \
