@@ -322,6 +322,7 @@ fn reversals_of_many_pages_beside_each_other_and_beside_refunds_give_back_once()
 
 #[test]
 fn only_its_user_can_read_a_database_that_we_made() {
+    only_on_sqlite!();
     use std::os::unix::fs::PermissionsExt;
     let (daemon, _) = rig(DaemonOptions::new());
     let mode = std::fs::metadata(daemon.database_file()).unwrap().permissions().mode() & 0o777;

@@ -63,11 +63,11 @@ const FAULTS: &[(&str, &str)] = &[
     ("DELETE FROM webhook_logs WHERE id = 'x'", "inbox row x (failed) is not in webhook_logs"),
     ("UPDATE hookledger_claims SET event_id = 'f'", "inbox row x (failed) was charged as r"),
     (
-        "INSERT INTO hookledger_refunds VALUES ('g', 1, 'r', 'operator', 'i', 'u', 1, 0, 1, 0, 0, 0, '', 't2', 1)",
+        "INSERT INTO hookledger_refunds VALUES ('g', 1, 'r', 'operator', 'i', 0, 'u', 1, 0, 1, 0, 0, 0, '', 't2', 1)",
         "refund g of r moved 1, its transaction t2 is of nothing for nothing",
     ),
     (
-        "INSERT INTO hookledger_refunds VALUES ('g', 1, 'r', 'operator', 'i', 'u', 1, 0, 1, 0, 0, 0, '', 't3', 1);
+        "INSERT INTO hookledger_refunds VALUES ('g', 1, 'r', 'operator', 'i', 0, 'u', 1, 0, 1, 0, 0, 0, '', 't3', 1);
          INSERT INTO credit_transactions (id, userId, type, amount, balance, ref) VALUES ('t3', 'u', 'REFUND', 1, 100, 'R')",
         "refund g of r moved 1, its transaction t3 is of 1 for R",
     ),

@@ -365,9 +365,7 @@ impl LedgerStore for MysqlStore {
     }
 
     async fn close(&self) {
-        for owner in self.owners() {
-            owner.close().await;
-        }
+        futures_util::future::join_all(self.owners().map(Shard::close)).await;
         self.readers.close().await;
         self.balance_readers.close().await;
     }

@@ -168,8 +168,8 @@ pub async fn given_back(
 
 const REFUNDS: &str = "INSERT INTO hookledger_refunds (reason, origin, refund_id, transaction_id, call_second, claim_id, \
        idempotency_key, user_id, price_credits, price_femtos, credits_moved, unpaid_lowered, remainder_before, \
-       remainder_after, refunded_at_ms) \
-     SELECT ?, 'operator', e.a, e.a, e.b, e.c, e.d, e.f, e.g, 0, e.g, 0, e.h, e.h, e.i FROM JSON_TABLE(?, '$[*]' COLUMNS ( \
+       remainder_after, refunded_at_ms, is_rest) \
+     SELECT ?, 'operator', e.a, e.a, e.b, e.c, e.d, e.f, e.g, 0, e.g, 0, e.h, e.h, e.i, 0 FROM JSON_TABLE(?, '$[*]' COLUMNS ( \
        a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b BIGINT PATH '$[1]', \
        c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', d VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[3]', \
        f VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[4]', g BIGINT PATH '$[5]', h BIGINT PATH '$[6]', \
