@@ -13,10 +13,10 @@ use crate::telemetry::metrics;
 /// them.
 const STEP_ROWS: u32 = 32;
 
-/// A step is followed by this many times its own duration of rest, within these bounds: up to a thousand rows a second
-/// where the disk is quick.
+/// A step is followed by this many times its own duration of rest, within these bounds: up to some four hundred rows a
+/// second.
 const REST_FACTOR: u32 = 9;
-const SHORTEST_REST: Duration = Duration::from_millis(25);
+const SHORTEST_REST: Duration = Duration::from_millis(75);
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// No kind of rows keeps the others waiting for longer; the next run goes on.
