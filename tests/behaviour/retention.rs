@@ -204,7 +204,7 @@ fn a_policy_that_is_changed_counts_before_the_next_step() {
     daemon.books().execute(&format!(
         "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {OLD}) \
          INSERT INTO webhook_logs (id, eventId, payload, status, processedAt, createdAt) \
-         SELECT concat('0-', value), concat('old-', value), '{{}}', 'processed', '2019-01-01 00:00:00.000', \
+         SELECT '0-' || value, 'old-' || value, '{{}}', 'processed', '2019-01-01 00:00:00.000', \
            '2019-01-01 00:00:00.000' FROM n"
     ));
     let left = || daemon.books().scalar_i64("SELECT count(*) FROM webhook_logs WHERE eventId LIKE 'old-%'");
