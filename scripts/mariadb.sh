@@ -80,7 +80,7 @@ SETTINGS
   [ "${#as_owner[@]}" -eq 0 ] || chown "$owner" "$folder" "$folder/tmp"
   # Root by the Unix socket alone, for whoever set this up; the administrator by TCP.
   local log="$folder/set-up.log"
-  "${as_owner[@]}" mariadb-install-db --no-defaults --datadir="$folder/data" --skip-test-db \
+  TMPDIR="$folder/tmp" "${as_owner[@]}" mariadb-install-db --no-defaults --datadir="$folder/data" --skip-test-db \
     --auth-root-authentication-method=socket --auth-root-socket-user="$(id -un)" \
     --innodb-log-file-size=64M >"$log" 2>&1 || { cat "$log" >&2; return 1; }
   (umask 077 && cat >"$folder/init.sql" <<INIT
