@@ -10,6 +10,7 @@ pub mod decimal;
 pub mod event;
 pub mod ids;
 pub mod known;
+pub mod log_row;
 pub mod money;
 pub mod outcome;
 pub mod ownership;
