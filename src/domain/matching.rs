@@ -9,13 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::{RemoteKeyId, RequestId};
-use super::money::{CreditFemtos, FEMTOS_PER_CREDIT, QuotaUnits};
+use super::money::{AmountTooLarge, CreditFemtos, FEMTOS_PER_CREDIT, QuotaUnits};
+use super::pricing::PriceBook;
 use super::refund::ChargeKey;
 use super::side::{Channel, Side, SideIdentity};
 use super::time::UnixMillis;
 
 /// How far an adopted record and a side may lie apart.
 pub const ADOPTED_WITHIN: Duration = Duration::from_secs(300);
+
+/// The operator's windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// `polling.match_window`
+    pub match_window: Duration,
+    /// `polling.dispute_window`
+    pub dispute_window: Duration,
+}
 
 /// The operator's windows, and what the source has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +58,21 @@ impl Facts {
     }
 }
 
+/// What matching compares of a side.
+pub fn facts(side: &Side, prices: &PriceBook) -> Result<Facts, AmountTooLarge> {
+    let content = side.content();
+    let price = prices.price(content.price, content.called_at)?;
+    Ok(Facts {
+        token: content.remote_key_id,
+        model: content.model.clone(),
+        prompt_tokens: content.tokens.prompt,
+        completion_tokens: content.tokens.completion,
+        units: price.units,
+        credits: price.credits,
+        at: content.called_at,
+    })
+}
+
 /// Why two sides are tied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TieRule {
@@ -55,6 +80,8 @@ pub enum TieRule {
     Identity,
     /// They agree in everything, and nothing proves them different.
     Agreement,
+    /// The event was priced in credits: of the rows that agree in all else, this one was the nearest.
+    Nearest,
     /// One of them belongs to another program's record.
     Adoption,
     /// A person joined them.
@@ -62,12 +89,14 @@ pub enum TieRule {
 }
 
 impl TieRule {
-    const ALL: [TieRule; 4] = [TieRule::Identity, TieRule::Agreement, TieRule::Adoption, TieRule::Person];
+    const ALL: [TieRule; 5] =
+        [TieRule::Identity, TieRule::Agreement, TieRule::Nearest, TieRule::Adoption, TieRule::Person];
 
     pub fn as_str(self) -> &'static str {
         match self {
             TieRule::Identity => "identity",
             TieRule::Agreement => "agreement",
+            TieRule::Nearest => "nearest",
             TieRule::Adoption => "adoption",
             TieRule::Person => "person",
         }
@@ -175,10 +204,7 @@ impl Neighbours {
         let path = self.augmenting_path(place, policy)?;
         let mut pairs = Vec::with_capacity(path.len());
         for (one, other) in path {
-            let rule = match self.nodes[one.0].is_adopted || self.nodes[other.0].is_adopted {
-                true => TieRule::Adoption,
-                false => TieRule::Agreement,
-            };
+            let rule = self.rule_of(one, other);
             self.join(one, other, rule);
             pairs.push(self.pair(one, other, rule));
         }
@@ -189,14 +215,32 @@ impl Neighbours {
     /// A charged side without a partner that may be the same call, although it differs: the nearest in price, then in
     /// time.
     pub fn alike(&self, place: Place, policy: &MatchPolicy) -> Option<Place> {
+        self.all_alike(place, policy).min_by_key(|other| self.distance(place, *other))
+    }
+
+    /// Every charged side without a partner that may be the same call.
+    pub fn all_alike<'a>(&'a self, place: Place, policy: &'a MatchPolicy) -> impl Iterator<Item = Place> + 'a {
         let side = self.node(place);
-        let candidates = self.others(place).filter(|other| {
+        self.others(place).filter(move |other| {
             let node = self.node(*other);
-            node.partner.is_none()
-                && matches!(node.standing, Standing::Charged(_))
-                && is_alike(side, node, policy)
-        });
-        candidates.min_by_key(|other| distance(side, self.node(*other)))
+            node.partner.is_none() && matches!(node.standing, Standing::Charged(_)) && is_alike(side, node, policy)
+        })
+    }
+
+    /// How far two sides are apart: in price, in 1e-15 credit, then in milliseconds.
+    pub fn distance(&self, one: Place, other: Place) -> (i128, i64) {
+        distance(self.node(one), self.node(other))
+    }
+
+    fn rule_of(&self, one: Place, other: Place) -> TieRule {
+        let (one, other) = (self.node(one), self.node(other));
+        if one.is_adopted || other.is_adopted {
+            TieRule::Adoption
+        } else if one.facts.units.is_none() || other.facts.units.is_none() {
+            TieRule::Nearest
+        } else {
+            TieRule::Agreement
+        }
     }
 
     fn pair(&self, one: Place, other: Place, rule: TieRule) -> Pair {
@@ -245,7 +289,11 @@ impl Neighbours {
                 .collect();
             reachable.sort_by_key(|other| {
                 let node = self.node(*other);
-                (node.partner.is_some(), !matches!(node.standing, Standing::Charged(_)), distance(self.node(side), node))
+                (
+                    node.partner.is_some(),
+                    !matches!(node.standing, Standing::Charged(_)),
+                    distance(self.node(side), node),
+                )
             });
             for other in reachable {
                 came_from.insert(other, side);

@@ -38,7 +38,12 @@ fn put(neighbours: &mut Neighbours, number: usize, call: &Call) -> Place {
             log_id: None,
         },
         false => SideIdentity::Row {
-            row: RowIdentity { second: call.second, digest: RowDigest::of_text(&number.to_string()), number: 0 },
+            row: RowIdentity {
+                source: "default".into(),
+                second: call.second,
+                digest: RowDigest::of_text(&number.to_string()),
+                number: 0,
+            },
             request_id,
             log_id: None,
         },

@@ -89,11 +89,9 @@ impl Side {
                 request_id: event.request_id.clone(),
                 log_id: event.log_id,
             },
-            Side::Row(row) => SideIdentity::Row {
-                row: row.identity.clone(),
-                request_id: row.request_id.clone(),
-                log_id: row.log_id,
-            },
+            Side::Row(row) => {
+                SideIdentity::Row { row: row.identity.clone(), request_id: row.request_id.clone(), log_id: row.log_id }
+            }
         }
     }
 
