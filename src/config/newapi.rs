@@ -39,6 +39,9 @@ const LARGEST_PAGE: i64 = 100;
 /// Far above what a gateway allows.
 const MOST_REQUESTS_PER_SECOND: f64 = 1000.0;
 
+/// Below this a single look takes longer than anybody waits.
+const FEWEST_REQUESTS_PER_SECOND: f64 = 0.01;
+
 /// A name, group or user is a column of 64 characters there and here.
 const MAX_NAME_CHARS: usize = 64;
 
@@ -83,6 +86,10 @@ impl NewApiSettings {
             section.parse("requests_per_second", |kind| values::fraction(kind, 0.0..=MOST_REQUESTS_PER_SECOND));
         if let Some(rate) = requests_per_second {
             section.show("requests_per_second", rate);
+            if rate > 0.0 && rate < FEWEST_REQUESTS_PER_SECOND {
+                let message = format!("must be at least {FEWEST_REQUESTS_PER_SECOND}, or 0 for no limit; got {rate}");
+                section.refuse("requests_per_second", message);
+            }
         }
         let max_retries = section.integer("max_retries", 0..=20);
         let base_backoff = section.duration("base_backoff", MILLISECOND..=TEN_MINUTES);

@@ -117,6 +117,7 @@ fn values_outside_their_limits_are_refused() {
         ("newapi.requests_per_second = -1", "between 0 and 1000"),
         ("newapi.requests_per_second = \"nan\"", "between 0 and 1000"),
         ("newapi.requests_per_second = true", "must be a number between"),
+        ("newapi.requests_per_second = 0.001", "must be at least 0.01, or 0 for no limit; got 0.001"),
         ("newapi.max_retries = 21", "between 0 and 20"),
         ("newapi.user_id = 0", "between 1 and"),
         ("newapi.user_id = \"root\"", "must be a whole number"),
