@@ -16,9 +16,6 @@ pub(super) const KEYS: SectionKeys = SectionKeys {
     ],
 };
 
-/// Claims have to outlive every second look at the calls of a gateway's log: 48 hours and 7 days.
-const LONGEST_LOOK_BACK: Duration = Duration::from_secs(9 * 86_400);
-
 /// What is kept, and how long.
 #[derive(Debug, Clone)]
 pub struct RetentionSettings {
@@ -29,6 +26,8 @@ impl RetentionSettings {
     pub(super) fn read(reader: &mut Reader) -> Option<Self> {
         let max_age = reader.peek("webhook.max_age", values::duration);
         let max_future = reader.peek("webhook.max_future", values::duration);
+        // Claims have to outlive every second look at the calls of a gateway's log.
+        let looks = ["polling.recheck", "polling.full_read_interval"].map(|key| reader.peek(key, values::duration));
         let mut section = reader.section(KEYS.name);
         let webhook_logs = section.parse("webhook_logs", values::retention);
         let dead = section.parse("dead", values::retention);
@@ -45,11 +44,17 @@ impl RetentionSettings {
             );
         }
         if let Some(Some(kept)) = claims {
-            let look_back = max_age + LONGEST_LOOK_BACK;
+            let look_back = looks.into_iter().flatten().fold(max_age, Duration::saturating_add);
             let got = values::show_duration(kept);
             if kept <= look_back {
                 let least = values::show_duration(look_back);
-                section.refuse("claims", format!("must be longer than webhook.max_age and 9d, {least}; got {got}"));
+                section.refuse(
+                    "claims",
+                    format!(
+                        "must be longer than webhook.max_age, polling.recheck and polling.full_read_interval together, \
+                         {least}; got {got}"
+                    ),
+                );
             }
             match dead {
                 Some(None) => section.refuse("claims", "must be \"forever\" where retention.dead is".to_owned()),
