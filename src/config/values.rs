@@ -64,9 +64,12 @@ pub(super) fn duration(kind: &ValueKind) -> Parsed<Duration> {
     millis.map(Duration::from_millis).ok_or_else(refused)
 }
 
+/// No end of keeping, as it is written.
+pub(super) const FOREVER: &str = "forever";
+
 /// How long something is kept: a duration, or `forever`, which is none.
 pub(super) fn retention(kind: &ValueKind) -> Parsed<Option<Duration>> {
-    if text(kind).is_ok_and(|text| text.eq_ignore_ascii_case("forever")) {
+    if text(kind).is_ok_and(|text| text.eq_ignore_ascii_case(FOREVER)) {
         return Ok(None);
     }
     duration(kind)

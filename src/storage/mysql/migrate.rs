@@ -9,9 +9,10 @@ use super::options::MysqlOptions;
 use super::server::ServerProblem;
 use crate::storage::StoreError;
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "own tables", include_str!("../../../migrations/mysql/0001_own_tables.sql")),
     (2, "taking over", include_str!("../../../migrations/mysql/0002_taking_over.sql")),
+    (3, "own log rows", include_str!("../../../migrations/mysql/0003_own_log_rows.sql")),
 ];
 
 /// The server can't take back what a migration has made, so each statement can be repeated, and the row comes last.
