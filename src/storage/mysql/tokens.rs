@@ -179,5 +179,5 @@ pub async fn unmatched(readers: &MySqlPool, names: &Names, limit: u32) -> Result
     while let Some((token, called_at_ms, payload)) = rows.try_next().await? {
         tokens.entry(token).or_default().add(UnixMillis::new(called_at_ms), &payload, &prices);
     }
-    Ok(parked::most_calls_first(tokens, limit))
+    Ok(parked::most_calls_first(tokens, limit, parked::ON_A_PLATFORM))
 }
