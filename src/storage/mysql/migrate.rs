@@ -29,6 +29,11 @@ const LOCK_WAIT_SECS: i64 = 60;
 pub enum MysqlOpenError {
     #[error("the database cannot be opened: {0}")]
     Open(#[from] sqlx::Error),
+    #[error(
+        "the database cannot be opened: {0}: user or password are wrong, or the server lets this account in over TLS \
+         alone, and database.tls is \"off\""
+    )]
+    DeniedInTheClear(sqlx::Error),
     #[error("the database cannot be looked at: {0}")]
     Look(#[from] StoreError),
     #[error("{0}")]
