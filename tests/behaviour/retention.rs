@@ -144,6 +144,22 @@ fn rows_that_the_platform_wrote_stay_whatever_they_look_like() {
 }
 
 #[test]
+fn what_the_platform_cleared_itself_is_not_remembered_for_ever() {
+    only_on_a_server!();
+    let daemon = Daemon::start(DaemonOptions::new().movable_clock());
+    let books = daemon.books();
+    for event in ["gone", "stays"] {
+        daemon.post(ping(event));
+    }
+    assert_eq!(books.count("hookledger_log_rows"), 2);
+    books.execute("DELETE FROM webhook_logs WHERE eventId = 'gone'");
+    daemon.clock().advance(Duration::from_secs(601));
+    let left = "SELECT log_id AS id FROM hookledger_log_rows";
+    wait_until("its mark has gone after it", PATIENCE, || (books.rows(left).len() == 1).then_some(()));
+    assert_eq!(books.scalar_text(left), books.scalar_text("SELECT id FROM webhook_logs"));
+}
+
+#[test]
 fn a_repeat_of_a_cleared_event_that_is_young_enough_is_known() {
     let (mut daemon, user) = rig(long_tolerance());
     let old = charge(&daemon, "old");

@@ -9,7 +9,7 @@ use sqlx::{MySqlConnection, MySqlPool};
 
 use super::context::{Context, Names};
 use super::shard::End;
-use super::snapshot;
+use super::{snapshot, takeover};
 use crate::domain::ids::RecordId;
 use crate::domain::retention::BookTimes;
 use crate::domain::time::UnixMillis;
@@ -50,6 +50,16 @@ const DEAD: &str = "SELECT i.inbox_id FROM hookledger_inbox AS i \
 
 const CLAIMS: &str = "SELECT call_second, claim_id FROM hookledger_claims WHERE call_second < ? \
      ORDER BY call_second, claim_id LIMIT ?";
+
+const FOREIGN_RECORDS: &str = "SELECT record_id FROM hookledger_foreign_records WHERE noticed_at_ms < ? \
+     ORDER BY noticed_at_ms LIMIT ?";
+
+/// Rows that are looked at for each that may be cleared: most are there.
+const LOOKED_AT: i64 = 16;
+
+const LOG_ROWS: &str = "SELECT o.log_id, w.id IS NULL FROM \
+       (SELECT log_id FROM hookledger_log_rows WHERE log_id > ? ORDER BY log_id LIMIT ?) AS o \
+     LEFT JOIN webhook_logs AS w ON w.id = o.log_id COLLATE {collation} ORDER BY o.log_id";
 
 /// One page of what is older than `before`, oldest first, and where the next page begins.
 pub async fn find(
@@ -97,6 +107,24 @@ pub async fn find(
             let last = rows.last().map(|_| (String::new(), String::new()));
             (Removal::Claims(rows), last)
         }
+        OldRows::ForeignRecords => {
+            let rows: Vec<String> = sqlx::query_scalar(context.sql(FOREIGN_RECORDS))
+                .bind(before.as_millis())
+                .bind(limit)
+                .fetch_all(readers)
+                .await?;
+            let last = rows.last().map(|_| (String::new(), String::new()));
+            (Removal::ForeignRecords(rows), last)
+        }
+        OldRows::LogRows => {
+            let rows = sqlx::query_as::<_, (String, bool)>(context.sql(LOG_ROWS))
+                .bind(first)
+                .bind(limit * LOOKED_AT)
+                .fetch_all(readers)
+                .await?;
+            let last = rows.last().map(|(id, _)| (id.clone(), String::new()));
+            (Removal::LogRows(rows.into_iter().filter(|(_, is_gone)| *is_gone).map(|(id, _)| id).collect()), last)
+        }
     })
 }
 
@@ -127,7 +155,7 @@ fn claim_of(stored_id: &str, payload: &str) -> Option<ClaimKey> {
     Some(claim_key(&event.event_id, &event.content))
 }
 
-const IDS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e";
+pub(super) const IDS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e";
 const KEYS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', \
      v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e";
 
@@ -140,13 +168,11 @@ pub async fn remove(
     let removed = match removal {
         Removal::Processed(ids) => {
             let removed = delete_logs(connection, context, ids, "processed").await?;
-            let sql = format!(
-                "DELETE o FROM {IDS} STRAIGHT_JOIN hookledger_log_rows AS o FORCE INDEX (PRIMARY) \
-                 ON o.log_id = e.v COLLATE utf8mb4_bin"
-            );
-            sqlx::query(context.sql(&sql)).bind(parameter(ids)?).execute(&mut *connection).await?;
+            forget_logs(connection, context, ids).await?;
             removed
         }
+        Removal::LogRows(ids) => forget_logs(connection, context, ids).await?,
+        Removal::ForeignRecords(ids) => takeover::forget(connection, context, ids).await?,
         Removal::Dead(ids) => {
             let removed = delete_logs(connection, context, ids, "dead").await?;
             let sql = format!(
@@ -193,5 +219,15 @@ async fn delete_logs(
         "DELETE w FROM {IDS} STRAIGHT_JOIN webhook_logs AS w FORCE INDEX (PRIMARY) ON w.id = e.v COLLATE {{collation}} WHERE w.status = ?"
     );
     let done = sqlx::query(context.sql(&sql)).bind(parameter(&ids)?).bind(status).execute(connection).await?;
+    Ok(done.rows_affected())
+}
+
+/// What was kept of these rows beside them.
+async fn forget_logs(connection: &mut MySqlConnection, context: &Context, ids: &[String]) -> Result<u64, StoreError> {
+    let sql = format!(
+        "DELETE o FROM {IDS} STRAIGHT_JOIN hookledger_log_rows AS o FORCE INDEX (PRIMARY) \
+         ON o.log_id = e.v COLLATE utf8mb4_bin"
+    );
+    let done = sqlx::query(context.sql(&sql)).bind(parameter(&ids)?).execute(connection).await?;
     Ok(done.rows_affected())
 }
