@@ -102,6 +102,11 @@ const DIGEST_BYTES: usize = 16;
 pub struct RowDigest(String);
 
 impl RowDigest {
+    /// As it was stored.
+    pub fn of_text(text: &str) -> Self {
+        RowDigest(text.to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
