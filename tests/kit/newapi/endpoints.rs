@@ -151,7 +151,7 @@ fn other(request: &Request) -> Answer {
         let status = if request.method == "GET" { 301 } else { 307 };
         return Answer::redirect(status, &format!("{}/{query}{}", request.path, request.raw_query));
     }
-    let message = format!("Invalid URL ({} {})", request.method, request.path);
-    let error = json!({ "message": message, "type": "invalid_request_error", "param": "", "code": "" });
-    Answer::json(404, &json!({ "error": error }).to_string())
+    let message = json!(format!("Invalid URL ({} {})", request.method, request.path));
+    let error = format!(r#"{{"message":{message},"type":"invalid_request_error","param":"","code":""}}"#);
+    Answer::json(404, &format!(r#"{{"error":{error}}}"#))
 }

@@ -7,16 +7,18 @@
 //! - talking: [`request`], [`answer`], [`server`] (threads and bytes), [`state`] (one answer at a time);
 //! - answering: [`auth`], [`endpoints`], [`paging`] (rows and statistics, in each dialect);
 //! - knowing: [`world`] (users, tokens, options), [`rows`], [`log`], [`calls`] (what relayed calls and tasks leave);
-//! - breaking: [`faults`]; watching: [`journal`].
+//! - breaking: [`faults`]; watching: [`journal`]; judging: [`contract`] (our own), [`recorded`] (answers of a real one).
 
 pub mod answer;
 pub mod auth;
 pub mod calls;
+pub mod contract;
 pub mod endpoints;
 pub mod faults;
 pub mod journal;
 pub mod log;
 pub mod paging;
+pub mod recorded;
 pub mod request;
 pub mod rows;
 pub mod server;
