@@ -66,6 +66,11 @@ impl Log {
         stored.unwrap_or_else(|| panic!("row {id} is not in the log"))
     }
 
+    /// Hides a row that is there, as if its insert were not committed yet.
+    pub fn hide(&mut self, id: i64) {
+        self.stored(id).is_visible = false;
+    }
+
     pub fn reveal(&mut self, id: i64) {
         self.stored(id).is_visible = true;
     }

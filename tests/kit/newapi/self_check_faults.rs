@@ -19,6 +19,8 @@ fn a_late_row_is_seen_later_under_an_earlier_second_and_id() {
     assert_eq!((late < early, ids(&fake, "type=2")), (true, vec![early]));
     fake.log(|log| log.reveal(late));
     assert_eq!(ids(&fake, "type=2"), [early, late]);
+    fake.log(|log| log.hide(early));
+    assert_eq!(ids(&fake, "type=2"), [late], "any row can be late");
     let row = Row::new(rows::REFUND, SECOND);
     let third = fake.log(|log| log.insert_hidden_for_reads(row, 2));
     let seen: Vec<usize> = (0..3).map(|_| ids(&fake, "type=6").len()).collect();
