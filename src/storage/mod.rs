@@ -7,7 +7,12 @@ pub mod backup;
 pub mod books;
 pub mod charges;
 mod decode;
+pub mod log;
+mod log_content;
+mod log_writes;
 pub mod mysql;
+mod near_claim;
+mod neighbours;
 pub mod open;
 mod parked;
 mod price_list;
@@ -37,6 +42,7 @@ use crate::failpoint::InjectedFault;
 use takeover::{FoundHistory, TakenOver};
 
 pub use books::{Books, BooksError};
+pub use log::LogStore;
 
 /// Why the books could not be read or written. Whatever it is, the batch was not half done: redo it whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -324,5 +330,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + Books {}
-impl<T: LedgerStore + Books> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books {}
+impl<T: LedgerStore + LogStore + Books> Store for T {}
