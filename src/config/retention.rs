@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::Reader;
-use super::values;
+use super::{DatabaseUrl, database, values};
 use crate::domain::retention::RetentionPolicy;
 
 pub(super) const KEYS: SectionKeys = SectionKeys {
@@ -28,8 +28,15 @@ impl RetentionSettings {
         let max_future = reader.peek("webhook.max_future", values::duration);
         // Claims have to outlive every second look at the calls of a gateway's log.
         let looks = ["polling.recheck", "polling.full_read_interval"].map(|key| reader.peek(key, values::duration));
+        let is_guest = matches!(reader.peek("database.url", database::parse_url), Some(DatabaseUrl::Mysql(_)));
         let mut section = reader.section(KEYS.name);
-        let webhook_logs = section.parse("webhook_logs", values::retention);
+        let webhook_logs = if is_guest && !section.is_set("webhook_logs") {
+            // Nothing is cleared from a platform's own tables before somebody said so.
+            section.show("webhook_logs", values::FOREVER);
+            Some(None)
+        } else {
+            section.parse("webhook_logs", values::retention)
+        };
         let dead = section.parse("dead", values::retention);
         let claims = section.parse("claims", values::retention);
         let (max_age, max_future) = (max_age.unwrap_or_default(), max_future.unwrap_or_default());
@@ -41,6 +48,14 @@ impl RetentionSettings {
             section.refuse(
                 "webhook_logs",
                 format!("must be longer than webhook.max_age and webhook.max_future together, {least}; got {got}"),
+            );
+        }
+        if let (true, Some(Some(logs)), Some(Some(claims))) = (is_guest, webhook_logs, claims)
+            && claims <= logs
+        {
+            section.warn(
+                "retention.webhook_logs is no shorter than retention.claims: on a platform's database a row of a charged \
+                 event is known as our own by its claim, so that rows whose claims went first stay",
             );
         }
         if let Some(Some(kept)) = claims {

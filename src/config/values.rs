@@ -79,9 +79,12 @@ pub(super) fn fraction(kind: &ValueKind, limits: RangeInclusive<f64>) -> Parsed<
     })
 }
 
+/// No end of keeping, as it is written.
+pub(super) const FOREVER: &str = "forever";
+
 /// How long something is kept: a duration, or `forever`, which is none.
 pub(super) fn retention(kind: &ValueKind) -> Parsed<Option<Duration>> {
-    if text(kind).is_ok_and(|text| text.eq_ignore_ascii_case("forever")) {
+    if text(kind).is_ok_and(|text| text.eq_ignore_ascii_case(FOREVER)) {
         return Ok(None);
     }
     duration(kind)

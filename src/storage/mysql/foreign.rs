@@ -5,16 +5,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySqlConnection, Row};
 
 use super::context::{Context, Names};
 use crate::domain::adoption::{ForeignRecord, ForeignRecords, spans};
-use crate::domain::event::UsageEvent;
 use crate::domain::ids::{KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::money::Credits;
+use crate::domain::settlement::Batch;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::stored::unreadable;
@@ -104,12 +104,12 @@ impl KeyLooks {
 pub async fn of_calls(
     connection: &mut MySqlConnection,
     context: &Context,
-    events: &[Arc<UsageEvent>],
+    batch: &Batch,
     keys: &BTreeSet<(RemoteKeyId, KeyId)>,
 ) -> Result<ForeignRecords, StoreError> {
     let (looks, now) = (&context.key_looks, context.clock.now());
     let Some(adopted_from) = looks.adopted_from() else { return Ok(ForeignRecords::default()) };
-    let spans = spans(events.iter().map(Arc::as_ref), adopted_from);
+    let spans = spans(batch.calls(), adopted_from);
     let ranges = keys.iter().flat_map(|(token, key)| {
         let spans = spans.get(token).into_iter().flatten();
         spans.map(|(from, until)| (key.clone(), *from, *until))

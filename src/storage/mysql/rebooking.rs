@@ -16,7 +16,8 @@ use crate::domain::event::{Content, Tokens, UsageEvent};
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, RequestId, UserId};
 use crate::domain::money::{AmountTooLarge, CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Price, Rounding};
-use crate::domain::settlement::{Charge, LedgerPolicy};
+use crate::domain::settlement::{Charge, ClaimSide, LedgerPolicy};
+use crate::domain::side::Channel;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
@@ -84,7 +85,7 @@ pub async fn charges(
             amount,
             user_id: &charge.user_id,
             charge_id: &charge.id,
-            model: &charge.event.content.model,
+            model: &charge.content.model,
         };
         transactions.extend(book(&mut accounts, lost, context, now)?);
         booked.add(Mended { count: 1, credits: charge.credits.get() });
@@ -211,7 +212,11 @@ fn charge(row: &MySqlRow, policy: LedgerPolicy) -> Result<Charge, StoreError> {
     };
     Ok(Charge {
         id: record_id(id)?,
-        event: Arc::new(event),
+        event: Some(ClaimSide::of_event(&event)),
+        content: event.content,
+        channel: Channel::Webhook,
+        row: None,
+        tie: None,
         user_id: user_id(row.text(16)?)?,
         key_id: KeyId::parse(&row.text(17)?).map_err(|_| odd())?,
         price: ExactPrice {

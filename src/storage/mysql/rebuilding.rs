@@ -16,7 +16,8 @@ use crate::domain::ids::{EventId, KeyId, RemoteKeyId, RequestId, UserId};
 use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Price};
 use crate::domain::repair::{RebuiltClaim, rebuilt_accounts};
-use crate::domain::settlement::{Charge, LedgerPolicy};
+use crate::domain::settlement::{Charge, ClaimSide, LedgerPolicy};
+use crate::domain::side::Channel;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
@@ -89,8 +90,8 @@ pub async fn claims(
 /// A claim was settled when its id was made.
 fn with_their_own_times() -> String {
     write::CLAIMS.replace(
-        "SELECT ?, ?,",
-        "SELECT 'webhook', CAST(CONV(CONCAT(SUBSTRING(e.c1, 1, 8), SUBSTRING(e.c1, 10, 4)), 16, 10) AS SIGNED),",
+        "SELECT ?,",
+        "SELECT CAST(CONV(CONCAT(SUBSTRING(e.c1, 1, 8), SUBSTRING(e.c1, 10, 4)), 16, 10) AS SIGNED),",
     )
 }
 
@@ -119,7 +120,11 @@ fn charge(id: &str, meta: &StoredMeta, row: &MySqlRow, policy: LedgerPolicy) -> 
     };
     Ok(Charge {
         id: record_id(id.to_owned())?,
-        event: Arc::new(event),
+        event: Some(ClaimSide::of_event(&event)),
+        content: event.content,
+        channel: Channel::Webhook,
+        row: None,
+        tie: None,
         user_id: user_id(row.text(3)?)?,
         key_id: KeyId::parse(&row.text(2)?).map_err(|_| odd())?,
         price: ExactPrice {
