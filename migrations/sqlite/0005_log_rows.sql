@@ -29,6 +29,9 @@ CREATE TABLE hookledger_rows (
   open_token  INTEGER,           -- its token, while it may still be charged or given back
   content     TEXT,              -- whole, as long
   reason      TEXT,
+  units       INTEGER NOT NULL,  -- quota units, as the source sums them
+  is_refund   INTEGER NOT NULL,
+  task_id     TEXT,              -- the asynchronous task that it belongs to
   read_at_ms  INTEGER NOT NULL,
   PRIMARY KEY (row_second, row_digest, row_nth, source)
 ) WITHOUT ROWID;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ids::{EventId, KeyId, RemoteKeyId, UserId};
 use super::known::OpenEvent;
-use super::log_row::{LogRow, RowIdentity};
+use super::log_row::{LogRow, RowIdentity, RowKind};
 use super::matching::{MatchPolicy, Neighbours, Place};
 use super::money::Credits;
 use super::pricing::{ExactPrice, Rounding};
@@ -119,6 +119,27 @@ pub struct RowWrite {
     /// Whole, while it is open.
     pub open: Option<Arc<LogRow>>,
     pub reason: Option<String>,
+    /// Its quota units: what the source's own sum is held against. A row that is there already keeps its own.
+    pub units: i64,
+    pub is_refund: bool,
+    /// The asynchronous task that it belongs to.
+    pub task_id: Option<Arc<str>>,
+}
+
+impl RowWrite {
+    /// A row that the database itself refuses to settle.
+    pub fn failed(numbered: &NumberedRow, reason: &str) -> Self {
+        RowWrite {
+            identity: numbered.identity.clone(),
+            state: RowState::Failed,
+            claim: None,
+            open: Some(Arc::new(numbered.row.clone())),
+            reason: Some(super::outcome::Failure::Unbookable(reason.to_owned()).message()),
+            units: numbered.row.quota_units,
+            is_refund: numbered.row.kind == RowKind::Refund,
+            task_id: numbered.row.task.as_ref().and_then(|task| task.task_id.clone()),
+        }
+    }
 }
 
 /// Rows of one second that nobody here pays for: what explains a difference to the source's own figures.

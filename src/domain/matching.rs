@@ -133,6 +133,16 @@ pub struct Node {
     partner: Option<(Place, TieRule)>,
 }
 
+impl Node {
+    /// The asynchronous task of a row that is not stored yet.
+    pub fn task_id(&self) -> Option<&Arc<str>> {
+        match &self.standing {
+            Standing::New(Side::Row(row)) | Standing::Open(Side::Row(row)) => row.task_id.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 /// Two sides of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {

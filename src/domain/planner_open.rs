@@ -9,7 +9,7 @@ use super::known::KnownEvent;
 use super::log_row::RowKind;
 use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite, UnownedRows};
 use super::matching::{MatchPolicy, Neighbours, Node, Place, Standing};
-use super::money::Credits;
+use super::money::{Credits, QuotaUnits};
 use super::outcome::{Failure, SettlementOutcome};
 use super::planner::{Booked, Planner};
 use super::recording::WaitReason;
@@ -76,7 +76,17 @@ impl Planner<'_> {
     fn keep_row(&mut self, numbered: &NumberedRow, state: RowState, reason: Option<String>) -> RowOutcome {
         let open = state.is_open().then(|| Arc::new(numbered.row.clone()));
         let identity = numbered.identity.clone();
-        self.plan.rows.push(RowWrite { identity, state, claim: None, open, reason: reason.clone() });
+        let (units, is_refund) = (numbered.row.quota_units, numbered.row.kind == RowKind::Refund);
+        self.plan.rows.push(RowWrite {
+            identity,
+            state,
+            claim: None,
+            open,
+            reason: reason.clone(),
+            units,
+            is_refund,
+            task_id: numbered.row.task.as_ref().and_then(|task| task.task_id.clone()),
+        });
         match state {
             RowState::RefundOpen => RowOutcome::RefundOpen,
             RowState::Failed => RowOutcome::Failed(reason.unwrap_or_default()),
@@ -192,7 +202,11 @@ impl Planner<'_> {
                 }
                 let (identity, open) = (row.identity.clone(), Some(open.row.clone()));
                 let reason = Some(Failure::Disputed(text).message());
-                self.plan.rows.push(RowWrite { identity, state: RowState::Disputed, claim: None, open, reason });
+                let units = row.content.price.units().map_or(0, QuotaUnits::get);
+                let state = RowState::Disputed;
+                let task_id = row.task_id.clone();
+                let write = RowWrite { identity, state, claim: None, open, reason, units, is_refund: false, task_id };
+                self.plan.rows.push(write);
             }
         }
         self.plan.disputed += 1;

@@ -3,7 +3,7 @@
 use super::accounts::{Movement, TransactionKind};
 use super::log_snapshot::{LogSnapshot, NearCharge, RowState, RowWrite};
 use super::matching::{Pair, Place, Standing, TieRule, Tied, facts};
-use super::money::{AmountTooLarge, CreditFemtos, Credits, Remainder};
+use super::money::{AmountTooLarge, CreditFemtos, Credits, QuotaUnits, Remainder};
 use super::outcome::Failure;
 use super::ownership::KeyHolder;
 use super::planner::{Booked, NotCharged, Planner, Sides, unbookable};
@@ -133,7 +133,16 @@ impl Planner<'_> {
         };
         if let SideIdentity::Row { row, .. } = &node.identity {
             let state = if log.neighbours.partner(place).is_some() { RowState::Tied } else { RowState::Charged };
-            let write = RowWrite { identity: row.clone(), state, claim: Some(claim.clone()), open: None, reason: None };
+            let write = RowWrite {
+                identity: row.clone(),
+                state,
+                claim: Some(claim.clone()),
+                open: None,
+                reason: None,
+                units: node.facts.units.map_or(0, QuotaUnits::get),
+                is_refund: false,
+                task_id: node.task_id().cloned(),
+            };
             // A later tie of the same batch says what holds in the end.
             self.plan.rows.push(write);
         }

@@ -80,6 +80,36 @@ impl Span {
     }
 }
 
+/// Counts and sums of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Type-2 rows.
+    pub rows: i64,
+    /// Their quota units.
+    pub units: i64,
+    /// Type-6 rows.
+    pub refunds: i64,
+}
+
+/// What the books expect of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BookFigures {
+    /// Rows that are known, and events that have none yet.
+    pub figures: Figures,
+    /// Events priced in credits: what their rows cost in quota is not known.
+    pub priced_in_credits: i64,
+}
+
+/// How many of our rows came without their event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowLoss {
+    /// Type-2 rows of tokens that have a key, without a task's id.
+    pub rows: i64,
+    pub without_event: i64,
+    /// The newest of them, in Unix seconds.
+    pub newest_second: Option<i64>,
+}
+
 /// Rows of one user's tokens, which one writer settles.
 #[derive(Debug, Clone)]
 pub struct RowPart {
@@ -104,6 +134,27 @@ pub trait LogStore: Send + Sync + 'static {
         rows: Vec<NumberedRow>,
         purpose: Purpose,
     ) -> Result<Vec<RowOutcome>, StoreError>;
+
+    /// Stores a row that the database refuses to settle as failed, so that the others can go on.
+    async fn set_row_aside(&self, row: NumberedRow, reason: String) -> Result<(), StoreError>;
+
+    /// What the books expect the source to say of a span.
+    async fn figures(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<BookFigures, StoreError>;
+
+    /// Seconds of the span in which the books have an event, in order.
+    async fn event_seconds(&self, from_second: i64, until_second: i64) -> Result<Vec<i64>, StoreError>;
+
+    /// How the rows of a span fared that are ours.
+    async fn row_loss(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<RowLoss, StoreError>;
+
+    /// Seconds of rows that nobody paid for when they were read, of tokens that have a key now: the earliest and the
+    /// latest that may be charged, a token each, at most `limit`. `grace_secs`: how much older than its key a row may be.
+    async fn owned_meanwhile(
+        &self,
+        of: &SourceFilter,
+        grace_secs: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, i64)>, StoreError>;
 
     /// Looks again at every waiting side of these tokens. Up to `covered_until_second`, included, no side is missing any
     /// more: what is alike there is disputed. How many became so.

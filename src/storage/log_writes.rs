@@ -63,7 +63,8 @@ pub fn corrections(corrections: &[Correction]) -> Result<String, StoreError> {
     parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
 }
 
-/// Rows that were read: source, second, digest, number, state, the charge's second and id, open token, content, reason.
+/// Rows that were read: source, second, digest, number, state, the charge's second and id, open token, content,
+/// reason, units, whether it is a refund, task.
 pub fn rows(plan: &Plan) -> Result<String, StoreError> {
     let rows = plan.rows.iter().map(|write| {
         let RowIdentity { source, second, digest, number } = &write.identity;
@@ -82,6 +83,9 @@ pub fn rows(plan: &Plan) -> Result<String, StoreError> {
             write.open.as_ref().map(|row| row.token.get()),
             content,
             write.reason.as_deref(),
+            write.units,
+            i64::from(write.is_refund),
+            write.task_id.as_deref().map(|id| id.chars().take(191).collect::<String>()),
         ]))
     });
     parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)

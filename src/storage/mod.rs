@@ -278,16 +278,23 @@ pub enum OldRows {
     Dead,
     /// The memory of what was charged: only behind the mark before which nothing is charged.
     Claims,
+    /// What was noticed of other programs' usage records, by the time when it was.
+    ForeignRecords,
+    /// What was kept of rows of `webhook_logs` that another program has cleared, whatever their age.
+    LogRows,
 }
 
 impl OldRows {
-    pub const ALL: [OldRows; 3] = [OldRows::Processed, OldRows::Dead, OldRows::Claims];
+    pub const ALL: [OldRows; 5] =
+        [OldRows::Processed, OldRows::Dead, OldRows::Claims, OldRows::ForeignRecords, OldRows::LogRows];
 
     pub fn as_str(self) -> &'static str {
         match self {
             OldRows::Processed => "processed",
             OldRows::Dead => "dead",
             OldRows::Claims => "claims",
+            OldRows::ForeignRecords => "foreign_records",
+            OldRows::LogRows => "log_rows",
         }
     }
 }

@@ -44,6 +44,11 @@ pub fn changed_logs(rows: &[InboxRow]) -> Result<String, StoreError> {
     parameter(&changed.map(|row| (row.id.as_str(), row.status.as_str(), &row.message)).collect::<Vec<_>>())
 }
 
+/// Ids of rows that are processed without a claim: notices, and events of ignored tokens.
+pub fn unclaimed_logs<'a>(rows: impl Iterator<Item = &'a InboxRow>) -> Result<String, StoreError> {
+    parameter(&rows.map(|row| row.id.as_str()).collect::<Vec<_>>())
+}
+
 /// Ids of rows that wait for nothing any more.
 pub fn no_longer_waiting(rows: &[InboxRow]) -> Result<String, StoreError> {
     let settled = rows.iter().filter(|row| row.exists && row.waiting.is_none());

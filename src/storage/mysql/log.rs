@@ -191,13 +191,14 @@ const CORRECTED_RECORDS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
      SET r.creditCost = e.c5, r.costUsd = CAST(e.c7 AS DECIMAL(40, 12))";
 
 const ROWS: &str = "INSERT INTO hookledger_rows (read_at_ms, source, row_second, row_digest, row_nth, state, call_second, \
-       claim_id, open_token, content, reason) \
-     SELECT ?, e.c0, e.c1, e.c2, e.c3, e.c4, e.c5, e.c6, e.c7, e.c8, e.c9 FROM JSON_TABLE(?, '$[*]' COLUMNS ( \
+       claim_id, open_token, content, reason, units, is_refund, task_id) \
+     SELECT ?, e.c0, e.c1, e.c2, e.c3, e.c4, e.c5, e.c6, e.c7, e.c8, e.c9, e.d0, e.d1, e.d2 FROM JSON_TABLE(?, '$[*]' COLUMNS ( \
        c0 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', c1 BIGINT PATH '$[1]', \
        c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \
        c4 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[4]', c5 BIGINT PATH '$[5]', \
        c6 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[6]', c7 BIGINT PATH '$[7]', \
-       c8 LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]', c9 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[9]')) AS e \
+       c8 LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]', c9 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[9]', \
+       d0 BIGINT PATH '$[10]', d1 BIGINT PATH '$[11]', d2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[12]')) AS e \
      WHERE true ON DUPLICATE KEY UPDATE state = VALUES(state), call_second = VALUES(call_second), \
        claim_id = VALUES(claim_id), open_token = VALUES(open_token), content = VALUES(content), reason = VALUES(reason)";
 

@@ -14,7 +14,7 @@ use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::failpoint;
 use crate::storage::StoreError;
-use crate::storage::log::{LogStore, RowPart, SourceFilter, Span};
+use crate::storage::log::{BookFigures, LogStore, RowLoss, RowPart, SourceFilter, Span};
 
 impl MysqlStore {
     pub(super) async fn settle_batch(&self, lane: usize, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
@@ -114,5 +114,38 @@ impl LogStore for MysqlStore {
             })
         })
         .await
+    }
+
+    async fn set_row_aside(&self, row: NumberedRow, reason: String) -> Result<(), StoreError> {
+        let aside = Arc::new((row, reason));
+        self.write(move |connection, context| {
+            let aside = aside.clone();
+            Box::pin(async move {
+                coverage::set_row_aside(connection, context, &aside.0, &aside.1).await?;
+                Ok::<_, StoreError>(End::Commit(()))
+            })
+        })
+        .await
+    }
+
+    async fn figures(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<BookFigures, StoreError> {
+        coverage::figures(&self.readers, &self.context.names, of, from_second, until_second).await
+    }
+
+    async fn event_seconds(&self, from_second: i64, until_second: i64) -> Result<Vec<i64>, StoreError> {
+        coverage::event_seconds(&self.readers, &self.context.names, from_second, until_second).await
+    }
+
+    async fn row_loss(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<RowLoss, StoreError> {
+        coverage::row_loss(&self.readers, &self.context.names, of, from_second, until_second).await
+    }
+
+    async fn owned_meanwhile(
+        &self,
+        of: &SourceFilter,
+        grace_secs: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, i64)>, StoreError> {
+        coverage::owned_meanwhile(&self.readers, &self.context.names, of, grace_secs, limit).await
     }
 }

@@ -9,10 +9,11 @@ use super::options::MysqlOptions;
 use super::server::ServerProblem;
 use crate::storage::StoreError;
 
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "own tables", include_str!("../../../migrations/mysql/0001_own_tables.sql")),
     (2, "taking over", include_str!("../../../migrations/mysql/0002_taking_over.sql")),
-    (3, "rows of the log", include_str!("../../../migrations/mysql/0003_log_rows.sql")),
+    (3, "own log rows", include_str!("../../../migrations/mysql/0003_own_log_rows.sql")),
+    (4, "rows of the log", include_str!("../../../migrations/mysql/0004_log_rows.sql")),
 ];
 
 /// ER_DUP_FIELDNAME
@@ -32,6 +33,11 @@ const LOCK_WAIT_SECS: i64 = 60;
 pub enum MysqlOpenError {
     #[error("the database cannot be opened: {0}")]
     Open(#[from] sqlx::Error),
+    #[error(
+        "the database cannot be opened: {0}: user or password are wrong, or the server lets this account in over TLS \
+         alone, and database.tls is \"off\""
+    )]
+    DeniedInTheClear(sqlx::Error),
     #[error("the database cannot be looked at: {0}")]
     Look(#[from] StoreError),
     #[error("{0}")]

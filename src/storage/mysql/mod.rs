@@ -310,9 +310,9 @@ impl LedgerStore for MysqlStore {
         if self.is_apart() {
             return Ok((0, None));
         }
-        let (removal, next) = retention::find(&self.readers, &self.context.names, what, before, &page).await?;
+        let (removal, next) = retention::find(&self.readers, &self.context, what, before, &page).await?;
         if removal.is_empty() {
-            return Ok((0, None));
+            return Ok((0, next));
         }
         Ok((self.remove(removal).await?, next))
     }

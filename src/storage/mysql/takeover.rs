@@ -7,12 +7,15 @@ use sqlx::{MySqlConnection, MySqlPool, Row};
 
 use super::context::{Context, Names};
 use super::foreign::{self, Range};
+use super::retention::IDS;
 use super::shard::End;
 use super::write;
 use crate::domain::adoption::{ForeignRecord, TIE_WITHIN};
 use crate::domain::ids::KeyId;
+use crate::domain::retention::FOREIGN_RECORDS_KEPT_FOR;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
+use crate::storage::rows::parameter;
 use crate::storage::takeover::{ForeignDeductions, FoundHistory, TakenOver};
 
 /// Between two looks through all keys.
@@ -28,7 +31,8 @@ const USERS_NAMED: i64 = 3;
 const KEYS_PAGE: i64 = 500;
 
 const MARKS: &str = "SELECT name, CAST(value AS SIGNED) FROM hookledger_meta \
-     WHERE name IN ('taken_over_at_ms', 'adopted_from_ms', 'foreign_newest_at_ms', 'foreign_looked_at_ms')";
+     WHERE name IN ('taken_over_at_ms', 'adopted_from_ms', 'foreign_newest_at_ms', 'foreign_looked_at_ms', \
+       'adopted_forgotten')";
 
 /// What is stored of the taking over.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,6 +41,8 @@ pub struct Marks {
     adopted_from: Option<UnixMillis>,
     newest_foreign: Option<UnixMillis>,
     looked_at: Option<UnixMillis>,
+    /// Adopted records that are no longer kept one by one.
+    adopted_forgotten: i64,
 }
 
 /// When the keys were last gone through by this process; 0 before the first time.
@@ -53,11 +59,13 @@ impl LastLook {
 pub async fn marks(readers: &MySqlPool, names: &Names) -> Result<Marks, sqlx::Error> {
     let mut marks = Marks::default();
     for row in sqlx::query(names.sql(MARKS)).fetch_all(readers).await? {
-        let at = Some(UnixMillis::new(row.try_get(1)?));
+        let value = row.try_get(1)?;
+        let at = Some(UnixMillis::new(value));
         match row.try_get::<String, _>(0)?.as_str() {
             "taken_over_at_ms" => marks.taken_over_at = at,
             "adopted_from_ms" => marks.adopted_from = at,
             "foreign_newest_at_ms" => marks.newest_foreign = at,
+            "adopted_forgotten" => marks.adopted_forgotten = value,
             _ => marks.looked_at = at,
         }
     }
@@ -191,23 +199,55 @@ pub async fn note(
     Ok(End::Commit(()))
 }
 
+/// Forgets records that were noticed long ago; how many were adopted and when the newest was stays known.
+pub async fn forget(connection: &mut MySqlConnection, context: &Context, ids: &[String]) -> Result<u64, StoreError> {
+    let ids = parameter(&ids)?;
+    let found = format!(
+        "SELECT CAST(COALESCE(SUM(f.is_adopted), 0) AS SIGNED), MAX(f.recorded_at_ms) FROM {IDS} \
+         STRAIGHT_JOIN hookledger_foreign_records AS f FORCE INDEX (PRIMARY) \
+         ON f.record_id = e.v COLLATE utf8mb4_bin FOR UPDATE"
+    );
+    let (adopted, newest) = sqlx::query_as::<_, (i64, Option<i64>)>(context.sql(&found))
+        .bind(ids.clone())
+        .fetch_one(&mut *connection)
+        .await?;
+    let Some(newest) = newest else { return Ok(0) };
+    for (name, value, sum) in [
+        ("adopted_forgotten", adopted, "CAST(value AS SIGNED) + CAST(VALUES(value) AS SIGNED)"),
+        ("foreign_newest_at_ms", newest, "GREATEST(CAST(value AS SIGNED), CAST(VALUES(value) AS SIGNED))"),
+    ] {
+        let sql =
+            format!("INSERT INTO hookledger_meta (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = {sum}");
+        sqlx::query(context.sql(&sql)).bind(name).bind(value.to_string()).execute(&mut *connection).await?;
+    }
+    let sql = format!(
+        "DELETE f FROM {IDS} STRAIGHT_JOIN hookledger_foreign_records AS f FORCE INDEX (PRIMARY) \
+         ON f.record_id = e.v COLLATE utf8mb4_bin"
+    );
+    Ok(sqlx::query(context.sql(&sql)).bind(ids).execute(connection).await?.rows_affected())
+}
+
 /// How the taking over stands.
 pub async fn told(readers: &MySqlPool, context: &Context) -> Result<Option<TakenOver>, StoreError> {
     let marks = marks(readers, &context.names).await?;
     let Some(taken_over_at) = marks.taken_over_at else { return Ok(None) };
-    let told_from = context.clock.now().minus(TOLD_FOR).as_millis();
-    let adopted = sqlx::query_scalar::<_, i64>(
+    let now = context.clock.now();
+    let told_from = now.minus(TOLD_FOR).as_millis();
+    // A call that waited for long may take a record that was noticed and forgotten long ago: nobody bills still.
+    let recorded_after = taken_over_at.max(now.minus(FOREIGN_RECORDS_KEPT_FOR)).as_millis();
+    let kept = sqlx::query_scalar::<_, i64>(
         context.sql("SELECT COUNT(*) FROM hookledger_foreign_records WHERE is_adopted = 1"),
     )
     .fetch_one(readers)
     .await?;
+    let adopted = marks.adopted_forgotten.saturating_add(kept);
     let row = sqlx::query(context.sql(
         "SELECT COUNT(*), COUNT(DISTINCT user_id), MAX(recorded_at_ms), CAST(COALESCE(SUM(credits), 0) AS SIGNED), \
            CAST(COALESCE(SUM(is_adopted), 0) AS SIGNED) \
          FROM hookledger_foreign_records WHERE noticed_at_ms > ? AND recorded_at_ms > ?",
     ))
     .bind(told_from)
-    .bind(taken_over_at.as_millis())
+    .bind(recorded_after)
     .fetch_one(readers)
     .await?;
     let (records, newest): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(2)?);
@@ -218,7 +258,7 @@ pub async fn told(readers: &MySqlPool, context: &Context) -> Result<Option<Taken
          WHERE f.noticed_at_ms > ? AND f.recorded_at_ms > ? ORDER BY u.email LIMIT ?",
     ))
     .bind(told_from)
-    .bind(taken_over_at.as_millis())
+    .bind(recorded_after)
     .bind(USERS_NAMED)
     .fetch_all(readers)
     .await?;

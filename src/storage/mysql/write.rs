@@ -8,6 +8,7 @@ use super::context::Context;
 use super::snapshot::Taken;
 use crate::domain::accounts::AccountChange;
 use crate::domain::adoption::ForeignRecord;
+use crate::domain::outcome::InboxStatus;
 use crate::domain::recording::InboxRow;
 use crate::domain::refund::RefundPlan;
 use crate::domain::settlement::{Adopted, Plan};
@@ -39,6 +40,9 @@ pub(super) const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, 
        g BIGINT PATH '$[5]', h BIGINT PATH '$[6]')) AS e WHERE true \
      ON DUPLICATE KEY UPDATE state = VALUES(state), reason = VALUES(reason), attempts = VALUES(attempts), \
        due_at_ms = VALUES(due_at_ms)";
+
+pub(super) const UNCLAIMED_LOGS: &str = "INSERT IGNORE INTO hookledger_log_rows (log_id) \
+     SELECT e.v FROM JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e";
 
 const UNKNOWN_TOKENS: &str = "INSERT INTO hookledger_unknown_tokens (last_look_ms, remote_key_id, is_open) \
      SELECT ?, e.v, 1 FROM JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e WHERE true \
@@ -159,6 +163,8 @@ pub async fn plan(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     inbox(connection, context, &plan.inbox, taken, now).await?;
+    // What is processed and has a message was not charged.
+    unclaimed(connection, context, plan.inbox.iter().filter(|row| row.message.is_some())).await?;
     let millis = now.as_millis().to_string();
     each(connection, context, UNKNOWN_TOKENS, &[&millis], rows::unknown_tokens(plan)?, &[]).await?;
     owners(connection, context, &plan.new_owners).await?;
@@ -221,6 +227,16 @@ pub async fn inbox(
     each(connection, context, CHANGED_LOGS, &[], rows::changed_logs(inbox)?, &[&at]).await?;
     each(connection, context, NO_LONGER_WAITING, &[], rows::no_longer_waiting(inbox)?, &[]).await?;
     each(connection, context, WAITING, &[&millis], rows::waiting(inbox)?, &[]).await
+}
+
+/// Keeps that processed rows of `webhook_logs` are ours, of which no claim tells it.
+pub async fn unclaimed(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    rows: impl Iterator<Item = &InboxRow>,
+) -> Result<(), StoreError> {
+    let ids = rows::unclaimed_logs(rows.filter(|row| row.status == InboxStatus::Processed))?;
+    each(connection, context, UNCLAIMED_LOGS, &[], ids, &[]).await
 }
 
 /// Owners that a look was the first to see.

@@ -4,8 +4,10 @@ use sqlx::{Connection, SqliteConnection, SqlitePool};
 
 use super::writer::Context;
 use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_snapshot::{NumberedRow, RowWrite};
+use crate::domain::settlement::Plan;
 use crate::storage::StoreError;
-use crate::storage::log::{Proof, SourceFilter, Span};
+use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
 use crate::storage::stored::unreadable;
 
 /// Whether rows of a log were ever settled here.
@@ -93,6 +95,96 @@ pub async fn begin(connection: &mut SqliteConnection, of: &SourceFilter, from_se
         .fetch_one(connection)
         .await?;
     value.parse().map_err(|_| unreadable("hookledger_meta, the beginning of coverage", value))
+}
+
+const FIGURES: &str = "SELECT \
+     (SELECT COUNT(*) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 AND is_refund = 0), \
+     (SELECT COALESCE(SUM(units), 0) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 \
+       AND is_refund = 0), \
+     (SELECT COUNT(*) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 AND is_refund = 1), \
+     (SELECT COALESCE(SUM(row_count), 0) FROM hookledger_unowned_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1), \
+     (SELECT COALESCE(SUM(units), 0) FROM hookledger_unowned_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1), \
+     (SELECT COALESCE(SUM(refund_count), 0) FROM hookledger_unowned_rows WHERE row_second BETWEEN ?2 AND ?3 \
+       AND source = ?1), \
+     (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 AND row_second IS NULL), \
+     (SELECT COALESCE(SUM(price_units), 0) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 \
+       AND row_second IS NULL), \
+     (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 AND row_second IS NULL \
+       AND price_units IS NULL)";
+
+pub async fn figures(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    from_second: i64,
+    until_second: i64,
+) -> Result<BookFigures, StoreError> {
+    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) =
+        sqlx::query_as(FIGURES).bind(&of.source).bind(from_second).bind(until_second).fetch_one(readers).await?;
+    let figures = Figures { rows: row.0 + row.3 + row.6, units: row.1 + row.4 + row.7, refunds: row.2 + row.5 };
+    Ok(BookFigures { figures, priced_in_credits: row.8 })
+}
+
+pub async fn event_seconds(readers: &SqlitePool, from_second: i64, until_second: i64) -> Result<Vec<i64>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT call_second FROM hookledger_claims WHERE call_second BETWEEN ?1 AND ?2 AND event_id IS NOT NULL \
+         ORDER BY call_second",
+    )
+    .bind(from_second)
+    .bind(until_second)
+    .fetch_all(readers)
+    .await?)
+}
+
+pub async fn row_loss(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    from_second: i64,
+    until_second: i64,
+) -> Result<RowLoss, StoreError> {
+    let row: (i64, i64, Option<i64>) = sqlx::query_as(
+        "SELECT COUNT(*), COALESCE(SUM(c.event_id IS NULL), 0), MAX(r.row_second) FROM hookledger_rows AS r \
+         JOIN hookledger_claims AS c ON c.call_second = r.call_second AND c.claim_id = r.claim_id \
+         WHERE r.row_second BETWEEN ?2 AND ?3 AND r.source = ?1 AND r.is_refund = 0 AND r.task_id IS NULL",
+    )
+    .bind(&of.source)
+    .bind(from_second)
+    .bind(until_second)
+    .fetch_one(readers)
+    .await?;
+    Ok(RowLoss { rows: row.0, without_event: row.1, newest_second: row.2 })
+}
+
+// Tokens with one owner, and their rows from their grace on.
+const OWNED_MEANWHILE: &str = "SELECT MIN(u.row_second), MAX(u.row_second) \
+     FROM (SELECT DISTINCT remote_key_id AS token FROM hookledger_unowned_rows) AS t \
+     CROSS JOIN api_keys AS k ON k.remoteKeyId = CAST(t.token AS TEXT) \
+     CROSS JOIN hookledger_unowned_rows AS u ON u.remote_key_id = t.token AND u.source = ?1 \
+       AND u.row_second >= CAST(strftime('%s', k.createdAt) AS INTEGER) - ?2 \
+     WHERE t.token <> 0 GROUP BY t.token HAVING COUNT(DISTINCT k.userId) = 1 LIMIT ?3";
+
+pub async fn owned_meanwhile(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    grace_secs: i64,
+    limit: usize,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    Ok(sqlx::query_as(OWNED_MEANWHILE)
+        .bind(&of.source)
+        .bind(grace_secs)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(readers)
+        .await?)
+}
+
+/// A row that the database refuses to settle is kept as failed.
+pub async fn set_row_aside(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    row: &NumberedRow,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let plan = Plan { rows: vec![RowWrite::failed(row, reason)], ..Plan::default() };
+    super::log::write(connection, &plan, context.clock.now()).await
 }
 
 pub async fn tokens_with_open_sides(

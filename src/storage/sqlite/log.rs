@@ -158,9 +158,9 @@ const CORRECTIONS: &str = "UPDATE hookledger_claims SET price_units = t.units, p
        WHERE usage_records.id = t.id";
 
 const ROWS: &str = "INSERT INTO hookledger_rows (read_at_ms, source, row_second, row_digest, row_nth, state, call_second, \
-       claim_id, open_token, content, reason) \
+       claim_id, open_token, content, reason, units, is_refund, task_id) \
      SELECT ?2, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
-       value ->> 8, value ->> 9 FROM jsonb_each(?1) WHERE true \
+       value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12 FROM jsonb_each(?1) WHERE true \
      ON CONFLICT (row_second, row_digest, row_nth, source) DO UPDATE SET state = excluded.state, \
        call_second = excluded.call_second, claim_id = excluded.claim_id, open_token = excluded.open_token, \
        content = excluded.content, reason = excluded.reason";

@@ -8,7 +8,7 @@ use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Purpose};
 use crate::storage::StoreError;
-use crate::storage::log::{LogStore, SourceFilter, Span};
+use crate::storage::log::{BookFigures, LogStore, RowLoss, SourceFilter, Span};
 
 #[async_trait]
 impl LogStore for SqliteStore {
@@ -52,5 +52,30 @@ impl LogStore for SqliteStore {
     async fn begin_coverage(&self, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError> {
         let of = of.clone();
         self.write(|reply| Command::Log(LogCommand::BeginCoverage(of, from_second, reply))).await
+    }
+
+    async fn set_row_aside(&self, row: NumberedRow, reason: String) -> Result<(), StoreError> {
+        self.write(|reply| Command::Log(LogCommand::SetRowAside(Box::new(row), reason, reply))).await
+    }
+
+    async fn figures(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<BookFigures, StoreError> {
+        coverage::figures(&self.readers, of, from_second, until_second).await
+    }
+
+    async fn event_seconds(&self, from_second: i64, until_second: i64) -> Result<Vec<i64>, StoreError> {
+        coverage::event_seconds(&self.readers, from_second, until_second).await
+    }
+
+    async fn row_loss(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<RowLoss, StoreError> {
+        coverage::row_loss(&self.readers, of, from_second, until_second).await
+    }
+
+    async fn owned_meanwhile(
+        &self,
+        of: &SourceFilter,
+        grace_secs: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, i64)>, StoreError> {
+        coverage::owned_meanwhile(&self.readers, of, grace_secs, limit).await
     }
 }

@@ -20,6 +20,7 @@ use super::{SqliteOptions, books_write, connect, coverage, prices, record, settl
 use crate::clock::SharedClock;
 use crate::domain::event::Delivery;
 use crate::domain::ids::RecordIds;
+use crate::domain::log_snapshot::NumberedRow;
 use crate::domain::outcome::RecordOutcome;
 use crate::domain::refund::{RefundOutcome, RefundRequest};
 use crate::domain::settlement::{Batch, LedgerPolicy, Plan, Purpose};
@@ -62,6 +63,7 @@ pub enum LogCommand {
     ForgetUnowned(String, i64, i64, Reply<()>),
     Cover(SourceFilter, Span, Reply<()>),
     BeginCoverage(SourceFilter, i64, Reply<i64>),
+    SetRowAside(Box<NumberedRow>, String, Reply<()>),
 }
 
 /// What every write needs beside its connection.
@@ -205,6 +207,12 @@ impl Owner {
             }
             LogCommand::Cover(of, span, reply) => {
                 self.answer(reply, async |writes, context| coverage::cover(writes, context, &of, span).await).await
+            }
+            LogCommand::SetRowAside(row, reason, reply) => {
+                self.answer(reply, async |writes, context| {
+                    coverage::set_row_aside(writes, context, &row, &reason).await
+                })
+                .await
             }
             LogCommand::BeginCoverage(of, from_second, reply) => {
                 self.answer(reply, async |writes, _| coverage::begin(writes, &of, from_second).await).await

@@ -25,6 +25,9 @@ CREATE TABLE IF NOT EXISTS hookledger_rows (
   open_token  BIGINT NULL,
   content     TEXT NULL,
   reason      VARCHAR(191) NULL,
+  units       BIGINT NOT NULL,
+  is_refund   BIGINT NOT NULL,
+  task_id     VARCHAR(191) NULL,
   read_at_ms  BIGINT NOT NULL,
   PRIMARY KEY (row_second, row_digest, row_nth, source),
   INDEX hookledger_rows_open (open_token, row_second)
