@@ -104,13 +104,13 @@ pub struct BookFigures {
     pub priced_in_credits: i64,
 }
 
-/// How many of our rows came without their event.
+/// How many of our calls came without their event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowLoss {
-    /// Type-2 rows of tokens that have a key, without a task's id.
+    /// Calls of tokens that have a key, without those that carry a task's id.
     pub rows: i64,
     pub without_event: i64,
-    /// The newest of them, in Unix seconds.
+    /// The newest row among them, in Unix seconds.
     pub newest_second: Option<i64>,
 }
 

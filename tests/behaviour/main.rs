@@ -39,5 +39,6 @@ mod status;
 mod style;
 mod takeover;
 mod tokens;
+mod two_channels;
 mod upgrade;
 mod waiting;

@@ -182,10 +182,12 @@ pub async fn row_loss(
     from_second: i64,
     until_second: i64,
 ) -> Result<RowLoss, StoreError> {
-    let sql = "SELECT COUNT(*), CAST(COALESCE(SUM(c.event_id IS NULL), 0) AS SIGNED), MAX(r.row_second) \
-               FROM hookledger_rows AS r \
-               JOIN hookledger_claims AS c ON c.call_second = r.call_second AND c.claim_id = r.claim_id \
-               WHERE r.row_second BETWEEN ? AND ? AND r.source = ? AND r.is_refund = 0 AND r.task_id IS NULL";
+    let sql = "SELECT COUNT(*), CAST(COALESCE(SUM(c.event_id IS NULL), 0) AS SIGNED), MAX(c.row_second) \
+               FROM hookledger_claims AS c \
+               LEFT JOIN hookledger_rows AS r ON r.row_second = c.row_second AND r.row_digest = c.row_digest \
+                 AND r.row_nth = c.row_nth AND r.source = c.row_source \
+               WHERE c.call_second BETWEEN ? AND ? AND (c.row_source IS NULL OR c.row_source = ?) \
+                 AND r.task_id IS NULL";
     let row: (i64, i64, Option<i64>) =
         sqlx::query_as(names.sql(sql)).bind(from_second).bind(until_second).bind(&of.source).fetch_one(readers).await?;
     Ok(RowLoss { rows: row.0, without_event: row.1, newest_second: row.2 })

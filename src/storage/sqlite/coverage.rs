@@ -170,9 +170,10 @@ pub async fn row_loss(
     until_second: i64,
 ) -> Result<RowLoss, StoreError> {
     let row: (i64, i64, Option<i64>) = sqlx::query_as(
-        "SELECT COUNT(*), COALESCE(SUM(c.event_id IS NULL), 0), MAX(r.row_second) FROM hookledger_rows AS r \
-         JOIN hookledger_claims AS c ON c.call_second = r.call_second AND c.claim_id = r.claim_id \
-         WHERE r.row_second BETWEEN ?2 AND ?3 AND r.source = ?1 AND r.is_refund = 0 AND r.task_id IS NULL",
+        "SELECT COUNT(*), COALESCE(SUM(c.event_id IS NULL), 0), MAX(c.row_second) FROM hookledger_claims AS c \
+         LEFT JOIN hookledger_rows AS r ON r.row_second = c.row_second AND r.row_digest = c.row_digest \
+           AND r.row_nth = c.row_nth AND r.source = c.row_source \
+         WHERE c.call_second BETWEEN ?2 AND ?3 AND (c.row_source IS NULL OR c.row_source = ?1) AND r.task_id IS NULL",
     )
     .bind(&of.source)
     .bind(from_second)
