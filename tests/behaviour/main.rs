@@ -17,6 +17,7 @@ mod charges;
 mod commands;
 mod crashes;
 mod faults;
+mod gateway;
 mod intake;
 mod limits;
 mod lock;
