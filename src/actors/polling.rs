@@ -160,7 +160,7 @@ impl Polling {
             self.observed.covered(coverage);
         }
         let tally = report.tally;
-        if tally.read() > 0 || report.disputed > 0 {
+        if tally.changed() > 0 || report.disputed > 0 {
             tracing::info!(
                 rows = tally.read(),
                 charged = tally.charged,

@@ -22,7 +22,6 @@ impl Rig {
     #[track_caller]
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let newapi = NewApi::start();
-        newapi.set_now_secs(now_secs());
         newapi.add_token(Token::new(42, "alice-key").owned_by(1));
         let mut options = DaemonOptions::new().movable_clock();
         let base = [
@@ -40,6 +39,7 @@ impl Rig {
             options = options.set(name, value);
         }
         let daemon = Daemon::start(options);
+        newapi.follow(&daemon.clock());
         let user = daemon.add_user("alice@example.com", 1000);
         daemon.add_key(&user, 42);
         Rig { newapi, daemon, user }
