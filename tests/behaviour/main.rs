@@ -37,6 +37,7 @@ mod server_tls;
 mod status;
 mod style;
 mod takeover;
+mod takeover_looks;
 mod tokens;
 mod upgrade;
 mod waiting;

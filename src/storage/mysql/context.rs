@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use sqlx::AssertSqlSafe;
 
-use super::foreign::KeyLooks;
 use super::options::MysqlOptions;
+use super::takeover::AdoptedFrom;
 use crate::clock::SharedClock;
-use crate::domain::ids::RecordIds;
+use crate::domain::ids::{IdMark, RecordIds};
 use crate::domain::settlement::LedgerPolicy;
 
 /// How own tables begin in the statements of this folder.
@@ -26,7 +26,7 @@ pub struct Context {
     pub installation: ArcSwap<String>,
     pub ids: RecordIds,
     pub names: Names,
-    pub key_looks: KeyLooks,
+    pub adopted_from: AdoptedFrom,
 }
 
 /// Where the own tables lie, and how the platform compares ids.
@@ -51,6 +51,12 @@ impl Names {
 }
 
 impl Context {
+    /// Goes on under this id, which the ids of its rows end in.
+    pub fn take_installation(&self, id: String) {
+        self.ids.end_in(IdMark::of(&id));
+        self.installation.store(Arc::new(id));
+    }
+
     pub fn sql(&self, text: &str) -> AssertSqlSafe<String> {
         self.names.sql(text)
     }

@@ -2,8 +2,6 @@
 //!
 //! What is missing on the platform's side is `rebooking`, on ours `rebuilding`, and what waits is `reinbox`.
 
-use std::sync::Arc;
-
 use sqlx::MySqlConnection;
 
 use super::context::Context;
@@ -44,7 +42,7 @@ impl MysqlStore {
         if part == RepairPart::Installation && own != *present {
             repaired.installation = Some(own.clone());
             if !is_dry_run {
-                self.context.installation.store(Arc::new(own));
+                self.context.take_installation(own);
             }
         }
         repaired.next = last.or_else(|| part.next().map(|part| RepairPlace { part, ..RepairPlace::default() }));

@@ -99,10 +99,8 @@ pub async fn read(
     key_ids.extend(keys.iter().map(|key| key.key_id.clone()));
     users.extend(keys.iter().map(|key| key.user_id.clone()));
     let mut locked = lock(connection, context, &users, &key_ids).await?;
-    // A key that another session holds is its user's: a usage record would wait for it.
-    let busy: Vec<UserId> =
-        keys.iter().filter(|key| !locked.keys.contains_key(&key.key_id)).map(|key| key.user_id.clone()).collect();
-    locked.busy_users.extend(busy);
+    let keys_of_tokens = keys_of_tokens(&keys, &histories);
+    locked.busy_users.extend(held_back(&keys, &histories, &keys_of_tokens, &locked.keys));
     if keys.iter().any(|key| locked.keys.get(&key.key_id).is_some_and(|now| !is_same(now, key))) {
         return Err(StoreError::Contended("a key has changed hands meanwhile".to_owned()));
     }
@@ -115,13 +113,6 @@ pub async fn read(
     }
     for row in sqlx::query(context.sql(IGNORED_TOKENS)).bind(&numbers).fetch_all(&mut *connection).await? {
         history(&mut histories, row.try_get(0)?)?.is_ignored = true;
-    }
-    let mut keys_of_tokens: BTreeSet<(RemoteKeyId, KeyId)> = BTreeSet::new();
-    keys_of_tokens
-        .extend(keys.iter().filter_map(|key| Some((RemoteKeyId::parse(&key.remote_key_id)?, key.key_id.clone()))));
-    for (token, history) in &histories {
-        let owners = history.owners.iter().filter(|owner| owner.has_key);
-        keys_of_tokens.extend(owners.map(|owner| (*token, owner.key_id.clone())));
     }
     let foreign = foreign::of_calls(connection, context, events, &keys_of_tokens).await?;
     let memory: Option<Option<i64>> = sqlx::query_scalar(context.sql(MEMORY)).fetch_optional(&mut *connection).await?;
@@ -136,6 +127,32 @@ pub async fn read(
         foreign,
     };
     Ok((snapshot, taken))
+}
+
+/// The keys of each token, present and former.
+fn keys_of_tokens(keys: &[KeyRow], histories: &HashMap<RemoteKeyId, TokenHistory>) -> BTreeSet<(RemoteKeyId, KeyId)> {
+    let present = keys.iter().filter_map(|key| Some((RemoteKeyId::parse(&key.remote_key_id)?, key.key_id.clone())));
+    let former = histories.iter().flat_map(|(token, history)| {
+        let owners = history.owners.iter().filter(|owner| owner.has_key);
+        owners.map(|owner| (*token, owner.key_id.clone()))
+    });
+    present.chain(former).collect()
+}
+
+/// Users of tokens of which another session holds a key: it may be writing a usage record there, which is that session's
+/// until it ends, and may be of a call that is to be charged here.
+fn held_back(
+    keys: &[KeyRow],
+    histories: &HashMap<RemoteKeyId, TokenHistory>,
+    keys_of_tokens: &BTreeSet<(RemoteKeyId, KeyId)>,
+    locked: &HashMap<KeyId, KeyRow>,
+) -> HashSet<UserId> {
+    let held = keys_of_tokens.iter().filter(|(_, key)| !locked.contains_key(key));
+    let held: BTreeSet<RemoteKeyId> = held.map(|(token, _)| *token).collect();
+    let is_held = |token: Option<RemoteKeyId>| token.is_some_and(|token| held.contains(&token));
+    let present = keys.iter().filter(|key| is_held(RemoteKeyId::parse(&key.remote_key_id)));
+    let former = histories.iter().filter(|(token, _)| held.contains(token)).flat_map(|(_, history)| &history.owners);
+    present.map(|key| key.user_id.clone()).chain(former.map(|owner| owner.user_id.clone())).collect()
 }
 
 fn is_same(one: &KeyRow, other: &KeyRow) -> bool {
