@@ -120,7 +120,7 @@ fn records_that_are_written_late_are_told() {
         marks.first().map(|row| row["value"].as_str().unwrap().parse::<i64>().unwrap())
     };
     let called_at = daemon.clock().now_secs() * 1000 + 2000;
-    wait_until("the first look", PATIENCE, || looked_at());
+    wait_until("the first look", PATIENCE, &looked_at);
     daemon.clock().advance(Duration::from_secs(3600));
     wait_until("a look much later", PATIENCE, || looked_at().filter(|at| *at > called_at + 1_000_000));
     books.platform_bills(&PlatformCall::new("late", "k", called_at));
