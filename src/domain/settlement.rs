@@ -295,8 +295,8 @@ impl Planner<'_> {
             amount: Credits::ZERO.checked_sub(credits)?,
             remainder: remainder_after,
             unpaid: unpaid_after,
-            charge_id: id.clone(),
-            model: event.content.model.clone(),
+            charge_id: Some(id.clone()),
+            description: event.content.model.clone(),
         };
         let transaction = self.open_accounts.book(&user_id, movement, self.now, self.ids)?;
         self.plan.transactions.extend(transaction);

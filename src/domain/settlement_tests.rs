@@ -81,7 +81,7 @@ fn a_call_moves_its_credits_and_keeps_the_rest() {
     assert_eq!(plan.outcomes, [SettlementOutcome::Settled { credits: Credits::new(2) }]);
     let [transaction] = plan.transactions.as_slice() else { panic!("{plan:?}") };
     assert_eq!((transaction.amount.get(), transaction.balance_after.get()), (-2, 8));
-    assert_eq!(transaction.charge_id, plan.charges[0].id);
+    assert_eq!(transaction.charge_id.as_ref(), Some(&plan.charges[0].id));
     assert_eq!(plan.accounts[0].remainder.get(), 500_000_000_000_000, "half a credit");
     assert_eq!(plan.inbox[0].status, InboxStatus::Processed);
 }

@@ -48,11 +48,14 @@ const NEW_OWNERS: &str = "INSERT INTO hookledger_token_owners (remote_key_id, fr
      SELECT e.a, e.b, e.c, e.d FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', \
        c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', d VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[3]')) AS e";
 
-pub(super) const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
+/// Claims of this source, settled at this time.
+macro_rules! claims {
+    ($source_and_time:literal) => {
+        concat!("INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
        request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
        price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, remainder_before, \
        remainder_after, rounding) \
-     SELECT ?, ?, e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
+     SELECT ", $source_and_time, ", e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
        e.c10, e.c11, e.c12, e.c13, e.c14, e.c15, e.c16, e.c17, e.c18, e.c19, e.c20, e.c21 \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 BIGINT PATH '$[0]', c1 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', \
        c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \
@@ -61,7 +64,15 @@ pub(super) const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_
        c10 BIGINT PATH '$[10]', c11 BIGINT PATH '$[11]', c12 BIGINT PATH '$[12]', c13 BIGINT PATH '$[13]', \
        c14 BIGINT PATH '$[14]', c15 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[15]', \
        c16 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[16]', c17 BIGINT PATH '$[17]', c18 BIGINT PATH '$[18]', \
-       c19 BIGINT PATH '$[19]', c20 BIGINT PATH '$[20]', c21 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[21]')) AS e";
+       c19 BIGINT PATH '$[19]', c20 BIGINT PATH '$[20]', c21 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[21]')) AS e")
+    };
+}
+
+const CLAIMS: &str = claims!("?, ?");
+
+// A claim that is made again was settled when its id was made.
+pub(super) const REBUILT_CLAIMS: &str =
+    claims!("'webhook', CAST(CONV(CONCAT(SUBSTRING(e.c1, 1, 8), SUBSTRING(e.c1, 10, 4)), 16, 10) AS SIGNED)");
 
 // What was noticed before may have taken a call since.
 const FOREIGN_RECORDS: &str = "INSERT INTO hookledger_foreign_records (noticed_at_ms, record_id, recorded_at_ms, \
