@@ -32,6 +32,7 @@ mod route;
 mod server;
 mod settle;
 mod shard;
+mod silence;
 mod snapshot;
 mod takeover;
 mod tokens;
@@ -126,9 +127,8 @@ impl MysqlStore {
         let count = shard_count(options.shards);
         let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
         let (own_id, adopted_from) = (ArcSwap::default(), AdoptedFrom::default());
-        let context = Context { options, policy, clock, installation: own_id, ids, names, adopted_from };
+        let context = Arc::new(Context { options, policy, clock, installation: own_id, ids, names, adopted_from });
         context.take_installation(installation);
-        let context = Arc::new(context);
         takeover::remember(&readers, &context).await?;
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
