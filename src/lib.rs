@@ -4,7 +4,7 @@
 //!
 //! - [`app`] puts everything together and takes it apart again; [`cli`] is the command line.
 //! - [`http`] speaks to senders and operators; [`actors`] are the five that live for months.
-//! - [`storage`] is the only place that knows a database.
+//! - [`storage`] is the only place that knows a database, [`gateway`] the only one that asks new-api.
 //! - [`domain`] decides about money, and knows none of the above.
 //!
 //! Beside them: [`config`] (what an operator can set), [`telemetry`] (logs and metrics), [`status`] (the document that
@@ -18,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod failpoint;
+pub mod gateway;
 pub mod http;
 pub mod setup;
 pub mod status;

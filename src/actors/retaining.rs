@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::domain::retention::RetentionPolicy;
+use crate::domain::retention::{FOREIGN_RECORDS_KEPT_FOR, RetentionPolicy};
 use crate::domain::time::UnixMillis;
 use crate::storage::{LedgerStore, OldRows, Page, StoreError};
 use crate::telemetry::metrics;
@@ -28,6 +28,8 @@ pub struct Cleared {
     pub processed: u64,
     pub dead: u64,
     pub claims: u64,
+    pub foreign_records: u64,
+    pub log_rows: u64,
 }
 
 /// One run over what is old by now. `policy` is asked before each step: what a person has changed counts at once.
@@ -58,6 +60,10 @@ pub async fn retain(
             cleared.claims = clear(store, OldRows::Claims, before, &holds).await?;
         }
     }
+    // Nobody chooses about these: they are our own, and matter to nothing any more.
+    let noticed_before = now.minus(FOREIGN_RECORDS_KEPT_FOR);
+    cleared.foreign_records = clear(store, OldRows::ForeignRecords, noticed_before, &holds).await?;
+    cleared.log_rows = clear(store, OldRows::LogRows, now, &holds).await?;
     Ok(cleared)
 }
 

@@ -108,8 +108,8 @@ impl Scheduler {
             scheduler.parts.times.finish(Step::Retain);
             match cleared {
                 Ok(cleared) if cleared == Cleared::default() => {}
-                Ok(Cleared { processed, dead, claims }) => {
-                    tracing::info!(processed, dead, claims, "old rows were cleared")
+                Ok(Cleared { processed, dead, claims, foreign_records, log_rows }) => {
+                    tracing::info!(processed, dead, claims, foreign_records, log_rows, "old rows were cleared")
                 }
                 Err(error) => tracing::warn!(%error, "old rows could not be cleared; the next run goes on"),
             }

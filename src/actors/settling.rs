@@ -129,7 +129,10 @@ pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, St
             }
             SettlementOutcome::Unpaid { .. } => replayed.charged += 1,
             SettlementOutcome::AlreadySettled | SettlementOutcome::Tied => replayed.already_charged += 1,
-            SettlementOutcome::Conflict | SettlementOutcome::Deferred | SettlementOutcome::Failed(_) => {
+            SettlementOutcome::Conflict
+            | SettlementOutcome::Deferred
+            | SettlementOutcome::Waits
+            | SettlementOutcome::Failed(_) => {
                 replayed.still_failed += 1;
             }
         }
@@ -138,8 +141,17 @@ pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, St
 }
 
 fn count(outcomes: &[SettlementOutcome]) {
-    const NAMES: [&str; 8] =
-        ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error", "tied"];
+    const NAMES: [&str; 9] = [
+        "settled",
+        "unpaid",
+        "already_settled",
+        "conflict",
+        "unknown_key",
+        "ambiguous_key",
+        "error",
+        "tied",
+        "disputed",
+    ];
     let mut counts = [0u64; NAMES.len()];
     let mut credits_moved = 0;
     for outcome in outcomes {
@@ -162,7 +174,10 @@ fn count(outcomes: &[SettlementOutcome]) {
             SettlementOutcome::Failed(Failure::Unbookable(_)) => 6,
             SettlementOutcome::Tied => 7,
             // Nothing was settled: the event is known to have failed before, or is tried again at once.
-            SettlementOutcome::Failed(Failure::Stored(_) | Failure::Busy) | SettlementOutcome::Deferred => continue,
+            SettlementOutcome::Failed(Failure::Disputed(_)) => 8,
+            SettlementOutcome::Failed(Failure::Stored(_) | Failure::Busy | Failure::Alike)
+            | SettlementOutcome::Deferred
+            | SettlementOutcome::Waits => continue,
         };
         counts[index] += 1;
     }

@@ -1,17 +1,10 @@
 //! How a time is written on the command line: always UTC.
 
-use chrono::{DateTime, NaiveDateTime};
+use crate::domain::time::parse_utc;
 
 /// Unix milliseconds of a time in UTC.
 pub fn parse_time(text: &str) -> Result<i64, String> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.timestamp_millis());
-    }
-    ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
-        .iter()
-        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
-        .map(|time| time.and_utc().timestamp_millis())
-        .ok_or_else(|| "write it like \"2026-11-24 08:00:00\", in UTC".to_owned())
+    parse_utc(text).ok_or_else(|| "write it like \"2026-11-24 08:00:00\", in UTC".to_owned())
 }
 
 #[cfg(test)]

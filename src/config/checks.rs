@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use super::reader::Reader;
-use super::{DatabaseUrl, WebhookSettings, admin, database, ledger, metrics, server, values, webhook};
+use super::{
+    DatabaseUrl, NewApiSettings, PollingMode, PollingSettings, WebhookSettings, admin, database, ledger, metrics,
+    polling, server, values, webhook,
+};
 
 /// Two listeners on one address would fail at start, with a message that blames another program.
 pub(super) fn listeners_are_apart(reader: &mut Reader) {
@@ -77,5 +80,21 @@ pub(super) fn shards_have_a_server(reader: &mut Reader) {
         && section.is_set("shards")
     {
         section.warn("ledger.shards has no effect: the embedded database, which database.url names, has one writer");
+    }
+}
+
+/// Where the log is to be the main channel, there must be a log.
+pub(super) fn pulling_has_a_source(
+    reader: &mut Reader,
+    newapi: Option<&NewApiSettings>,
+    polling: Option<&PollingSettings>,
+) {
+    if let (Some(newapi), Some(polling)) = (newapi, polling)
+        && polling.mode == PollingMode::Pull
+        && newapi.access.is_none()
+    {
+        let message =
+            "must not be \"pull\" without newapi.base_url: set it, with newapi.access_token and newapi.user_id";
+        reader.section(polling::KEYS.name).refuse("mode", message);
     }
 }

@@ -3,7 +3,8 @@
 //! Each section declares its own keys beside its struct; meaning and limits belong there too.
 
 use super::{
-    admin, balance, database, ledger, log, metrics, rate_limit, retention, retry, server, supervisor, webhook,
+    admin, balance, database, ledger, log, metrics, newapi, polling, rate_limit, retention, retry, server, supervisor,
+    webhook,
 };
 
 /// Start of the environment's names for keys: `HOOKLEDGER__SERVER__LISTEN`.
@@ -56,6 +57,8 @@ pub(super) const SECTIONS: &[SectionKeys] = &[
     database::KEYS,
     ledger::KEYS,
     retry::KEYS,
+    newapi::KEYS,
+    polling::KEYS,
     retention::KEYS,
     supervisor::KEYS,
     metrics::KEYS,

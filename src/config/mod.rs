@@ -16,6 +16,8 @@ mod log;
 mod metrics;
 mod mysql;
 mod mysql_url;
+mod newapi;
+mod polling;
 mod rate_limit;
 mod reader;
 mod reload;
@@ -42,6 +44,10 @@ mod tests_database;
 #[cfg(test)]
 mod tests_mysql_url;
 #[cfg(test)]
+mod tests_newapi;
+#[cfg(test)]
+mod tests_polling;
+#[cfg(test)]
 mod tests_problems;
 #[cfg(test)]
 mod tests_reload;
@@ -58,6 +64,8 @@ pub use log::{LogFormat, LogSettings};
 pub use metrics::MetricsSettings;
 pub use mysql::DatabaseTls;
 pub use mysql_url::MysqlUrl;
+pub use newapi::{NewApiAccess, NewApiSettings};
+pub use polling::{CronExpression, PollingMode, PollingSettings, StartFrom};
 pub use rate_limit::RateLimitSettings;
 pub use reload::Reloaded;
 pub use report::{Report, ReportEntry, ReportValue};
@@ -85,6 +93,8 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub ledger: LedgerSettings,
     pub retry: RetrySettings,
+    pub newapi: NewApiSettings,
+    pub polling: PollingSettings,
     pub retention: RetentionSettings,
     pub supervisor: SupervisorSettings,
     pub metrics: MetricsSettings,
@@ -143,6 +153,8 @@ fn read(reader: &mut Reader) -> Option<Settings> {
     let database = DatabaseSettings::read(reader);
     let ledger = LedgerSettings::read(reader);
     let retry = RetrySettings::read(reader);
+    let newapi = NewApiSettings::read(reader);
+    let polling = PollingSettings::read(reader);
     let retention = RetentionSettings::read(reader);
     let supervisor = SupervisorSettings::read(reader);
     let metrics = MetricsSettings::read(reader);
@@ -153,6 +165,7 @@ fn read(reader: &mut Reader) -> Option<Settings> {
     checks::socket_is_not_the_database(reader);
     checks::server_has_secrets(reader, webhook.as_ref());
     checks::shards_have_a_server(reader);
+    checks::pulling_has_a_source(reader, newapi.as_ref(), polling.as_ref());
     Some(Settings {
         server: server?,
         webhook: webhook?,
@@ -161,6 +174,8 @@ fn read(reader: &mut Reader) -> Option<Settings> {
         database: database?,
         ledger: ledger?,
         retry: retry?,
+        newapi: newapi?,
+        polling: polling?,
         retention: retention?,
         supervisor: supervisor?,
         metrics: metrics?,

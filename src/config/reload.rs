@@ -63,6 +63,11 @@ impl Loaded {
             // The generated one has no key of its own.
             changed.push("webhook.secrets".to_owned());
         }
+        let [old, new] = [self, &loaded].map(|loaded| loaded.settings.retention.policy.webhook_logs);
+        if old != new && changed.iter().all(|key| key != "retention.webhook_logs") {
+            // Written as the default is, which beside a platform means something else.
+            changed.push("retention.webhook_logs".to_owned());
+        }
         Ok(Reloaded { loaded, changed, at_next_start })
     }
 

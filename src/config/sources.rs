@@ -19,12 +19,18 @@ use super::{balance, database, secret, suggest, values};
 const DEFAULT_TEXT: &str = include_str!("../../config/default.toml");
 
 /// Names of LetAiCode's guide that stand for one key each. `HOST` and `PORT` are half a key, and
-/// `NEW_API_ADMIN_TOKEN` lends itself to one.
-const GUIDE_NAMES: [(&str, &str); 3] = [
+/// `NEW_API_ADMIN_TOKEN` lends itself to a second one.
+const GUIDE_NAMES: [(&str, &str); 6] = [
     ("WEBHOOK_SECRET", "webhook.secrets"),
     ("WEBHOOK_ENABLED", "webhook.enabled"),
     (database::URL_VARIABLE, "database.url"),
+    ("NEW_API_BASE_URL", "newapi.base_url"),
+    ("NEW_API_USER_ID", "newapi.user_id"),
+    (balance::ADMIN_TOKEN_VARIABLE, ACCESS_TOKEN),
 ];
+
+const ACCESS_TOKEN: &str = "newapi.access_token";
+const ACCESS_TOKEN_FILE: &str = "newapi.access_token_file";
 
 const LISTEN: &str = "server.listen";
 
@@ -40,10 +46,16 @@ impl Layers {
     pub(super) fn collect(default_file: &Path, file: Option<&Path>, environment: BTreeMap<String, String>) -> Self {
         let mut layers = Layers { values: BTreeMap::new(), problems: Vec::new(), warnings: Vec::new() };
         let defaults = layers.text_layer(DEFAULT_TEXT, DEFAULT_ORIGIN);
-        let file = layers.file_layer(default_file, file);
+        let mut file = layers.file_layer(default_file, file);
         let listen = file.text(LISTEN).or_else(|| defaults.text(LISTEN));
-        let guide = guide_layer(&environment, listen);
+        let mut guide = guide_layer(&environment, listen);
         let variables = layers.variable_layer(&environment);
+        // The guide's token takes the rank of its layer over the key's twin as well.
+        if variables.values.contains_key(ACCESS_TOKEN_FILE) {
+            guide.values.remove(ACCESS_TOKEN);
+        } else if guide.values.contains_key(ACCESS_TOKEN) {
+            file.values.remove(ACCESS_TOKEN_FILE);
+        }
         match merge([defaults, file, guide, variables]) {
             Ok(values) => layers.values = with_admin_token(values, &environment),
             Err(error) => layers.refuse(None, DEFAULT_ORIGIN, format!("the layers can't be merged: {error}")),
@@ -158,6 +170,7 @@ fn guide_layer(environment: &BTreeMap<String, String>, lower_listen: Option<&str
             // One secret, whole: it may hold a comma.
             "webhook.secrets" => ValueKind::Array(vec![Value::new(Some(&place_of(name)), text.as_str())]),
             "webhook.enabled" => value_of(text, Kind::Boolean),
+            "newapi.user_id" => value_of(text, Kind::Number),
             _ => value_of(text, Kind::Text),
         };
         layer.insert(key, value, &place_of(name));

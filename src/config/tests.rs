@@ -72,6 +72,8 @@ fn each_default_is_the_documented_one() {
         database,
         ledger,
         retry,
+        newapi,
+        polling,
         retention,
         supervisor,
         metrics,
@@ -101,6 +103,17 @@ fn each_default_is_the_documented_one() {
     assert_eq!((ledger.rounding, ledger.overdraft), (Rounding::Carry, Overdraft::Allow));
     assert_eq!(ledger.max_batch, 512);
     assert_eq!((retry.max_attempts, retry.base_delay, retry.max_delay), (10, seconds(2), seconds(600)));
+    assert!(newapi.access.is_none() && newapi.group.is_none() && newapi.username.is_none());
+    assert_eq!((newapi.timeout, newapi.page_size, newapi.source.as_str()), (seconds(30), 100, "default"));
+    assert_eq!((newapi.max_retries, newapi.base_backoff), (3, seconds(1)));
+    assert_eq!(newapi.requests_per_second.map(|rate| rate.to_string()).as_deref(), Some("1"));
+    assert_eq!((polling.mode, polling.cron, polling.start_from), (PollingMode::Auto, None, StartFrom::Now));
+    assert_eq!((polling.interval, polling.pull_interval), (seconds(300), seconds(15)));
+    assert_eq!((polling.stale_after, polling.stale_loss.to_string().as_str()), (seconds(600), "0.05"));
+    assert_eq!((polling.probe_interval, polling.sweep_interval), (seconds(60), seconds(3600)));
+    assert_eq!((polling.full_read_interval, polling.recheck), (seconds(7 * 86_400), seconds(48 * 3600)));
+    assert_eq!((polling.match_window, polling.dispute_window), (seconds(60), seconds(900)));
+    assert_eq!((polling.lookback, polling.settle_delay), (seconds(600), seconds(10)));
     let days = |days: u64| Some(seconds(days * 86_400));
     let kept = retention.policy;
     assert_eq!((kept.webhook_logs, kept.dead, kept.claims), (days(90), days(365), None));
@@ -131,7 +144,12 @@ fn every_key_of_the_reference_is_accepted_from_the_environment() {
     let defaults = load_here(None, &[]).unwrap();
     for (key, kind) in keys::all() {
         let text = match &entry_of(&defaults, &key).value {
-            ReportValue::None => SECRET.to_owned(),
+            ReportValue::None => match key.as_str() {
+                "newapi.base_url" => "http://127.0.0.1:3000".to_owned(),
+                "newapi.user_id" => "1".to_owned(),
+                "polling.cron" => "*/5 * * * *".to_owned(),
+                _ => SECRET.to_owned(),
+            },
             ReportValue::List(texts) => texts.join(","),
             other => other.to_string(),
         };
@@ -142,14 +160,18 @@ fn every_key_of_the_reference_is_accepted_from_the_environment() {
             "webhook.secrets_file"
                 | "balance.token_file"
                 | "admin.token_file"
+                | "newapi.access_token_file"
                 | "database.password_file"
                 | "database.ca_file"
         );
         let text = if is_secret_file { secrets.display().to_string() } else { text };
         let variable = keys::variable_of(&key);
-        let loaded = load_here(None, &[(variable.as_str(), text.as_str())]).unwrap();
+        let needs_access = [("NEW_API_ADMIN_TOKEN", SECRET), ("NEW_API_USER_ID", "1")];
+        let own = [(variable.as_str(), text.as_str())];
+        let environment = if key == "newapi.base_url" { [&own[..], &needs_access].concat() } else { own.to_vec() };
+        let loaded = load_here(None, &environment).unwrap();
         assert_eq!(origin_of(&loaded, &key), format!("environment variable {variable}"));
-        if !kind.is_secret() && !is_secret_file {
+        if !kind.is_secret() && !is_secret_file && entry_of(&defaults, &key).value != ReportValue::None {
             assert_eq!(entry_of(&loaded, &key).value, entry_of(&defaults, &key).value, "{key}");
         }
     }

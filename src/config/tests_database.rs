@@ -4,6 +4,7 @@ use super::tests::{Folder, SECRET, entry_of, load_here};
 use super::tests_mysql_url::{load_url, password_of};
 use super::tests_problems::warnings_of;
 use super::{ConfigError, DatabaseTls, Loaded, ensure_secret};
+use crate::domain::retention::RetentionPolicy;
 
 const HIDDEN: &str = "hunter2";
 
@@ -233,4 +234,25 @@ fn a_reload_leaves_the_password_until_the_next_start_and_tells_each_time() {
     let third = second.loaded.replaced_by(load("password = \"hunter3\"\ntls = \"require\"")).unwrap();
     assert_eq!(third.at_next_start, ["database.password", "database.password_file", "database.tls"]);
     assert_eq!(password_of(&third.loaded), Some(HIDDEN), "without the file that is gone");
+}
+
+#[test]
+fn nothing_is_cleared_from_a_platforms_log_until_that_is_set() {
+    let kept = |loaded: &Loaded| {
+        let RetentionPolicy { webhook_logs, dead, .. } = loaded.settings.retention.policy;
+        (webhook_logs.map(|kept| kept.as_secs() / 86_400), dead.map(|kept| kept.as_secs() / 86_400))
+    };
+    let unset = load_server("").unwrap();
+    assert_eq!(kept(&unset), (None, Some(365)));
+    let entry = entry_of(&unset, "retention.webhook_logs");
+    assert_eq!((entry.value.to_string().as_str(), entry.origin.as_str()), ("forever", "default"));
+    let set = load_server("[retention]\nwebhook_logs = \"90d\"").unwrap();
+    assert_eq!(kept(&set), (Some(90), Some(365)), "the default's own value, said by somebody");
+    assert_eq!(entry_of(&set, "retention.webhook_logs").value.to_string(), "90d");
+    let reloaded = unset.replaced_by(set.clone()).unwrap();
+    assert_eq!((reloaded.changed, kept(&reloaded.loaded)), (vec!["retention.webhook_logs".to_owned()], kept(&set)));
+    let late = load_server("[webhook]\nmax_age = \"100d\"").unwrap();
+    assert_eq!(kept(&late).0, None, "the default is not held against the tolerance");
+    let warnings = load_server("[retention]\nwebhook_logs = \"900d\"\nclaims = \"800d\"").unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("no shorter than retention.claims"), "{warnings:?}");
 }

@@ -133,7 +133,7 @@ fn keys_of_parts_that_are_not_built_are_unknown() {
             "{problems}"
         );
     }
-    assert!(problems_of("[polling]\nmode = \"auto\"").contains("polling ("));
+    assert!(problems_of("[cluster]\ninstance = \"one\"").contains("cluster ("));
 }
 
 #[test]

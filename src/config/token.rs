@@ -18,31 +18,40 @@ pub(super) struct GivenToken {
 
 /// What `token` or `token_file` of a section holds; both at once are refused. `Some(None)`: neither is set.
 pub(super) fn read(section: &mut Section<'_>) -> Option<Option<GivenToken>> {
-    let given = section.parse_optional("token", parse);
-    let path = section.parse_optional("token_file", values::path);
+    read_named(section, "token", "token_file")
+}
+
+/// The same under other names.
+pub(super) fn read_named(
+    section: &mut Section<'_>,
+    key: &'static str,
+    file_key: &'static str,
+) -> Option<Option<GivenToken>> {
+    let given = section.parse_optional(key, parse);
+    let path = section.parse_optional(file_key, values::path);
     let filed = match path {
-        Some(Some(path)) => read_file(section, path).map(Some),
+        Some(Some(path)) => read_file(section, file_key, path).map(Some),
         Some(None) => Some(None),
         None => None,
     };
     let (given, filed) = (given?, filed?);
     if given.is_some() && filed.is_some() {
-        section.refuse("token_file", "must not be set beside the token itself: keep one of the two");
+        section.refuse(file_key, "must not be set beside the token itself: keep one of the two");
         return None;
     }
-    let given = given.map(|text| GivenToken { text, key: "token" });
-    Some(given.or_else(|| filed.map(|text| GivenToken { text, key: "token_file" })))
+    let given = given.map(|text| GivenToken { text, key });
+    Some(given.or_else(|| filed.map(|text| GivenToken { text, key: file_key })))
 }
 
-fn read_file(section: &mut Section<'_>, path: PathBuf) -> Option<String> {
-    section.show("token_file", path.display());
+fn read_file(section: &mut Section<'_>, key: &str, path: PathBuf) -> Option<String> {
+    section.show(key, path.display());
     if secret::is_open_to_others(&path) {
         section.warn(format!("{} holds a token and others than its owner can read it: chmod 600 it", path.display()));
     }
-    match section.read_file("token_file", &path).and_then(|text| check(&text)) {
+    match section.read_file(key, &path).and_then(|text| check(&text)) {
         Ok(token) => Some(token),
         Err(message) => {
-            section.refuse("token_file", format!("{}: {message}", path.display()));
+            section.refuse(key, format!("{}: {message}", path.display()));
             None
         }
     }
@@ -60,7 +69,7 @@ fn parse(kind: &ValueKind) -> Parsed<String> {
 fn check(text: &str) -> Parsed<String> {
     let token = text.trim();
     if token.is_empty() {
-        return Err("must not be empty; leave the key out to close what it opens".to_owned());
+        return Err("must not be empty; leave the key out if there is none".to_owned());
     }
     if token.chars().any(char::is_control) {
         return Err("must be one line without control characters, since it comes in a header".to_owned());

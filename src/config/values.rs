@@ -3,6 +3,7 @@
 //! Keys, limits and defaults don't belong here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,9 +65,26 @@ pub(super) fn duration(kind: &ValueKind) -> Parsed<Duration> {
     millis.map(Duration::from_millis).ok_or_else(refused)
 }
 
+/// A decimal within limits, both included. Never for money.
+pub(super) fn fraction(kind: &ValueKind, limits: RangeInclusive<f64>) -> Parsed<f64> {
+    let number = match kind {
+        ValueKind::I64(number) => i32::try_from(*number).ok().map(f64::from),
+        ValueKind::Float(number) => Some(*number),
+        ValueKind::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.filter(|number| limits.contains(number)).ok_or_else(|| {
+        let (least, most) = limits.into_inner();
+        format!("must be a number between {least} and {most}, such as 0.5; got {}", describe(kind))
+    })
+}
+
+/// No end of keeping, as it is written.
+pub(super) const FOREVER: &str = "forever";
+
 /// How long something is kept: a duration, or `forever`, which is none.
 pub(super) fn retention(kind: &ValueKind) -> Parsed<Option<Duration>> {
-    if text(kind).is_ok_and(|text| text.eq_ignore_ascii_case("forever")) {
+    if text(kind).is_ok_and(|text| text.eq_ignore_ascii_case(FOREVER)) {
         return Ok(None);
     }
     duration(kind)

@@ -113,6 +113,11 @@ impl OpenAccounts {
         self.accounts.entry(user_id.clone()).or_default()
     }
 
+    /// Whether this user's books were read.
+    pub fn knows(&self, user_id: &UserId) -> bool {
+        self.accounts.contains_key(user_id)
+    }
+
     /// Moves the books, or leaves them as they are where the balance would not fit. No transaction tells of a movement
     /// of zero.
     pub fn book(

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::event::{Content, UsageEvent};
+use super::event::Content;
 use super::ids::{KeyId, RecordId, RemoteKeyId, UserId};
 use super::money::Credits;
 use super::outcome::fit_column;
@@ -77,12 +77,12 @@ impl ForeignRecord {
 pub struct Wanted(HashSet<(RemoteKeyId, String, i32, i32)>);
 
 impl Wanted {
-    pub fn of<'a>(events: impl Iterator<Item = &'a UsageEvent>) -> Self {
-        let told_by = |event: &UsageEvent| {
-            let Content { remote_key_id, model, tokens, .. } = &event.content;
+    pub fn of<'a>(calls: impl Iterator<Item = &'a Content>) -> Self {
+        let told_by = |call: &Content| {
+            let Content { remote_key_id, model, tokens, .. } = call;
             (*remote_key_id, fit_column(model), tokens.prompt, tokens.completion)
         };
-        Wanted(events.map(told_by).collect())
+        Wanted(calls.map(told_by).collect())
     }
 
     /// Whether a call of that token may take this record.
@@ -92,13 +92,13 @@ impl Wanted {
 }
 
 /// When records of each token may lie that tie a call of a batch: spans without overlap, none before `adopted_from`.
-pub fn spans<'a>(
-    events: impl Iterator<Item = &'a UsageEvent>,
+pub fn spans(
+    all: impl Iterator<Item = (RemoteKeyId, UnixMillis)>,
     adopted_from: UnixMillis,
 ) -> BTreeMap<RemoteKeyId, Vec<(UnixMillis, UnixMillis)>> {
     let mut calls: BTreeMap<RemoteKeyId, Vec<UnixMillis>> = BTreeMap::new();
-    for event in events.filter(|event| event.content.called_at.plus(TIE_WITHIN) >= adopted_from) {
-        calls.entry(event.content.remote_key_id).or_default().push(event.content.called_at);
+    for (token, called_at) in all.filter(|(_, called_at)| called_at.plus(TIE_WITHIN) >= adopted_from) {
+        calls.entry(token).or_default().push(called_at);
     }
     let joined = |mut times: Vec<UnixMillis>| {
         times.sort_unstable();

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::domain::event::Tokens;
-use crate::domain::ids::EventId;
 use crate::domain::pricing::Price;
 
 const NOW: i64 = 1_795_558_800_000;
@@ -109,15 +108,8 @@ fn a_record_under_two_tokens_is_taken_once() {
 
 #[test]
 fn spans_join_what_overlaps_and_begin_where_adoption_does() {
-    let event = |number: i64, millis: i64| UsageEvent {
-        event_id: EventId::parse("e").unwrap(),
-        content: Content { remote_key_id: token(number), ..call(at(millis)) },
-        request_id: None,
-        log_id: None,
-        payload: Arc::from("{}"),
-    };
-    let events = [event(1, 500_000), event(1, 0), event(1, 5_000_000), event(2, 0), event(3, -900_000)];
-    let spans = spans(events.iter(), at(-100_000));
+    let calls = [(1, 500_000), (1, 0), (1, 5_000_000), (2, 0), (3, -900_000)];
+    let spans = spans(calls.into_iter().map(|(number, millis)| (token(number), at(millis))), at(-100_000));
     let expected = [
         (token(1), vec![(at(-100_000), at(800_000)), (at(4_700_000), at(5_300_000))]),
         (token(2), vec![(at(-100_000), at(300_000))]),

@@ -83,6 +83,13 @@ text_id!(
     RecordId
 );
 
+impl RecordId {
+    /// Whether a text has the form of the ids that we write. Other programs may write such ids as well.
+    pub fn is_form_of_ours(text: &str) -> bool {
+        Uuid::try_parse(text).is_ok_and(|id| id.get_version_num() == 7 && id.hyphenated().to_string() == text)
+    }
+}
+
 impl EventId {
     /// The name under which it is stored where a shared table holds another id that it takes for equal: `#` and 8 hex
     /// digits of its SHA-256 behind it, cut to fit.
@@ -238,6 +245,16 @@ mod tests {
         assert_eq!(RemoteKeyId::parse("0").map(RemoteKeyId::is_nobody), Some(true));
         for odd in ["", "042", "42 ", "+42", "-1", "4.2", "９", "9223372036854775808"] {
             assert_eq!(RemoteKeyId::parse(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn ids_that_others_write_have_another_form() {
+        assert!(RecordId::is_form_of_ours(RecordIds::new().next(UnixMillis::new(1_795_500_000_000)).as_str()));
+        let others =
+            ["clx0a2b3c4d5e6f7g8h9", "0a9d1c3e-6a0f-4f5e-9f61-2f9a4bb0a1c7", "019AB0C0-0000-7000-8000-000000000000"];
+        for other in others {
+            assert!(!RecordId::is_form_of_ours(other), "{other}");
         }
     }
 

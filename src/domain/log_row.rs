@@ -102,6 +102,11 @@ const DIGEST_BYTES: usize = 16;
 pub struct RowDigest(String);
 
 impl RowDigest {
+    /// As it was stored.
+    pub fn of_text(text: &str) -> Self {
+        RowDigest(text.to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -110,19 +115,21 @@ impl RowDigest {
 /// One row of one source: which of the equal rows of its second it is counts from 0.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowIdentity {
+    /// `newapi.source`: under which name the gateway's rows are known.
+    pub source: Arc<str>,
     pub second: i64,
     pub digest: RowDigest,
     pub number: u32,
 }
 
 /// Numbers the rows of seconds that were read completely, in their order.
-pub fn number_rows(rows: Vec<LogRow>) -> Vec<(RowIdentity, LogRow)> {
+pub fn number_rows(source: &Arc<str>, rows: Vec<LogRow>) -> Vec<(RowIdentity, LogRow)> {
     let mut seen = std::collections::HashMap::<(i64, RowDigest), u32>::new();
     rows.into_iter()
         .map(|row| {
             let digest = row.digest();
             let next = seen.entry((row.second, digest.clone())).or_insert(0);
-            let identity = RowIdentity { second: row.second, digest, number: *next };
+            let identity = RowIdentity { source: source.clone(), second: row.second, digest, number: *next };
             *next += 1;
             (identity, row)
         })
@@ -175,8 +182,10 @@ mod tests {
     #[test]
     fn equal_rows_are_told_apart_by_their_number() {
         let later = LogRow { second: 1_800_000_001, ..row() };
-        let numbers: Vec<u32> =
-            number_rows(vec![row(), later, row()]).into_iter().map(|(identity, _)| identity.number).collect();
+        let numbers: Vec<u32> = number_rows(&"default".into(), vec![row(), later, row()])
+            .into_iter()
+            .map(|(identity, _)| identity.number)
+            .collect();
         assert_eq!(numbers, [0, 0, 1]);
     }
 }

@@ -18,6 +18,8 @@ pub enum SettlementOutcome {
     Conflict,
     /// Stored, and charged in a moment: another session holds a row of its user.
     Deferred,
+    /// Stored: an alike row of the log is charged, and whether it is the same call is not known yet.
+    Waits,
     /// Stored, and not chargeable now (or known and in that state).
     Failed(Failure),
 }
@@ -46,6 +48,10 @@ pub enum Failure {
     BeyondMemory,
     #[error("Cannot be booked: {0}")]
     Unbookable(String),
+    #[error("An alike row of the log is charged; whether it is the same call will show")]
+    Alike,
+    #[error("{DISPUTED}{0}")]
+    Disputed(String),
     /// As it was stored by an earlier settlement.
     #[error("{0}")]
     Stored(String),
@@ -54,7 +60,15 @@ pub enum Failure {
 /// How the message of an ignored token's event begins.
 const IGNORED: &str = "API Key is ignored for remoteKeyId: ";
 
+/// How the message of a disputed event begins.
+const DISPUTED: &str = "Disputed: ";
+
 impl Failure {
+    /// Whether a stored message is that of a disputed event.
+    pub fn is_disputed(message: &str) -> bool {
+        message.starts_with(DISPUTED)
+    }
+
     /// Whether a stored message is that of an event that was closed because its token is ignored.
     pub fn is_ignored(message: &str) -> bool {
         message.starts_with(IGNORED)

@@ -21,6 +21,16 @@ pub enum Price {
     CreditCost(Credits),
 }
 
+impl Price {
+    /// As it was stated, where it was stated in quota units.
+    pub fn units(self) -> Option<QuotaUnits> {
+        match self {
+            Price::Quota(units) => Some(units),
+            Price::CostUsd(_) | Price::CreditCost(_) => None,
+        }
+    }
+}
+
 /// What becomes of fractions of a credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rounding {

@@ -51,6 +51,12 @@ pub enum WaitReason {
     /// Another session holds a row of its user: pending, tried again at once.
     Busy,
     Unbookable,
+    /// An alike row is charged: pending until the log tells whether it is the same call.
+    Alike,
+    /// Nothing told whether an alike row is the same call: a person decides, or its true partner.
+    Disputed,
+    /// A person said that it is no call of its own: closed.
+    Dismissed,
 }
 
 impl WaitReason {
@@ -64,6 +70,9 @@ impl WaitReason {
             WaitReason::Ignored => "ignored",
             WaitReason::Busy => "busy",
             WaitReason::Unbookable => "unbookable",
+            WaitReason::Alike => "alike",
+            WaitReason::Disputed => "disputed",
+            WaitReason::Dismissed => "dismissed",
         }
     }
 }

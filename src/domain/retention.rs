@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use super::time::UnixMillis;
 
+/// How long it is kept what was noticed of other programs' usage records. Settlements do not go by it: it is there to be
+/// told and to be looked through by a person.
+pub const FOREIGN_RECORDS_KEPT_FOR: Duration = Duration::from_secs(30 * 86_400);
+
 /// The operator's choice; none: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RetentionPolicy {

@@ -6,17 +6,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::accounts::{Account, AccountChange, Movement, OpenAccounts, Transaction, TransactionKind};
-use super::adoption::{ForeignRecord, ForeignRecords};
-use super::event::UsageEvent;
+use super::accounts::{Account, AccountChange, Transaction};
+use super::adoption::ForeignRecords;
+use super::event::{Content, UsageEvent};
 use super::ids::{KeyId, RecordId, RecordIds, RemoteKeyId, UserId};
-use super::known::{KnownEvent, KnownEvents, OpenEvent, Standing, standing};
-use super::money::{AmountTooLarge, Credits, Remainder};
-use super::outcome::{Failure, InboxStatus, SettlementOutcome};
-use super::ownership::{Call, Grace, KeyHolder, Owner, PastOwner, TokenHistory, who_pays};
-use super::pricing::{ExactPrice, Overdraft, Price, PriceBook, Rounding, credits_to_move};
-use super::recording::{InboxRow, WaitReason, Waiting};
+use super::known::KnownEvents;
+use super::log_snapshot::{LogSnapshot, NumberedRow, RowOutcome, RowWrite, UnownedRows};
+use super::matching::{TieRule, Windows};
+use super::money::{Credits, Remainder};
+use super::outcome::{InboxStatus, SettlementOutcome};
+use super::ownership::{KeyHolder, Owner, TokenHistory};
+use super::planner::Planner;
+use super::pricing::{ExactPrice, Overdraft, PriceBook, Rounding};
+use super::recording::InboxRow;
+use super::refund::ChargeKey;
 use super::retry::RetryPolicy;
+use super::side::{Channel, ConsumptionRow, SideIdentity};
 use super::time::UnixMillis;
 
 /// The operator's choices that decide what is booked.
@@ -27,6 +32,9 @@ pub struct LedgerPolicy {
     /// How much older than its key a parked call may be.
     pub key_grace: Duration,
     pub retry: RetryPolicy,
+    /// A source is configured: events look for their rows.
+    pub reads_log: bool,
+    pub windows: Windows,
 }
 
 /// Why a batch is settled: it decides which stored events are tried again.
@@ -40,13 +48,27 @@ pub enum Purpose {
     Replay { beyond_grace: bool, is_dry_run: bool },
 }
 
+impl ClaimSide {
+    pub fn of_event(event: &UsageEvent) -> Self {
+        let (event_id, request_id) = (event.event_id.clone(), event.request_id.clone());
+        let identity = SideIdentity::Event { event_id, request_id, log_id: event.log_id };
+        ClaimSide { identity, at: event.content.called_at }
+    }
+}
+
+impl Charge {
+    pub fn key(&self) -> ChargeKey {
+        ChargeKey { call_second: self.content.called_at.as_secs(), id: self.id.clone() }
+    }
+}
+
 impl Purpose {
     /// Nothing of it is to be committed.
     pub fn is_dry_run(self) -> bool {
         matches!(self, Purpose::Replay { is_dry_run: true, .. })
     }
 
-    fn tries(self, status: InboxStatus) -> bool {
+    pub(super) fn tries(self, status: InboxStatus) -> bool {
         match status {
             InboxStatus::Pending => true,
             InboxStatus::Failed => self != Purpose::Delivery,
@@ -72,6 +94,8 @@ pub struct Snapshot {
     pub memory_from_second: Option<i64>,
     /// Usage records of other programs that may be of these calls.
     pub foreign: ForeignRecords,
+    /// What bears on the log's side; none where no log was ever read.
+    pub log: Option<LogSnapshot>,
 }
 
 /// What to write, and what to tell each caller. A store writes all of it in one transaction, or nothing.
@@ -79,6 +103,8 @@ pub struct Snapshot {
 pub struct Plan {
     /// One for each event, in their order.
     pub outcomes: Vec<SettlementOutcome>,
+    /// One for each row, in their order.
+    pub row_outcomes: Vec<RowOutcome>,
     pub inbox: Vec<InboxRow>,
     pub charges: Vec<Charge>,
     /// Calls that another program has billed.
@@ -91,6 +117,43 @@ pub struct Plan {
     pub unknown_tokens: BTreeSet<RemoteKeyId>,
     /// Tokens that this look is the first to see with this owner, and from when on he counts as such.
     pub new_owners: BTreeMap<RemoteKeyId, (UnixMillis, KeyHolder)>,
+    /// Sides of charges that were there before.
+    pub ties: Vec<Tie>,
+    pub rows: Vec<RowWrite>,
+    pub unowned_rows: Vec<UnownedRows>,
+    pub corrections: Vec<Correction>,
+    /// Calls whose sides stated different prices.
+    pub price_differences: u64,
+    /// Sides that are disputed from now on.
+    pub disputed: u64,
+    /// An event was tied by its request id: this source puts them there.
+    pub tied_by_request_id: bool,
+}
+
+/// A side with its time, as a claim keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimSide {
+    pub identity: SideIdentity,
+    pub at: UnixMillis,
+}
+
+/// The sides that a charge has from now on.
+#[derive(Debug, Clone)]
+pub struct Tie {
+    pub claim: ChargeKey,
+    pub event: ClaimSide,
+    pub row: ClaimSide,
+    pub rule: TieRule,
+}
+
+/// A charge whose price turned out to be another: the difference is booked on the same usage record.
+#[derive(Debug, Clone)]
+pub struct Correction {
+    pub claim: ChargeKey,
+    pub price: ExactPrice,
+    /// What it comes to in all.
+    pub credits: Credits,
+    pub unpaid: Credits,
 }
 
 /// A call that is charged by this batch: a claim and its usage record.
@@ -98,7 +161,13 @@ pub struct Plan {
 pub struct Charge {
     /// `usage_records.id`, and the claim's.
     pub id: RecordId,
-    pub event: Arc<UsageEvent>,
+    pub content: Content,
+    /// The channel that it was charged for.
+    pub channel: Channel,
+    pub event: Option<ClaimSide>,
+    pub row: Option<ClaimSide>,
+    /// Present where it has both sides.
+    pub tie: Option<TieRule>,
     pub user_id: UserId,
     pub key_id: KeyId,
     pub price: ExactPrice,
@@ -120,249 +189,66 @@ pub struct Adopted {
     pub recorded_at: UnixMillis,
 }
 
+/// What is to be settled together.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    pub events: Vec<Arc<UsageEvent>>,
+    /// Rows of seconds that were read completely.
+    pub rows: Vec<NumberedRow>,
+    /// Tokens whose waiting sides are looked at again, beside those of the events and rows.
+    pub revisited: BTreeSet<RemoteKeyId>,
+    /// Up to this second, included, no side is missing any more: what is still alike there is disputed.
+    pub covered_until_second: Option<i64>,
+}
+
+impl Batch {
+    pub fn of_events(events: Vec<Arc<UsageEvent>>) -> Self {
+        Batch { events, ..Batch::default() }
+    }
+
+    /// It came from the log, or looks again at what did.
+    pub fn has_rows(&self) -> bool {
+        !self.rows.is_empty() || !self.revisited.is_empty()
+    }
+
+    /// Every token that it touches.
+    pub fn tokens(&self) -> BTreeSet<RemoteKeyId> {
+        let events = self.events.iter().map(|event| event.content.remote_key_id);
+        let rows = self.rows.iter().map(|row| row.row.token);
+        events.chain(rows).chain(self.revisited.iter().copied()).collect()
+    }
+
+    /// Every call that it may charge.
+    pub fn contents(&self) -> impl Iterator<Item = Content> + '_ {
+        let events = self.events.iter().map(|event| event.content.clone());
+        let side = |row: &NumberedRow| ConsumptionRow::parse(row.identity.clone(), &row.row).ok();
+        events.chain(self.rows.iter().filter_map(side).map(|row| row.content))
+    }
+
+    /// Every call that it tells of.
+    pub fn calls(&self) -> impl Iterator<Item = (RemoteKeyId, UnixMillis)> + '_ {
+        let events = self.events.iter().map(|event| (event.content.remote_key_id, event.content.called_at));
+        let rows = self.rows.iter().map(|row| (row.row.token, UnixMillis::new(row.row.second.saturating_mul(1000))));
+        events.chain(rows)
+    }
+}
+
 /// Plans a batch in its order, so that the deductions of a user keep theirs.
 pub fn plan(
-    events: &[Arc<UsageEvent>],
+    batch: &Batch,
     snapshot: Snapshot,
     policy: LedgerPolicy,
     purpose: Purpose,
     now: UnixMillis,
     ids: &RecordIds,
 ) -> Plan {
-    let mut planner = Planner {
-        known: snapshot.known,
-        owners: snapshot.owners,
-        tokens: snapshot.tokens,
-        open_accounts: OpenAccounts::new(snapshot.accounts),
-        busy_users: snapshot.busy_users,
-        prices: snapshot.prices,
-        memory_from_second: snapshot.memory_from_second,
-        foreign: snapshot.foreign,
-        key_uses: BTreeMap::new(),
-        plan: Plan::default(),
-        policy,
-        purpose,
-        now,
-        ids,
-    };
-    for event in events {
-        let outcome = planner.settle(event);
-        planner.plan.outcomes.push(outcome);
-    }
-    planner.finish()
-}
-
-struct Planner<'a> {
-    known: KnownEvents,
-    owners: HashMap<RemoteKeyId, Owner>,
-    tokens: HashMap<RemoteKeyId, TokenHistory>,
-    open_accounts: OpenAccounts,
-    busy_users: HashSet<UserId>,
-    prices: PriceBook,
-    memory_from_second: Option<i64>,
-    foreign: ForeignRecords,
-    key_uses: BTreeMap<KeyId, UnixMillis>,
-    plan: Plan,
-    policy: LedgerPolicy,
-    purpose: Purpose,
-    now: UnixMillis,
-    ids: &'a RecordIds,
-}
-
-impl Planner<'_> {
-    fn settle(&mut self, event: &Arc<UsageEvent>) -> SettlementOutcome {
-        let open = match standing(self.known.get(&event.event_id), event) {
-            Standing::Conflicting => return SettlementOutcome::Conflict,
-            Standing::Charged => return SettlementOutcome::AlreadySettled,
-            Standing::Closed(message) => return SettlementOutcome::Failed(Failure::Stored(message)),
-            Standing::Open(open) if !self.purpose.tries(open.status) => {
-                return SettlementOutcome::Failed(Failure::Stored(open.message.unwrap_or_default()));
-            }
-            Standing::Open(open) => Some(open),
-            Standing::New => None,
-        };
-        let was_ambiguous = open.as_ref().is_some_and(|open| open.is_ambiguous);
-        match self.charge(event, was_ambiguous) {
-            Ok(outcome) => {
-                self.keep(event, open.as_ref(), None);
-                outcome
-            }
-            Err((failure, reason)) => {
-                self.keep(event, open.as_ref(), Some((failure.message(), reason)));
-                match reason {
-                    WaitReason::Busy => SettlementOutcome::Deferred,
-                    _ => SettlementOutcome::Failed(failure),
-                }
-            }
-        }
-    }
-
-    /// Books the event if it can be booked; changes nothing otherwise.
-    fn charge(
-        &mut self,
-        event: &Arc<UsageEvent>,
-        was_ambiguous: bool,
-    ) -> Result<SettlementOutcome, (Failure, WaitReason)> {
-        let KeyHolder { user_id, key_id, .. } = self.who_pays(event, was_ambiguous)?;
-        if self.busy_users.contains(&user_id) {
-            return Err((Failure::Busy, WaitReason::Busy));
-        }
-        let unbookable = |error: AmountTooLarge| (Failure::Unbookable(error.to_string()), WaitReason::Unbookable);
-        if let Some(record) = self.foreign.take(&event.content) {
-            return self.adopt(event, record).map_err(unbookable);
-        }
-        let price = self.prices.price(event.content.price, event.content.called_at).map_err(unbookable)?;
-        let charge = self.book(event, user_id, key_id.clone(), price).map_err(unbookable)?;
-        let used_at = self.key_uses.entry(key_id).or_insert(event.content.called_at);
-        *used_at = event.content.called_at.max(*used_at);
-        let outcome = match charge.unpaid {
-            Credits::ZERO => SettlementOutcome::Settled { credits: charge.credits },
-            credits => SettlementOutcome::Unpaid { credits },
-        };
-        self.plan.charges.push(charge);
-        Ok(outcome)
-    }
-
-    /// Another program has billed this call: that is kept, and nothing moves.
-    fn adopt(&mut self, event: &Arc<UsageEvent>, record: ForeignRecord) -> Result<SettlementOutcome, AmountTooLarge> {
-        let ForeignRecord { id, key_id, user_id, recorded_at, credits, .. } = record;
-        // Rate and quota are those of the call's second; what it cost is what the other program took.
-        let price = self.prices.price(Price::CreditCost(credits.max(Credits::ZERO)), event.content.called_at)?;
-        let remainder = self.open_accounts.get(&user_id).remainder;
-        let charge = Charge {
-            id,
-            event: event.clone(),
-            user_id,
-            key_id,
-            price,
-            rounding: self.policy.rounding,
-            credits,
-            unpaid: Credits::ZERO,
-            remainder_before: remainder,
-            remainder_after: remainder,
-        };
-        self.plan.adopted.push(Adopted { charge, recorded_at });
-        Ok(SettlementOutcome::Tied)
-    }
-
-    /// Looks whose call it is, and keeps what this look saw of the token.
-    fn who_pays(&mut self, event: &UsageEvent, was_ambiguous: bool) -> Result<KeyHolder, (Failure, WaitReason)> {
-        let (token, called_at) = (event.content.remote_key_id, event.content.called_at);
-        let call = Call { token, called_at, now: self.now, was_ambiguous };
-        let owner = self.owners.get(&call.token);
-        let history = self.tokens.entry(call.token).or_default();
-        let grace = match self.purpose {
-            Purpose::Replay { beyond_grace: true, .. } => Grace::Unlimited,
-            _ => Grace::Within(self.policy.key_grace),
-        };
-        let payer = who_pays(call, owner, history, grace);
-        if let Err((_, WaitReason::UnknownKey | WaitReason::Ignored)) = payer
-            && !call.token.is_nobody()
-        {
-            self.plan.unknown_tokens.insert(call.token);
-        }
-        if let Some(Owner::One(holder)) = owner
-            && let Some(from) = history.change_to(holder, self.now)
-        {
-            let (user_id, key_id) = (holder.user_id.clone(), holder.key_id.clone());
-            history.owners.push(PastOwner { from, user_id, key_id, has_key: true });
-            self.plan.new_owners.insert(call.token, (from, holder.clone()));
-        }
-        let payer = payer?;
-        if self.memory_from_second.is_some_and(|from| call.called_at.as_secs() < from) {
-            return Err((Failure::BeyondMemory, WaitReason::BeyondMemory));
-        }
-        Ok(payer)
-    }
-
-    fn book(
-        &mut self,
-        event: &Arc<UsageEvent>,
-        user_id: UserId,
-        key_id: KeyId,
-        price: ExactPrice,
-    ) -> Result<Charge, AmountTooLarge> {
-        let account = self.open_accounts.get(&user_id);
-        let balance = account.balance.unwrap_or_default();
-        let remainder_before = account.remainder;
-        let (due, remainder_after) = credits_to_move(price.credits, remainder_before, self.policy.rounding)?;
-        let refused = self.policy.overdraft == Overdraft::Refuse && balance <= Credits::ZERO;
-        let (credits, unpaid) = if refused { (Credits::ZERO, due) } else { (due, Credits::ZERO) };
-        let unpaid_after = account.unpaid.checked_add(unpaid)?;
-        let id = self.ids.next(self.now);
-        let movement = Movement {
-            kind: TransactionKind::Deduct,
-            amount: Credits::ZERO.checked_sub(credits)?,
-            remainder: remainder_after,
-            unpaid: unpaid_after,
-            charge_id: Some(id.clone()),
-            description: event.content.model.clone(),
-        };
-        let transaction = self.open_accounts.book(&user_id, movement, self.now, self.ids)?;
-        self.plan.transactions.extend(transaction);
-        let (event, rounding) = (event.clone(), self.policy.rounding);
-        Ok(Charge { id, event, user_id, key_id, price, rounding, credits, unpaid, remainder_before, remainder_after })
-    }
-
-    /// Writes down what became of the event, in the inbox and for the rest of this batch.
-    fn keep(&mut self, event: &UsageEvent, open: Option<&OpenEvent>, failure: Option<(String, WaitReason)>) {
-        let id = open.map_or_else(|| self.ids.next(self.now), |open| open.inbox_id.clone());
-        let (message, reason) = failure.unzip();
-        let waiting =
-            reason.filter(|reason| *reason != WaitReason::Ignored).map(|reason| self.waiting(event, open, reason));
-        let status = waiting.map_or(InboxStatus::Processed, |(status, _)| status);
-        let content = Some(event.content.clone());
-        let known = match waiting {
-            None => match message.clone() {
-                Some(message) => KnownEvent::Closed { content, message },
-                None => KnownEvent::Charged { content },
-            },
-            Some((status, Waiting { attempts, reason, .. })) => KnownEvent::Open(OpenEvent {
-                inbox_id: id.clone(),
-                status,
-                message: message.clone(),
-                attempts,
-                is_ambiguous: reason == WaitReason::AmbiguousKey,
-                content,
-            }),
-        };
-        self.known.insert(event.event_id.clone(), known);
-        self.plan.inbox.push(InboxRow {
-            id,
-            exists: open.is_some(),
-            event_id: event.event_id.clone(),
-            payload: event.payload.clone(),
-            status,
-            message,
-            waiting: waiting.map(|(_, waiting)| waiting),
-        });
-    }
-
-    /// Only errors use up attempts and come back by the clock; the rest waits for a change.
-    fn waiting(&self, event: &UsageEvent, open: Option<&OpenEvent>, reason: WaitReason) -> (InboxStatus, Waiting) {
-        let attempts = open.map_or(0, |open| open.attempts);
-        let (status, attempts, due_at) = match reason {
-            WaitReason::Unbookable => {
-                let after = self.policy.retry.after_error(attempts, &event.event_id, self.now);
-                (after.status, after.attempts, after.due_at)
-            }
-            WaitReason::Busy => (InboxStatus::Pending, attempts, None),
-            // Nothing will ever change that.
-            WaitReason::BeyondMemory => (InboxStatus::Dead, attempts, None),
-            _ => (InboxStatus::Failed, attempts, None),
-        };
-        let (remote_key_id, called_at) = (event.content.remote_key_id, event.content.called_at);
-        (status, Waiting { reason, remote_key_id, called_at, attempts, due_at })
-    }
-
-    fn finish(self) -> Plan {
-        let mut plan = self.plan;
-        plan.key_uses = self.key_uses.into_iter().collect();
-        plan.accounts = self.open_accounts.finish();
-        plan
-    }
+    Planner::new(snapshot, policy, purpose, now, ids).plan(batch)
 }
 
 #[cfg(test)]
 #[path = "settlement_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "two_channels_tests.rs"]
+mod two_channels_tests;

@@ -6,9 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::accounts::{NewestTransaction, next_stamp};
+use crate::domain::adoption::ForeignRecord;
 use crate::domain::event::{Content, Tokens};
 use crate::domain::ids::EventId;
+use crate::domain::known::{KnownEvent, OpenEvent};
 use crate::domain::money::{QuotaPerUnit, QuotaUnits, Rate};
+use crate::domain::outcome::Failure;
 use crate::domain::pricing::{Dated, Price};
 
 const NOW: i64 = 1_795_558_800_000;
@@ -57,6 +60,7 @@ fn snapshot(balances: &[(i64, i64)]) -> Snapshot {
         busy_users: HashSet::new(),
         memory_from_second: None,
         foreign: ForeignRecords::default(),
+        log: None,
     }
 }
 
@@ -65,6 +69,8 @@ const CARRY: LedgerPolicy = LedgerPolicy {
     overdraft: Overdraft::Allow,
     key_grace: Duration::from_secs(3600),
     retry: RetryPolicy { max_attempts: 3, base_delay: Duration::from_secs(2), max_delay: Duration::from_secs(60) },
+    reads_log: false,
+    windows: Windows { match_window: Duration::from_secs(60), dispute_window: Duration::from_secs(900) },
 };
 
 fn settle(events: &[Arc<UsageEvent>], snapshot: Snapshot) -> Plan {
@@ -72,7 +78,7 @@ fn settle(events: &[Arc<UsageEvent>], snapshot: Snapshot) -> Plan {
 }
 
 fn settle_for(purpose: Purpose, events: &[Arc<UsageEvent>], snapshot: Snapshot) -> Plan {
-    plan(events, snapshot, CARRY, purpose, now(), &RecordIds::new())
+    plan(&Batch::of_events(events.to_vec()), snapshot, CARRY, purpose, now(), &RecordIds::new())
 }
 
 #[test]
@@ -146,7 +152,14 @@ fn an_empty_account_is_overdrawn_or_refused_as_configured() {
     let events = [event("a", 1, 1000), event("b", 1, 1000)];
     let allowed = settle(&events, snapshot(&[(1, 0)]));
     assert_eq!(allowed.accounts[0].balance_delta, Credits::new(-4));
-    let refused = plan(&events, snapshot(&[(1, 1)]), refuse, Purpose::Delivery, now(), &RecordIds::new());
+    let refused = plan(
+        &Batch::of_events(events.to_vec()),
+        snapshot(&[(1, 1)]),
+        refuse,
+        Purpose::Delivery,
+        now(),
+        &RecordIds::new(),
+    );
     assert_eq!(
         refused.outcomes,
         [

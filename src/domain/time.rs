@@ -68,6 +68,17 @@ impl UnixMillis {
     }
 }
 
+/// Unix milliseconds of a time as people write it: in UTC, unless it says otherwise.
+pub fn parse_utc(text: &str) -> Option<i64> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.timestamp_millis());
+    }
+    ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
+        .iter()
+        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+        .map(|time| time.and_utc().timestamp_millis())
+}
+
 impl fmt::Display for UnixMillis {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.to_rfc3339())

@@ -78,7 +78,7 @@ impl Answer {
         match outcome {
             SettlementOutcome::Settled { .. } | SettlementOutcome::Unpaid { .. } => Answer::Processed { event_id },
             SettlementOutcome::AlreadySettled | SettlementOutcome::Tied => Answer::Duplicate { event_id },
-            SettlementOutcome::Deferred => Answer::Accepted { event_id },
+            SettlementOutcome::Deferred | SettlementOutcome::Waits => Answer::Accepted { event_id },
             SettlementOutcome::Conflict => Answer::Conflict { event_id },
             SettlementOutcome::Failed(failure) => Answer::of_failure(&failure, event_id),
         }

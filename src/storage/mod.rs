@@ -7,7 +7,12 @@ pub mod backup;
 pub mod books;
 pub mod charges;
 mod decode;
+pub mod log;
+mod log_content;
+mod log_writes;
 pub mod mysql;
+mod near_claim;
+mod neighbours;
 pub mod open;
 mod parked;
 mod price_list;
@@ -37,6 +42,7 @@ use crate::failpoint::InjectedFault;
 use takeover::{FoundHistory, TakenOver};
 
 pub use books::{Books, BooksError};
+pub use log::LogStore;
 
 /// Why the books could not be read or written. Whatever it is, the batch was not half done: redo it whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -272,16 +278,23 @@ pub enum OldRows {
     Dead,
     /// The memory of what was charged: only behind the mark before which nothing is charged.
     Claims,
+    /// What was noticed of other programs' usage records, by the time when it was.
+    ForeignRecords,
+    /// What was kept of rows of `webhook_logs` that another program has cleared, whatever their age.
+    LogRows,
 }
 
 impl OldRows {
-    pub const ALL: [OldRows; 3] = [OldRows::Processed, OldRows::Dead, OldRows::Claims];
+    pub const ALL: [OldRows; 5] =
+        [OldRows::Processed, OldRows::Dead, OldRows::Claims, OldRows::ForeignRecords, OldRows::LogRows];
 
     pub fn as_str(self) -> &'static str {
         match self {
             OldRows::Processed => "processed",
             OldRows::Dead => "dead",
             OldRows::Claims => "claims",
+            OldRows::ForeignRecords => "foreign_records",
+            OldRows::LogRows => "log_rows",
         }
     }
 }
@@ -324,5 +337,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + Books {}
-impl<T: LedgerStore + Books> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books {}
+impl<T: LedgerStore + LogStore + Books> Store for T {}

@@ -41,8 +41,11 @@ impl Parked {
     }
 }
 
-/// As people see them.
-pub fn most_calls_first(tokens: BTreeMap<i64, Parked>, limit: u32) -> Vec<UnmatchedToken> {
+/// What a command that writes keys has to say where the platform makes them.
+pub const ON_A_PLATFORM: &str = " --platform-database";
+
+/// As people see them. `behind`: what the command for each has to say beside token and user.
+pub fn most_calls_first(tokens: BTreeMap<i64, Parked>, limit: u32, behind: &str) -> Vec<UnmatchedToken> {
     let mut tokens: Vec<(i64, Parked)> = tokens.into_iter().collect();
     tokens.sort_by_key(|(token, parked)| (std::cmp::Reverse(parked.calls), *token));
     tokens.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -54,7 +57,7 @@ pub fn most_calls_first(tokens: BTreeMap<i64, Parked>, limit: u32) -> Vec<Unmatc
         credits: parked.credits.to_string(),
         first_seen: parked.first.to_column(),
         last_seen: parked.last.to_column(),
-        command: format!("hookledger key add --remote-id {remote_id} --user ID_OR_EMAIL"),
+        command: format!("hookledger key add --remote-id {remote_id} --user ID_OR_EMAIL{behind}"),
     };
     tokens.into_iter().map(view).collect()
 }

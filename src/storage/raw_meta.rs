@@ -4,9 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::ids::MAX_ID_CHARS;
+use crate::domain::ids::{MAX_ID_CHARS, RequestId};
 use crate::domain::money::QuotaUnits;
-use crate::domain::settlement::Charge;
+use crate::domain::settlement::{Charge, ClaimSide};
+use crate::domain::side::SideIdentity;
 
 /// A model that was cut for the shared column is kept whole here, up to this many characters.
 const MAX_MODEL_CHARS: usize = 4000;
@@ -16,8 +17,12 @@ const MAX_MODEL_CHARS: usize = 4000;
 struct RawMeta<'a> {
     installation: &'a str,
     source: &'a str,
-    event_id: &'a str,
-    event_at_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_at_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    row: Option<RowMeta<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,23 +44,54 @@ struct RawMeta<'a> {
     remainder_after: i64,
 }
 
+/// The identity of a row.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RowMeta<'a> {
+    source: &'a str,
+    second: i64,
+    digest: &'a str,
+    number: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_id: Option<i64>,
+}
+
+fn row_meta(side: &ClaimSide) -> Option<RowMeta<'_>> {
+    let SideIdentity::Row { row, request_id, log_id } = &side.identity else { return None };
+    Some(RowMeta {
+        source: &row.source,
+        second: row.second,
+        digest: row.digest.as_str(),
+        number: row.number,
+        request_id: request_id.as_ref().map(RequestId::as_str),
+        log_id: *log_id,
+    })
+}
+
 fn is_zero(value: &i64) -> bool {
     *value == 0
 }
 
 /// The JSON text for one charge.
 pub fn raw_meta(installation: &str, charge: &Charge) -> Result<String, serde_json::Error> {
-    let event = &charge.event;
-    let model = &event.content.model;
+    let event = charge.event.as_ref();
+    let event_id = event.and_then(|side| match &side.identity {
+        SideIdentity::Event { event_id, .. } => Some(event_id.as_str()),
+        SideIdentity::Row { .. } => None,
+    });
+    let model = &charge.content.model;
     let is_cut = model.chars().nth(MAX_ID_CHARS).is_some();
     serde_json::to_string(&RawMeta {
         installation,
-        source: "webhook",
-        event_id: event.event_id.as_str(),
-        event_at_ms: event.content.called_at.as_millis(),
-        request_id: event.request_id.as_ref().map(|id| id.as_str()),
-        log_id: event.log_id,
-        remote_key_id: event.content.remote_key_id.get(),
+        source: charge.channel.as_str(),
+        event_id,
+        event_at_ms: event.map(|side| side.at.as_millis()),
+        row: charge.row.as_ref().and_then(row_meta),
+        request_id: event.and_then(|side| side.identity.request_id()).map(RequestId::as_str),
+        log_id: event.and_then(|side| side.identity.log_id()),
+        remote_key_id: charge.content.remote_key_id.get(),
         model: is_cut.then(|| model.chars().take(MAX_MODEL_CHARS).collect()),
         quota: charge.price.units.map(QuotaUnits::get),
         price: charge.price.credits.to_string(),

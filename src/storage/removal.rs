@@ -7,6 +7,8 @@ pub enum Removal {
     Dead(Vec<String>),
     /// Seconds and ids.
     Claims(Vec<(i64, String)>),
+    ForeignRecords(Vec<String>),
+    LogRows(Vec<String>),
     /// Move the mark of the claims, which comes before any of them goes.
     Mark(i64),
 }
@@ -14,7 +16,9 @@ pub enum Removal {
 impl Removal {
     pub fn is_empty(&self) -> bool {
         match self {
-            Removal::Processed(ids) | Removal::Dead(ids) => ids.is_empty(),
+            Removal::Processed(ids) | Removal::Dead(ids) | Removal::ForeignRecords(ids) | Removal::LogRows(ids) => {
+                ids.is_empty()
+            }
             Removal::Claims(keys) => keys.is_empty(),
             Removal::Mark(_) => false,
         }

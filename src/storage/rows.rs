@@ -8,16 +8,19 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::StoreError;
+use super::log_writes;
 use super::raw_meta::raw_meta;
 use crate::domain::accounts::{AccountChange, Transaction};
 use crate::domain::adoption::ForeignRecord;
 use crate::domain::ids::{RecordId, RecordIds, RemoteKeyId, RequestId};
+use crate::domain::matching::TieRule;
 use crate::domain::money::{Credits, QuotaUnits};
 use crate::domain::outcome::fit_column;
 use crate::domain::ownership::KeyHolder;
 use crate::domain::recording::InboxRow;
 use crate::domain::refund::{RefundAmount, RefundPlan};
 use crate::domain::settlement::{Adopted, Charge, Plan};
+use crate::domain::side::SideIdentity;
 use crate::domain::time::UnixMillis;
 
 /// One parameter for a whole list, so that a statement's text does not depend on the batch's size.
@@ -39,6 +42,11 @@ pub fn new_logs<'a>(
 pub fn changed_logs(rows: &[InboxRow]) -> Result<String, StoreError> {
     let changed = rows.iter().filter(|row| row.exists);
     parameter(&changed.map(|row| (row.id.as_str(), row.status.as_str(), &row.message)).collect::<Vec<_>>())
+}
+
+/// Ids of rows that are processed without a claim: notices, and events of ignored tokens.
+pub fn unclaimed_logs<'a>(rows: impl Iterator<Item = &'a InboxRow>) -> Result<String, StoreError> {
+    parameter(&rows.map(|row| row.id.as_str()).collect::<Vec<_>>())
 }
 
 /// Ids of rows that wait for nothing any more.
@@ -91,22 +99,30 @@ pub fn refunds(plan: &RefundPlan) -> Result<String, StoreError> {
 }
 
 pub fn claims(charges: &[Charge]) -> Result<String, StoreError> {
-    claims_at(charges.iter().map(|charge| (charge, charge.event.content.called_at)))
+    claims_at(charges.iter().map(|charge| (charge, charge.content.called_at)), None)
 }
 
-/// Each claim with the time of its usage record.
-pub fn claims_at<'a>(charges: impl Iterator<Item = (&'a Charge, UnixMillis)>) -> Result<String, StoreError> {
+/// Each claim with the time of its usage record. `source`: what it was charged by, where that was not the channel.
+pub fn claims_at<'a>(
+    charges: impl Iterator<Item = (&'a Charge, UnixMillis)>,
+    source: Option<&str>,
+) -> Result<String, StoreError> {
     let rows = charges.map(|(charge, recorded_at)| {
-        let content = &charge.event.content;
+        let content = &charge.content;
+        let event = charge.event.as_ref();
+        let event_id = event.and_then(|side| match &side.identity {
+            SideIdentity::Event { event_id, .. } => Some(event_id.as_str()),
+            SideIdentity::Row { .. } => None,
+        });
         let (price_credits, price_femtos) =
             charge.price.credits.split().map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(json!([
             recorded_at.as_secs(),
             charge.id.as_str(),
-            charge.event.event_id.as_str(),
-            content.called_at.as_millis(),
-            charge.event.request_id.as_ref().map(RequestId::as_str),
-            charge.event.log_id,
+            event_id,
+            event.map(|side| side.at.as_millis()),
+            event.and_then(|side| side.identity.request_id()).map(RequestId::as_str),
+            event.and_then(|side| side.identity.log_id()),
             content.remote_key_id.get(),
             &*content.model,
             content.tokens.prompt,
@@ -123,6 +139,10 @@ pub fn claims_at<'a>(charges: impl Iterator<Item = (&'a Charge, UnixMillis)>) ->
             charge.remainder_before.get(),
             charge.remainder_after.get(),
             charge.rounding.as_str(),
+            source.unwrap_or(charge.channel.as_str()),
+            log_writes::row_columns(charge.row.as_ref()),
+            charge.tie.map(TieRule::as_str),
+            event.is_none().then_some(content.remote_key_id.get()),
         ]))
     });
     parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
@@ -146,7 +166,7 @@ pub fn foreign_records(records: &[ForeignRecord]) -> Result<String, StoreError> 
 
 pub fn usage_records(installation: &str, charges: &[Charge]) -> Result<String, StoreError> {
     let rows = charges.iter().map(|charge| {
-        let content = &charge.event.content;
+        let content = &charge.content;
         let meta = raw_meta(installation, charge).map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(json!([
             charge.id.as_str(),

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use super::labels;
 use crate::domain::channel::ChannelState;
+use crate::gateway::{self, Endpoint, RequestStatus};
 use crate::storage::{DiskUsage, InboxCounts, OldRows};
 
 const WEBHOOK_REQUESTS: &str = "hookledger_webhook_requests_total";
@@ -34,6 +35,7 @@ const RELOAD_SUCCESSFUL: &str = "hookledger_config_last_reload_successful";
 const RELOADED_AT: &str = "hookledger_config_last_reload_timestamp_seconds";
 const DATABASE_SIZE: &str = "hookledger_database_size_bytes";
 const DATABASE_FREE: &str = "hookledger_database_free_bytes";
+const NEWAPI_REQUESTS: &str = gateway::REQUESTS;
 const BUILD_INFO: &str = "hookledger_build_info";
 
 /// Seconds: from below one commit on a fast disk to the longest wait for an answer.
@@ -107,6 +109,10 @@ fn describe() {
     describe_gauge!(RELOADED_AT, Unit::Seconds, "When the configuration in force was read, Unix time.");
     describe_gauge!(DATABASE_SIZE, Unit::Bytes, "The database file and its write-ahead log; aggregate with max().");
     describe_gauge!(DATABASE_FREE, Unit::Bytes, "Free space where the database lies; aggregate with max().");
+    describe_counter!(
+        NEWAPI_REQUESTS,
+        "Requests to new-api by what was asked and what became of it; a retry is one more."
+    );
     describe_gauge!(BUILD_INFO, "1, with the version as a label.");
 }
 
@@ -131,6 +137,11 @@ fn begin_at_zero() {
     }
     for table in OldRows::ALL {
         rows_removed(table.as_str(), 0);
+    }
+    for (endpoint, status) in
+        Endpoint::ALL.into_iter().flat_map(|endpoint| RequestStatus::ALL.map(|status| (endpoint, status)))
+    {
+        counter!(NEWAPI_REQUESTS, "endpoint" => endpoint.as_str(), "status" => status.as_str()).increment(0);
     }
     for outcome in labels::RELOAD_OUTCOMES {
         counter!(RELOADS, "outcome" => outcome).increment(0);

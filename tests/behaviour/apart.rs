@@ -168,6 +168,11 @@ fn a_dropped_state_is_rebuilt_from_the_usage_records() {
     refund(&daemon, "e-1", "2");
     charge(&daemon, "e-2", 1177); // 2.354: with the remainder three whole ones
     daemon.post(body(&daemon, "parked", 77, 500));
+    // What the platform could not bill is not ours to retry.
+    daemon.books().platform_logs(&Usage::new("theirs").remote_key(TOKEN).quota(500), "failed");
+    daemon
+        .books()
+        .execute("UPDATE webhook_logs SET id = '0a9d1c3e-6a0f-4f5e-9f61-2f9a4bb0a1c7' WHERE eventId = 'theirs'");
     let before = books_of(&daemon, &user);
     assert_eq!(before, (996, "0.014".to_owned(), 0));
     let installation = "SELECT value FROM hookledger_meta WHERE name = 'installation_id'";
@@ -198,6 +203,7 @@ fn a_dropped_state_is_rebuilt_from_the_usage_records() {
     // What is charged from here on carries the same id, and what was parked still waits for its key.
     daemon.add_key(&user, 77);
     wait_until("it is charged", PATIENCE, || (daemon.books().inbox("parked")?.0 == "processed").then_some(()));
+    assert_eq!(daemon.books().inbox("theirs"), Some(("failed".to_owned(), None)));
     daemon.restart();
     assert_eq!(conditions(&daemon), json!([]));
     assert_whole_again(&daemon);

@@ -23,6 +23,7 @@ mod lock;
 mod lost;
 mod money;
 mod monitoring;
+mod newapi_contract;
 mod operation;
 mod platform_commands;
 mod reload;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::database::is_sqlite;
 use crate::kit::events::{Usage, ping};
 use crate::kit::wait::wait_until;
 
@@ -12,7 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 const TOKEN: i64 = 42;
 
+/// Beside a platform nothing is cleared until that is set: what the tests do not set is as on SQLite.
 fn rig(options: DaemonOptions) -> (Daemon, String) {
+    const WEBHOOK_LOGS: &str = "HOOKLEDGER__RETENTION__WEBHOOK_LOGS";
+    let is_set = options.environment.contains_key(WEBHOOK_LOGS) || is_sqlite();
+    let options = if is_set { options } else { options.set(WEBHOOK_LOGS, "90d") };
     let daemon = Daemon::start(options.movable_clock());
     let user = daemon.add_user("user@example.com", 1000);
     daemon.add_key(&user, TOKEN);
@@ -72,6 +77,86 @@ fn processed_rows_go_and_their_charges_stay_known() {
         (counted == Some(2.0)).then_some(())
     });
     daemon.books().assert_whole();
+}
+
+#[test]
+fn beside_a_platform_nothing_goes_until_that_is_set() {
+    only_on_a_server!();
+    let daemon = Daemon::prepare(DaemonOptions::new().movable_clock().config_file());
+    daemon.write_config("");
+    daemon.launch();
+    daemon.wait_ready();
+    let user = daemon.add_user("user@example.com", 1000);
+    daemon.add_key(&user, TOKEN);
+    charge(&daemon, "old");
+    advance(&daemon, 91 * DAY, "young");
+    for round in ["a run", "and another"] {
+        let now = daemon.clock().now_millis();
+        let looks = || daemon.books().scalar_i64(crate::waiting::TOKEN_LOOKS);
+        wait_until(round, PATIENCE, || (looks() >= now).then_some(()));
+        daemon.clock().advance(Duration::from_secs(601));
+    }
+    assert!(daemon.books().inbox("old").is_some());
+    daemon.write_config("[retention]\nwebhook_logs = \"90d\"\n");
+    daemon.reload();
+    daemon.clock().advance(Duration::from_secs(601));
+    wait_gone(&daemon, "old");
+}
+
+#[test]
+fn rows_that_the_platform_wrote_stay_whatever_they_look_like() {
+    only_on_a_server!();
+    let options = DaemonOptions::new().movable_clock().set("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "90d");
+    let daemon = Daemon::prepare(options);
+    let books = daemon.books();
+    books.platform_customer("user", "key", TOKEN, 1000);
+    let theirs = |event: &str, row_id: &str| {
+        let usage = Usage::new(event).remote_key(TOKEN).quota(500);
+        books.platform_logs(&usage, "processed");
+        books.execute(&format!("UPDATE webhook_logs SET id = '{row_id}' WHERE eventId = '{event}'"));
+        usage.json()
+    };
+    theirs("before", "clx0a2b3c4d5e6f7g8h9");
+    daemon.launch();
+    daemon.wait_ready();
+    // Its receiver goes on, with ids such as ours; what it has is a repeat here, and has no claim.
+    let after = theirs("after", "01900000-0000-7000-8000-000000000001");
+    assert_eq!(message(&daemon, &after), "Event already processed (idempotent)");
+    theirs("alone", "01900000-0000-7000-8000-000000000002");
+    theirs("random", "0a9d1c3e-6a0f-4f5e-9f61-2f9a4bb0a1c7");
+    daemon.post(ping("ping"));
+    assert!(daemon.command(&["key", "ignore", "77"]).status.success());
+    let ignored = |event: &str| Usage::new(event).remote_key(77).quota(500).at_secs(daemon.clock().now_secs()).json();
+    assert_eq!(daemon.post(ignored("ignored")).json()["success"], false);
+    let waits = Usage::new("waits").remote_key(78).quota(500).at_secs(daemon.clock().now_secs()).json();
+    assert_eq!(daemon.post(waits).json()["success"], false);
+    assert!(daemon.command(&["key", "ignore", "78"]).status.success());
+    charge(&daemon, "ours");
+    assert_eq!(books.count("hookledger_log_rows"), 3, "what no claim tells of");
+    advance(&daemon, 91 * DAY, "young");
+    for gone in ["ping", "ignored", "waits", "ours"] {
+        wait_gone(&daemon, gone);
+    }
+    for stays in ["before", "after", "alone", "random"] {
+        assert_eq!(books.inbox(stays), Some(("processed".to_owned(), None)), "{stays}");
+    }
+    assert_eq!((books.count("hookledger_log_rows"), books.count("webhook_logs")), (0, 5));
+}
+
+#[test]
+fn what_the_platform_cleared_itself_is_not_remembered_for_ever() {
+    only_on_a_server!();
+    let daemon = Daemon::start(DaemonOptions::new().movable_clock());
+    let books = daemon.books();
+    for event in ["gone", "stays"] {
+        daemon.post(ping(event));
+    }
+    assert_eq!(books.count("hookledger_log_rows"), 2);
+    books.execute("DELETE FROM webhook_logs WHERE eventId = 'gone'");
+    daemon.clock().advance(Duration::from_secs(601));
+    let left = "SELECT log_id AS id FROM hookledger_log_rows";
+    wait_until("its mark has gone after it", PATIENCE, || (books.rows(left).len() == 1).then_some(()));
+    assert_eq!(books.scalar_text(left), books.scalar_text("SELECT id FROM webhook_logs"));
 }
 
 #[test]
@@ -201,12 +286,19 @@ fn a_policy_that_is_changed_counts_before_the_next_step() {
     let user = daemon.add_user("user@example.com", 1000);
     daemon.add_key(&user, TOKEN);
     charge(&daemon, "first");
-    daemon.books().execute(&format!(
-        "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {OLD}) \
-         INSERT INTO webhook_logs (id, eventId, payload, status, processedAt, createdAt) \
-         SELECT '0-' || value, 'old-' || value, '{{}}', 'processed', '2019-01-01 00:00:00.000', \
-           '2019-01-01 00:00:00.000' FROM n"
-    ));
+    daemon.books().execute(
+        "INSERT INTO webhook_logs (id, eventId, payload, status, processedAt, createdAt) \
+         WITH RECURSIVE digit(v) AS (SELECT 0 UNION ALL SELECT v + 1 FROM digit WHERE v < 9), \
+           n(v) AS (SELECT a.v + 10 * b.v + 100 * c.v + 1000 * d.v + 10000 * e.v \
+             FROM digit AS a, digit AS b, digit AS c, digit AS d, digit AS e WHERE e.v < 2) \
+         SELECT '00000000-0000-7000-8000-' || substr('000000000000' || v, -12), 'old-' || v, '{}', \
+           'processed', '2019-01-01 00:00:00.000', '2019-01-01 00:00:00.000' FROM n",
+    );
+    if !is_sqlite() {
+        daemon
+            .books()
+            .execute("INSERT INTO hookledger_log_rows SELECT id FROM webhook_logs WHERE eventId LIKE 'old-%'");
+    }
     let left = || daemon.books().scalar_i64("SELECT count(*) FROM webhook_logs WHERE eventId LIKE 'old-%'");
     daemon.clock().advance(Duration::from_secs(61));
     wait_until("it has begun", PATIENCE, || (left() < OLD).then_some(()));

@@ -90,7 +90,7 @@ fn each_mode_asks_for_what_it_says() {
         assert_works(&daemon);
     }
     led_by(&mut daemon, "127.0.0.1", &[("TLS", "off")]);
-    assert_refused(&daemon, "access denied");
+    assert_refused(&daemon, "over tls alone, and database.tls is");
     led_by(&mut daemon, "127.0.0.1", &[("TLS", "verify-ca"), ("CA_FILE", &own)]);
     assert_works(&daemon);
     led_by(&mut daemon, "localhost", &[("TLS", "verify-full"), ("CA_FILE", &own)]);
@@ -105,7 +105,7 @@ fn each_mode_asks_for_what_it_says() {
     server.admin().execute(None, &format!("ALTER USER '{account}'@'%' REQUIRE NONE"));
     let mut switch = daemon.books().hold("SET GLOBAL require_secure_transport = 1");
     led_by(&mut daemon, "127.0.0.1", &[("TLS", "off")]);
-    assert_refused(&daemon, "access denied");
+    assert_refused(&daemon, "over tls alone, and database.tls is");
     led_by(&mut daemon, "127.0.0.1", &[("TLS", "require")]);
     assert_works(&daemon);
     switch.and_then("SET GLOBAL require_secure_transport = 0");
@@ -120,6 +120,11 @@ fn a_server_without_tls_is_refused_where_it_is_required() {
     assert_refused(&daemon, "tls");
     led_by(&mut daemon, "127.0.0.1", &[("TLS", "prefer")]);
     assert_works(&daemon);
+    // A wrong password is told as such where TLS is not the matter.
+    let url = daemon.guest().url();
+    daemon.set_environment(URL, url.replacen(&daemon.guest().login().password, "wrong", 1));
+    assert_refused(&daemon, "access denied");
+    assert!(!daemon.output().stderr.contains("over TLS alone"));
     // By its Unix socket, with the password in a file.
     let login = daemon.guest().login().clone();
     let socket = server.socket().display().to_string();

@@ -285,6 +285,40 @@ fn who_bills_after_the_moment_is_told_until_he_has_stopped_for_a_day() {
     books.assert_whole_beside_the_platform(2);
 }
 
+#[test]
+fn what_was_noticed_of_others_is_forgotten_after_a_month() {
+    only_on_a_server!();
+    let daemon = platform(DaemonOptions::new().movable_clock());
+    let books = daemon.books();
+    start(&daemon);
+    books.platform_bills(&billed("tied", -2));
+    assert_posted(&daemon, &call("tied", 0), REPEATED);
+    // Its event waits for a key, and the platform has billed it to a key of another token.
+    books.insert_key("other", "u", "99", "ACTIVE");
+    books.platform_bills(&PlatformCall::new("late", "other", now_millis() + 2000).tokens(9, 9));
+    let late = call("late", 0).remote_key(9).tokens(9, 9);
+    assert_eq!(daemon.post(late.json()).json()["success"], false);
+    let status = || daemon.command_json(&["status"])["takingOver"]["adoptedRecords"].clone();
+    let kept = || books.count("hookledger_foreign_records");
+    daemon.clock().advance(Duration::from_secs(61));
+    wait_until("both are noticed", PATIENCE, || (kept() == 2).then_some(()));
+    daemon.clock().advance(29 * DAY);
+    wait_until("they are not told any more", PATIENCE, || condition(&daemon).is_none().then_some(()));
+    assert_eq!((kept(), status()), (2, json!(1)), "and kept");
+    daemon.clock().advance(DAY);
+    wait_until("they are forgotten", PATIENCE, || (kept() == 0).then_some(()));
+    daemon.restart();
+    wait_until("how many were adopted is not", PATIENCE, || (status() == json!(1)).then_some(()));
+    // A call that waited all the time is still not charged again, and does not mean that somebody bills still.
+    books.execute("UPDATE api_keys SET remoteKeyId = '9' WHERE id = 'other'");
+    let replayed = daemon.command(&["events", "replay", "late", "--beyond-grace", "--yes"]);
+    assert!(replayed.status.success(), "{replayed:?}");
+    daemon.clock().advance(Duration::from_secs(61));
+    wait_until("it is adopted", PATIENCE, || (status() == json!(2)).then_some(()));
+    assert_eq!((books.adopted_and_charged(), condition(&daemon)), ((2, 0), None));
+    books.assert_whole_beside_the_platform(0);
+}
+
 /// Everything that the platform's deployment compares.
 fn schema(books: &Books) -> Vec<String> {
     let of = |what: &str, columns: &str| {

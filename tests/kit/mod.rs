@@ -7,6 +7,7 @@
 //! - talking: [`wire`] (raw HTTP), [`sign`], [`events`] (bodies), [`sender`] (many at once, with retries);
 //! - running: [`daemon`], what it keeps ([`daemon_files`]) and what a test asks of it ([`daemon_client`],
 //!   [`exposition`]), [`process`], [`folder`], [`ports`];
+//! - the gateway: [`newapi`] (a scriptable new-api);
 //! - databases: [`database`] (which one the suite runs on, a fresh one a daemon), [`mariadb`] (its servers),
 //!   [`platform`] (the other program that writes there);
 //! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it), [`schema`] (JSON answers),
@@ -29,6 +30,7 @@ pub mod events;
 pub mod exposition;
 pub mod folder;
 pub mod mariadb;
+pub mod newapi;
 pub mod platform;
 pub mod ports;
 pub mod process;

@@ -1,6 +1,7 @@
 //! What every statement needs beside its connection: names that depend on the installation, the clock, the policy.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use sqlx::AssertSqlSafe;
@@ -27,6 +28,8 @@ pub struct Context {
     pub ids: RecordIds,
     pub names: Names,
     pub adopted_from: AdoptedFrom,
+    /// Rows of a log were settled here: events look for theirs.
+    pub has_log: AtomicBool,
 }
 
 /// Where the own tables lie, and how the platform compares ids.

@@ -28,6 +28,11 @@ pub fn sort(error: &sqlx::Error) -> Option<StoreError> {
     })
 }
 
+/// The server's number of an error; none if it was not the server's.
+pub fn number(error: &sqlx::Error) -> Option<u16> {
+    Some(error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?.number())
+}
+
 impl BookRow for MySqlRow {
     fn number(&self, column: usize) -> Result<i64, StoreError> {
         Ok(self.try_get(column)?)

@@ -5,7 +5,6 @@
 //! each. Only of the rest a claim is looked up, in the second of its record.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
@@ -14,7 +13,7 @@ use sqlx::{MySql, MySqlConnection, Row};
 
 use super::context::Context;
 use crate::domain::adoption::{ForeignRecord, ForeignRecords, Wanted, spans};
-use crate::domain::event::UsageEvent;
+use crate::domain::event::Content;
 use crate::domain::ids::{IdMark, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::money::Credits;
 use crate::domain::time::UnixMillis;
@@ -53,15 +52,15 @@ pub const MAX_UNNOTICED: usize = 5000;
 
 const COUNTED: Question = ("SELECT COUNT(*), CAST(MAX(r.timestamp) AS CHAR) ", "");
 
-/// Records that may be of these calls. `keys`: of each token, present and former; all locked.
+/// Records that may be of these calls. `keys`: of each token, present and former; all that are not held back are locked.
 pub async fn of_calls(
     connection: &mut MySqlConnection,
     context: &Context,
-    events: &[Arc<UsageEvent>],
+    calls: &[Content],
     keys: &BTreeSet<(RemoteKeyId, KeyId)>,
 ) -> Result<ForeignRecords, StoreError> {
     let Some(adopted_from) = context.adopted_from.get() else { return Ok(ForeignRecords::default()) };
-    let spans = spans(events.iter().map(Arc::as_ref), adopted_from);
+    let spans = spans(calls.iter().map(|call| (call.remote_key_id, call.called_at)), adopted_from);
     let mut ranges: BTreeSet<Range> = BTreeSet::new();
     let mut tokens: HashMap<&str, Vec<RemoteKeyId>> = HashMap::new();
     for (token, key) in keys {
@@ -70,7 +69,7 @@ pub async fn of_calls(
         ranges.extend(spans.map(|(from, until)| (key.clone(), *from, *until)));
     }
     let ranges: Vec<Range> = ranges.into_iter().collect();
-    let wanted = Wanted::of(events.iter().map(Arc::as_ref));
+    let wanted = Wanted::of(calls.iter());
     let mut found = Vec::new();
     for ranges in ranges.chunks(MAX_RANGES) {
         let sql = statement(context, FOUND, ranges);

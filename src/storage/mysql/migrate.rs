@@ -9,10 +9,15 @@ use super::options::MysqlOptions;
 use super::server::ServerProblem;
 use crate::storage::StoreError;
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "own tables", include_str!("../../../migrations/mysql/0001_own_tables.sql")),
     (2, "taking over", include_str!("../../../migrations/mysql/0002_taking_over.sql")),
+    (3, "own log rows", include_str!("../../../migrations/mysql/0003_own_log_rows.sql")),
+    (4, "rows of the log", include_str!("../../../migrations/mysql/0004_log_rows.sql")),
 ];
+
+/// ER_DUP_FIELDNAME
+const DUPLICATE_COLUMN: u16 = 1060;
 
 /// The server can't take back what a migration has made, so each statement can be repeated, and the row comes last.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS hookledger_migrations (version BIGINT NOT NULL PRIMARY KEY, \
@@ -28,6 +33,11 @@ const LOCK_WAIT_SECS: i64 = 60;
 pub enum MysqlOpenError {
     #[error("the database cannot be opened: {0}")]
     Open(#[from] sqlx::Error),
+    #[error(
+        "the database cannot be opened: {0}: user or password are wrong, or the server lets this account in over TLS \
+         alone, and database.tls is \"off\""
+    )]
+    DeniedInTheClear(sqlx::Error),
     #[error("the database cannot be looked at: {0}")]
     Look(#[from] StoreError),
     #[error("{0}")]
@@ -68,7 +78,13 @@ pub async fn run(options: &MysqlOptions, now_ms: i64) -> Result<(), MysqlOpenErr
     let applied = applied(&mut connection).await?;
     check_versions(options, &applied, true)?;
     for (version, description, sql) in MIGRATIONS.iter().filter(|(version, ..)| !applied.contains(version)) {
-        sqlx::raw_sql(AssertSqlSafe(*sql)).execute(&mut connection).await?;
+        for statement in sql.split(";\n\n") {
+            match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await {
+                // It was there before the version was noted: a migration that was cut off is repeated.
+                Err(error) if super::error::number(&error) == Some(DUPLICATE_COLUMN) => {}
+                done => drop(done?),
+            }
+        }
         sqlx::query("INSERT INTO hookledger_migrations (version, description, installed_at_ms) VALUES (?, ?, ?)")
             .bind(version)
             .bind(*description)

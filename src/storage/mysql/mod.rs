@@ -12,11 +12,14 @@ mod books_write;
 mod charges;
 mod connect;
 mod context;
+mod coverage;
 pub mod error;
 mod foreign;
 mod inbox;
 mod lock;
 mod locked_out;
+mod log;
+mod log_store;
 mod migrate;
 mod options;
 mod prices;
@@ -39,7 +42,7 @@ mod tokens;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -59,7 +62,7 @@ use crate::domain::ids::RecordIds;
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
 use crate::domain::repair::Apart;
 use crate::domain::retention::BookTimes;
-use crate::domain::settlement::{LedgerPolicy, Purpose};
+use crate::domain::settlement::{Batch, LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use context::Context;
@@ -127,7 +130,9 @@ impl MysqlStore {
         let count = shard_count(options.shards);
         let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
         let (own_id, adopted_from) = (ArcSwap::default(), AdoptedFrom::default());
-        let context = Arc::new(Context { options, policy, clock, installation: own_id, ids, names, adopted_from });
+        let has_log = AtomicBool::new(coverage::has_rows(&readers, &names).await.map_err(MysqlOpenError::Open)?);
+        let context = Context { options, policy, clock, installation: own_id, ids, names, adopted_from, has_log };
+        let context = Arc::new(context);
         context.take_installation(installation);
         takeover::remember(&readers, &context).await?;
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
@@ -191,9 +196,7 @@ impl LedgerStore for MysqlStore {
         if self.is_apart() {
             return self.keep_unsettled(events, purpose).await;
         }
-        let settled = self.shards[lane % self.shards.len()].transact(settle_work(events, purpose)).await?;
-        failpoint::hit("store.settle.committed")?;
-        Ok(settled)
+        Ok(self.settle_batch(lane, Batch::of_events(events), purpose).await?.outcomes)
     }
 
     async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {
@@ -308,9 +311,9 @@ impl LedgerStore for MysqlStore {
         if self.is_apart() {
             return Ok((0, None));
         }
-        let (removal, next) = retention::find(&self.readers, &self.context.names, what, before, &page).await?;
+        let (removal, next) = retention::find(&self.readers, &self.context, what, before, &page).await?;
         if removal.is_empty() {
-            return Ok((0, None));
+            return Ok((0, next));
         }
         Ok((self.remove(removal).await?, next))
     }
@@ -380,20 +383,4 @@ impl MysqlStore {
         })
         .await
     }
-}
-
-type SettleWork = Box<
-    dyn for<'a> Fn(
-            &'a mut MySqlConnection,
-            &'a Context,
-        ) -> BoxFuture<'a, Result<End<Vec<SettlementOutcome>>, StoreError>>
-        + Send
-        + Sync,
->;
-
-fn settle_work(events: Vec<Arc<UsageEvent>>, purpose: Purpose) -> SettleWork {
-    Box::new(move |connection, context| {
-        let events = events.clone();
-        Box::pin(async move { settle::settle(connection, context, &events, purpose).await })
-    })
 }

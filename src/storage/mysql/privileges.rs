@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
 use super::connect;
 use super::migrate::MysqlOpenError;
-use super::options::MysqlOptions;
+use super::options::{MysqlOptions, TlsMode};
 use super::server::ServerProblem;
 
 /// The platform's tables, and what we do with each.
@@ -24,6 +24,9 @@ const STATE: &str = "";
 
 /// Access denied: to a database, a table, a column, a routine, or to what takes a privilege of the whole server.
 const DENIED: [u16; 5] = [1044, 1142, 1143, 1227, 1370];
+
+/// No such user, another password; and MariaDB's answer to who comes in the clear where it demands TLS.
+const NOT_LET_IN: u16 = 1045;
 
 /// What is not there is named by other checks: no such table, no such database.
 const MISSING: [u16; 2] = [1146, 1049];
@@ -106,8 +109,15 @@ pub async fn check(connection: &mut MySqlConnection, options: &MysqlOptions) -> 
     Err(ServerProblem::Privileges(grants(connection, options, &denied).await?).into())
 }
 
-/// Where the server denied a way in, says which statements open it; any other error stays what it is.
+/// Where the server denied a way in, says which statements open it, or what else may be wrong; any other error stays
+/// what it is.
 pub async fn explain(error: MysqlOpenError, options: &MysqlOptions) -> MysqlOpenError {
+    let error = match error {
+        MysqlOpenError::Open(cause) if options.tls == TlsMode::Off && number(&cause) == Some(NOT_LET_IN) => {
+            return MysqlOpenError::DeniedInTheClear(cause);
+        }
+        error => error,
+    };
     match &error {
         MysqlOpenError::Open(cause) if number(cause).is_some_and(|number| DENIED.contains(&number)) => {}
         _ => return error,

@@ -16,7 +16,8 @@ use crate::domain::event::{Content, Tokens, UsageEvent};
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, RequestId, UserId};
 use crate::domain::money::{AmountTooLarge, CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Price, Rounding};
-use crate::domain::settlement::{Charge, LedgerPolicy};
+use crate::domain::settlement::{Charge, ClaimSide, LedgerPolicy};
+use crate::domain::side::Channel;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
@@ -93,7 +94,7 @@ pub async fn charges(
             amount: Credits::ZERO.checked_sub(charge.credits).map_err(too_large)?,
             user_id: charge.user_id.clone(),
             charge_id: Some(charge.id.clone()),
-            description: charge.event.content.model.clone(),
+            description: charge.content.model.clone(),
         })
     });
     let lost = lost.collect::<Result<Vec<Lost>, StoreError>>()?;
@@ -259,7 +260,11 @@ fn charge(row: &MySqlRow, policy: LedgerPolicy) -> Result<Charge, StoreError> {
     };
     Ok(Charge {
         id: record_id(id)?,
-        event: Arc::new(event),
+        event: Some(ClaimSide::of_event(&event)),
+        content: event.content,
+        channel: Channel::Webhook,
+        row: None,
+        tie: None,
         user_id: user_id(row.text(16)?)?,
         key_id: KeyId::parse(&row.text(17)?).map_err(|_| odd())?,
         price: ExactPrice {

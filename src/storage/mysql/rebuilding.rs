@@ -16,7 +16,8 @@ use crate::domain::ids::{EventId, KeyId, RemoteKeyId, RequestId, UserId};
 use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Price, Rounding};
 use crate::domain::repair::{RebuiltClaim, rebuilt_accounts};
-use crate::domain::settlement::{Charge, LedgerPolicy};
+use crate::domain::settlement::{Charge, ClaimSide, LedgerPolicy};
+use crate::domain::side::Channel;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
@@ -149,7 +150,11 @@ fn charge(id: &str, meta: &StoredMeta, row: &MySqlRow, policy: LedgerPolicy) -> 
     };
     Ok(Charge {
         id: record_id(id.to_owned())?,
-        event: Arc::new(event),
+        event: Some(ClaimSide::of_event(&event)),
+        content: event.content,
+        channel: Channel::Webhook,
+        row: None,
+        tie: None,
         user_id: user_id(row.text(3)?)?,
         key_id: KeyId::parse(&row.text(2)?).map_err(|_| odd())?,
         price: ExactPrice {

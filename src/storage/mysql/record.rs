@@ -32,6 +32,8 @@ pub async fn record(
     let now = context.clock.now();
     let plan = plan_records(deliveries, &mut known, now, &context.ids);
     write::inbox(connection, context, &plan.inbox, &taken, now).await?;
+    // What is processed by being recorded is a notice.
+    write::unclaimed(connection, context, plan.inbox.iter()).await?;
     failpoint::hit("store.record.written")?;
     Ok(End::Commit(plan.outcomes))
 }

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::rebuilding::{Rebuilt, would_be_claimed};
 use super::repair::{Looked, page_rows, place_after};
 use super::{snapshot, write};
-use crate::domain::ids::RemoteKeyId;
+use crate::domain::ids::{RecordId, RemoteKeyId};
 use crate::domain::outcome::InboxStatus;
 use crate::domain::recording::WaitReason;
 use crate::domain::repair::wait_reason;
@@ -93,6 +93,10 @@ pub async fn taken_in(
     let mut open = Vec::new();
     for row in &rows {
         let Some(payload) = row.optional_text(4)? else { continue };
+        // Those that another program wrote are never retried.
+        if !RecordId::is_form_of_ours(&row.text(0)?) {
+            continue;
+        }
         if let (Some(status), Some(event)) = (InboxStatus::parse(&row.text(1)?), usage_event(&payload)) {
             open.push((row, status, stored::claim_key(&event.event_id, &event.content), event));
         }

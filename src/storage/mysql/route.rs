@@ -2,7 +2,7 @@
 //!
 //! Only an arrangement: whatever it says, the rows that a settlement writes first keep the books right.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,10 @@ use sqlx::MySqlPool;
 use super::context::Names;
 use super::snapshot::texts;
 use crate::domain::event::{Delivery, UsageEvent};
+use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_snapshot::NumberedRow;
 use crate::storage::Part;
+use crate::storage::log::RowPart;
 use crate::storage::rows::parameter;
 
 const USERS: &str = concat!(
@@ -29,27 +32,54 @@ const BESIDE_PAYLOAD_BYTES: usize = 1024;
 
 /// The batch by owner; groups that are too large for the server to take at once are cut.
 pub async fn by_user(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEvent>], owners: usize) -> Vec<Part> {
-    let users = if owners > 1 { users(readers, names, events).await } else { HashMap::new() };
+    let sizes = events.iter().map(|event| (event.content.remote_key_id, event.payload.len()));
+    let groups = groups(readers, names, sizes.collect(), owners).await.into_iter();
+    let part = |(lane, places): (usize, Vec<usize>)| {
+        let events = places.iter().map(|place| events[*place].clone()).collect();
+        Part { lane, places, events }
+    };
+    groups.map(part).collect()
+}
+
+/// Rows of the log in the same way.
+pub async fn rows_by_user(readers: &MySqlPool, names: &Names, rows: Vec<NumberedRow>, owners: usize) -> Vec<RowPart> {
+    let sizes = rows.iter().map(|row| (row.row.token, row.row.model.len()));
+    let groups = groups(readers, names, sizes.collect(), owners).await.into_iter();
+    let part = |(lane, places): (usize, Vec<usize>)| {
+        let rows = places.iter().map(|place| rows[*place].clone()).collect();
+        RowPart { lane, places, rows }
+    };
+    groups.map(part).collect()
+}
+
+/// Owners, each with the places of what is his, in their order. `sizes`: token and bytes of each.
+async fn groups(
+    readers: &MySqlPool,
+    names: &Names,
+    sizes: Vec<(RemoteKeyId, usize)>,
+    owners: usize,
+) -> Vec<(usize, Vec<usize>)> {
+    let tokens: BTreeSet<RemoteKeyId> = sizes.iter().map(|(token, _)| *token).collect();
+    let users = if owners > 1 { users(readers, names, &tokens).await } else { HashMap::new() };
     let limit_bytes = part_bytes(names);
-    let mut groups: Vec<Part> = Vec::new();
+    let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut open: HashMap<usize, (usize, usize)> = HashMap::new();
-    for (place, event) in events.iter().enumerate() {
-        let token = event.content.remote_key_id.to_string();
+    for (place, (token, bytes)) in sizes.into_iter().enumerate() {
+        let token = token.to_string();
         let owner = share_of(users.get(&token).unwrap_or(&token), owners);
-        let bytes = event.payload.len() + BESIDE_PAYLOAD_BYTES;
+        let bytes = bytes + BESIDE_PAYLOAD_BYTES;
         let group = match open.get_mut(&owner) {
             Some((group, used)) if *used + bytes <= limit_bytes => {
                 *used += bytes;
                 *group
             }
             _ => {
-                groups.push(Part { lane: owner, places: Vec::new(), events: Vec::new() });
+                groups.push((owner, Vec::new()));
                 open.insert(owner, (groups.len() - 1, bytes));
                 groups.len() - 1
             }
         };
-        groups[group].places.push(place);
-        groups[group].events.push(event.clone());
+        groups[group].1.push(place);
     }
     groups
 }
@@ -89,10 +119,8 @@ fn share_of(name: &str, owners: usize) -> usize {
 }
 
 /// The user of each token; without an answer, tokens themselves are spread.
-async fn users(readers: &MySqlPool, names: &Names, events: &[Arc<UsageEvent>]) -> HashMap<String, String> {
-    let mut tokens: Vec<String> = events.iter().map(|event| event.content.remote_key_id.to_string()).collect();
-    tokens.sort_unstable();
-    tokens.dedup();
+async fn users(readers: &MySqlPool, names: &Names, tokens: &BTreeSet<RemoteKeyId>) -> HashMap<String, String> {
+    let tokens: Vec<String> = tokens.iter().map(RemoteKeyId::to_string).collect();
     let Ok(tokens) = parameter(&tokens) else { return HashMap::new() };
     let found = sqlx::query_as::<_, (String, String)>(names.sql(USERS)).bind(tokens).fetch_all(readers);
     let found = tokio::time::timeout(USERS_WAIT, found).await;

@@ -1,32 +1,46 @@
 //! Settles a batch in one transaction: locks, reads, lets the domain plan, writes.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sqlx::MySqlConnection;
 
 use super::context::Context;
 use super::shard::End;
-use super::{snapshot, write};
-use crate::domain::event::UsageEvent;
-use crate::domain::outcome::SettlementOutcome;
-use crate::domain::settlement::{Purpose, plan};
+use super::snapshot::Read;
+use super::{foreign, log, snapshot, write};
+use crate::domain::event::Content;
+use crate::domain::log_snapshot::LogSnapshot;
+use crate::domain::settlement::{Batch, Plan, Purpose, plan};
 use crate::failpoint;
 use crate::storage::StoreError;
+use crate::storage::neighbours;
 
-/// One outcome for each event, in their order.
+/// What the batch came to.
 pub async fn settle(
     connection: &mut MySqlConnection,
     context: &Context,
-    events: &[Arc<UsageEvent>],
+    batch: &Batch,
     purpose: Purpose,
-) -> Result<End<Vec<SettlementOutcome>>, StoreError> {
+) -> Result<End<Plan>, StoreError> {
     failpoint::hit("store.settle.begin")?;
-    let (snapshot, taken) = snapshot::read(connection, context, events).await?;
+    let Read { mut snapshot, taken, keys_of_tokens } = snapshot::read(connection, context, batch).await?;
     let now = context.clock.now();
     let policy = **context.policy.load();
-    let plan = plan(events, snapshot, policy, purpose, now, &context.ids);
+    if batch.has_rows() {
+        context.has_log.store(true, Ordering::Release);
+    }
+    if policy.reads_log || context.has_log.load(Ordering::Acquire) {
+        let looks = &mut log::Looks { connection: &mut *connection, context };
+        snapshot.log = Some(neighbours::read(looks, batch, policy.windows, &snapshot.prices, now).await?);
+    }
+    // Those that wait may be charged as well.
+    let open = snapshot.log.iter().flat_map(LogSnapshot::open_sides);
+    let calls: Vec<Content> = batch.contents().chain(open.map(|side| side.content().clone())).collect();
+    snapshot.foreign = foreign::of_calls(connection, context, &calls, &keys_of_tokens).await?;
+    let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     write::plan(connection, context, &plan, &taken, now).await?;
+    log::write(connection, context, &plan, now).await?;
     failpoint::hit("store.settle.written")?;
-    Ok(if purpose.is_dry_run() { End::RollBack(plan.outcomes) } else { End::Commit(plan.outcomes) })
+    Ok(if purpose.is_dry_run() { End::RollBack(plan) } else { End::Commit(plan) })
 }

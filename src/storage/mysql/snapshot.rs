@@ -4,19 +4,18 @@
 //! `api_keys` and balances are locked, each in the order of its ids, and what another session holds is passed over.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySqlConnection, Row};
 
 use super::context::Context;
 use super::lock::lock;
-use super::{foreign, prices};
-use crate::domain::event::UsageEvent;
+use super::prices;
+use crate::domain::adoption::ForeignRecords;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
 use crate::domain::ownership::{Owner, PastOwner, TokenHistory};
-use crate::domain::settlement::Snapshot;
+use crate::domain::settlement::{Batch, Snapshot};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::rows::parameter;
@@ -84,13 +83,17 @@ const TOKEN_OWNERS: &str = concat!(
 
 const MEMORY: &str = "SELECT CAST(value AS SIGNED) FROM hookledger_meta WHERE name = 'claims_remembered_from_second'";
 
-/// Everything that settling `events` depends on, its locks held.
-pub async fn read(
-    connection: &mut MySqlConnection,
-    context: &Context,
-    events: &[Arc<UsageEvent>],
-) -> Result<(Snapshot, Taken), StoreError> {
-    let tokens: BTreeSet<RemoteKeyId> = events.iter().map(|event| event.content.remote_key_id).collect();
+/// What settling a batch depends on, but for the log and the records of other programs.
+pub struct Read {
+    pub snapshot: Snapshot,
+    pub taken: Taken,
+    /// Each token's present and former keys.
+    pub keys_of_tokens: BTreeSet<(RemoteKeyId, KeyId)>,
+}
+
+/// Takes the locks of `batch`, and reads under them.
+pub async fn read(connection: &mut MySqlConnection, context: &Context, batch: &Batch) -> Result<Read, StoreError> {
+    let (events, tokens) = (&batch.events, batch.tokens());
     touch_tokens(connection, context, &tokens).await?;
     let (keys, mut histories) = ownership_rows(connection, context, &tokens).await?;
     let past = histories.values().flat_map(|history| &history.owners).filter(|owner| owner.has_key);
@@ -114,7 +117,6 @@ pub async fn read(
     for row in sqlx::query(context.sql(IGNORED_TOKENS)).bind(&numbers).fetch_all(&mut *connection).await? {
         history(&mut histories, row.try_get(0)?)?.is_ignored = true;
     }
-    let foreign = foreign::of_calls(connection, context, events, &keys_of_tokens).await?;
     let memory: Option<Option<i64>> = sqlx::query_scalar(context.sql(MEMORY)).fetch_optional(&mut *connection).await?;
     let snapshot = Snapshot {
         known,
@@ -124,9 +126,10 @@ pub async fn read(
         busy_users: locked.busy_users,
         prices: prices::read(connection, context).await?,
         memory_from_second: memory.flatten(),
-        foreign,
+        foreign: ForeignRecords::default(),
+        log: None,
     };
-    Ok((snapshot, taken))
+    Ok(Read { snapshot, taken, keys_of_tokens })
 }
 
 /// The keys of each token, present and former.
@@ -262,21 +265,26 @@ fn history(histories: &mut HashMap<RemoteKeyId, TokenHistory>, token: i64) -> Re
 
 /// The id that was asked for, and the row under its own id; none where that is no id.
 fn logged_row(row: &MySqlRow) -> Result<(EventId, Option<LoggedRow>), StoreError> {
-    let (asked, stored_id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let asked: String = row.try_get(0)?;
     let asked = EventId::parse(&asked).map_err(|_| unreadable("an event id", asked))?;
-    let inbox_id: String = row.try_get(2)?;
-    let payload: String = row.try_get(5)?;
-    let Some(event_id) = stored::own_event_id(&stored_id, &payload) else { return Ok((asked, None)) };
-    let logged = LoggedRow {
+    Ok((asked, logged(row, 1)?))
+}
+
+/// A row of `webhook_logs` with its place in the inbox, its columns from `first` on; none where its id is no id.
+pub(super) fn logged(row: &MySqlRow, first: usize) -> Result<Option<LoggedRow>, StoreError> {
+    let stored_id: String = row.try_get(first)?;
+    let inbox_id: String = row.try_get(first + 1)?;
+    let payload: String = row.try_get(first + 4)?;
+    let Some(event_id) = stored::own_event_id(&stored_id, &payload) else { return Ok(None) };
+    Ok(Some(LoggedRow {
         event_id,
         inbox_id: RecordId::parse(&inbox_id).map_err(|_| unreadable("webhook_logs.id", inbox_id))?,
-        status: row.try_get(3)?,
-        message: row.try_get(4)?,
+        status: row.try_get(first + 2)?,
+        message: row.try_get(first + 3)?,
         payload,
-        open_attempts: row.try_get::<Option<i64>, _>(6)?.and_then(|attempts| u32::try_from(attempts).ok()),
-        open_reason: row.try_get(7)?,
-    };
-    Ok((asked, Some(logged)))
+        open_attempts: row.try_get::<Option<i64>, _>(first + 5)?.and_then(|attempts| u32::try_from(attempts).ok()),
+        open_reason: row.try_get(first + 6)?,
+    }))
 }
 
 pub(super) fn key_row(row: &MySqlRow) -> Result<KeyRow, StoreError> {

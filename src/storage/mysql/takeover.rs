@@ -8,12 +8,15 @@ use sqlx::{MySqlConnection, MySqlPool, Row};
 
 use super::context::{Context, Names};
 use super::foreign::{self, Range};
+use super::retention::IDS;
 use super::shard::End;
 use super::write;
 use crate::domain::adoption::{ForeignRecord, TIE_WITHIN};
 use crate::domain::ids::KeyId;
+use crate::domain::retention::FOREIGN_RECORDS_KEPT_FOR;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
+use crate::storage::rows::parameter;
 use crate::storage::takeover::{ForeignDeductions, FoundHistory, TakenOver};
 
 /// Between two looks through all keys.
@@ -35,7 +38,7 @@ const USERS_NAMED: i64 = 3;
 const KEYS_PAGE: i64 = 500;
 
 const MARKS: &str = "SELECT name, CAST(value AS SIGNED) FROM hookledger_meta \
-     WHERE name IN ('taken_over_at_ms', 'adopted_from_ms', 'foreign_looked_at_ms')";
+     WHERE name IN ('taken_over_at_ms', 'adopted_from_ms', 'foreign_looked_at_ms', 'adopted_forgotten')";
 
 /// How far adoption reaches back, for settlements; nothing before the first start has stored it.
 #[derive(Debug, Default)]
@@ -57,6 +60,8 @@ pub struct Marks {
     pub taken_over_at: Option<UnixMillis>,
     adopted_from: Option<UnixMillis>,
     looked_at: Option<UnixMillis>,
+    /// Adopted records that are no longer kept one by one.
+    adopted_forgotten: i64,
 }
 
 /// When the keys were last gone through by this process.
@@ -109,10 +114,12 @@ pub struct Seen {
 pub async fn marks(readers: &MySqlPool, names: &Names) -> Result<Marks, sqlx::Error> {
     let mut marks = Marks::default();
     for row in sqlx::query(names.sql(MARKS)).fetch_all(readers).await? {
-        let at = Some(UnixMillis::new(row.try_get(1)?));
+        let value = row.try_get(1)?;
+        let at = Some(UnixMillis::new(value));
         match row.try_get::<String, _>(0)?.as_str() {
             "taken_over_at_ms" => marks.taken_over_at = at,
             "adopted_from_ms" => marks.adopted_from = at,
+            "adopted_forgotten" => marks.adopted_forgotten = value,
             _ => marks.looked_at = at,
         }
     }
@@ -214,7 +221,9 @@ pub async fn see(readers: &MySqlPool, context: &Context, last: &LastLook) -> Res
     {
         let keys = keys_after(&mut connection, &after, WALK_PAGE).await?;
         let walked_to = keys.last().map(KeyId::to_string);
-        seen.add(foreign::unnoticed(&mut connection, context, &from(keys, just_after)).await?);
+        // What was noticed before that is forgotten.
+        let since = just_after.max(now.minus(FOREIGN_RECORDS_KEPT_FOR));
+        seen.add(foreign::unnoticed(&mut connection, context, &from(keys, since)).await?);
         if seen.is_whole {
             last.with(|looked| looked.walked_to = walked_to);
         }
@@ -248,23 +257,52 @@ pub async fn note(connection: &mut MySqlConnection, context: &Context, seen: &Se
     Ok(End::Commit(()))
 }
 
+/// Forgets records that were noticed long ago; how many were adopted stays known.
+pub async fn forget(connection: &mut MySqlConnection, context: &Context, ids: &[String]) -> Result<u64, StoreError> {
+    let ids = parameter(&ids)?;
+    let found = format!(
+        "SELECT CAST(SUM(f.is_adopted) AS SIGNED) FROM {IDS} \
+         STRAIGHT_JOIN hookledger_foreign_records AS f FORCE INDEX (PRIMARY) \
+         ON f.record_id = e.v COLLATE utf8mb4_bin FOR UPDATE"
+    );
+    let adopted: Option<i64> =
+        sqlx::query_scalar(context.sql(&found)).bind(ids.clone()).fetch_one(&mut *connection).await?;
+    let Some(adopted) = adopted else { return Ok(0) };
+    sqlx::query(context.sql(
+        "INSERT INTO hookledger_meta (name, value) VALUES ('adopted_forgotten', ?) \
+         ON DUPLICATE KEY UPDATE value = CAST(value AS SIGNED) + CAST(VALUES(value) AS SIGNED)",
+    ))
+    .bind(adopted.to_string())
+    .execute(&mut *connection)
+    .await?;
+    let sql = format!(
+        "DELETE f FROM {IDS} STRAIGHT_JOIN hookledger_foreign_records AS f FORCE INDEX (PRIMARY) \
+         ON f.record_id = e.v COLLATE utf8mb4_bin"
+    );
+    Ok(sqlx::query(context.sql(&sql)).bind(ids).execute(connection).await?.rows_affected())
+}
+
 /// How the taking over stands.
 pub async fn told(readers: &MySqlPool, context: &Context) -> Result<Option<TakenOver>, StoreError> {
     let marks = marks(readers, &context.names).await?;
     let Some(taken_over_at) = marks.taken_over_at else { return Ok(None) };
-    let told_from = context.clock.now().minus(TOLD_FOR).as_millis();
-    let adopted = sqlx::query_scalar::<_, i64>(
+    let now = context.clock.now();
+    let told_from = now.minus(TOLD_FOR).as_millis();
+    // A call that waited for long may take a record that was noticed and forgotten long ago: nobody bills still.
+    let recorded_after = taken_over_at.max(now.minus(FOREIGN_RECORDS_KEPT_FOR)).as_millis();
+    let kept = sqlx::query_scalar::<_, i64>(
         context.sql("SELECT COUNT(*) FROM hookledger_foreign_records WHERE is_adopted = 1"),
     )
     .fetch_one(readers)
     .await?;
+    let adopted = marks.adopted_forgotten.saturating_add(kept);
     let row = sqlx::query(context.sql(
         "SELECT COUNT(*), COUNT(DISTINCT user_id), MAX(recorded_at_ms), CAST(COALESCE(SUM(credits), 0) AS SIGNED), \
            CAST(COALESCE(SUM(is_adopted), 0) AS SIGNED) \
          FROM hookledger_foreign_records WHERE noticed_at_ms > ? AND recorded_at_ms > ?",
     ))
     .bind(told_from)
-    .bind(taken_over_at.as_millis())
+    .bind(recorded_after)
     .fetch_one(readers)
     .await?;
     let (records, newest): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(2)?);
@@ -275,7 +313,7 @@ pub async fn told(readers: &MySqlPool, context: &Context) -> Result<Option<Taken
          WHERE f.noticed_at_ms > ? AND f.recorded_at_ms > ? ORDER BY u.email LIMIT ?",
     ))
     .bind(told_from)
-    .bind(taken_over_at.as_millis())
+    .bind(recorded_after)
     .bind(USERS_NAMED)
     .fetch_all(readers)
     .await?;

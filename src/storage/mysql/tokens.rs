@@ -145,6 +145,7 @@ pub async fn ignore(
     .bind(now.to_column())
     .execute(&mut *connection)
     .await?;
+    write::each(connection, context, write::UNCLAIMED_LOGS, &[], ids.clone(), &[]).await?;
     sqlx::query(context.sql(
         "DELETE i FROM JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e \
          STRAIGHT_JOIN hookledger_inbox AS i FORCE INDEX (PRIMARY) ON i.inbox_id = e.v COLLATE utf8mb4_bin",
@@ -178,5 +179,5 @@ pub async fn unmatched(readers: &MySqlPool, names: &Names, limit: u32) -> Result
     while let Some((token, called_at_ms, payload)) = rows.try_next().await? {
         tokens.entry(token).or_default().add(UnixMillis::new(called_at_ms), &payload, &prices);
     }
-    Ok(parked::most_calls_first(tokens, limit))
+    Ok(parked::most_calls_first(tokens, limit, parked::ON_A_PLATFORM))
 }

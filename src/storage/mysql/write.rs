@@ -8,6 +8,7 @@ use super::context::Context;
 use super::snapshot::Taken;
 use crate::domain::accounts::AccountChange;
 use crate::domain::adoption::ForeignRecord;
+use crate::domain::outcome::InboxStatus;
 use crate::domain::recording::InboxRow;
 use crate::domain::refund::RefundPlan;
 use crate::domain::settlement::{Adopted, Plan};
@@ -40,6 +41,9 @@ pub(super) const WAITING: &str = "INSERT INTO hookledger_inbox (recorded_at_ms, 
      ON DUPLICATE KEY UPDATE state = VALUES(state), reason = VALUES(reason), attempts = VALUES(attempts), \
        due_at_ms = VALUES(due_at_ms)";
 
+pub(super) const UNCLAIMED_LOGS: &str = "INSERT IGNORE INTO hookledger_log_rows (log_id) \
+     SELECT e.v FROM JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$')) AS e";
+
 const UNKNOWN_TOKENS: &str = "INSERT INTO hookledger_unknown_tokens (last_look_ms, remote_key_id, is_open) \
      SELECT ?, e.v, 1 FROM JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e WHERE true \
      ON DUPLICATE KEY UPDATE last_look_ms = GREATEST(last_look_ms, VALUES(last_look_ms)), is_open = 1";
@@ -48,15 +52,17 @@ const NEW_OWNERS: &str = "INSERT INTO hookledger_token_owners (remote_key_id, fr
      SELECT e.a, e.b, e.c, e.d FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', \
        c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', d VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[3]')) AS e";
 
-/// Claims of this source, settled at this time.
+/// Claims that were settled at this time.
 macro_rules! claims {
-    ($source_and_time:literal) => {
-        concat!("INSERT INTO hookledger_claims (source, settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
+    ($settled_at_ms:literal) => {
+        concat!("INSERT INTO hookledger_claims (settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
        request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
        price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, remainder_before, \
-       remainder_after, rounding) \
-     SELECT ", $source_and_time, ", e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
-       e.c10, e.c11, e.c12, e.c13, e.c14, e.c15, e.c16, e.c17, e.c18, e.c19, e.c20, e.c21 \
+       remainder_after, rounding, source, row_source, row_second, row_digest, row_nth, row_request_id, row_log_id, \
+       tie_rule, untied_row_token) \
+     SELECT ", $settled_at_ms, ", e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
+       e.c10, e.c11, e.c12, e.c13, e.c14, e.c15, e.c16, e.c17, e.c18, e.c19, e.c20, e.c21, \
+       e.c22, e.r0, e.r1, e.r2, e.r3, CAST(e.r4 AS BINARY), e.r5, e.c24, e.c25 \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 BIGINT PATH '$[0]', c1 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', \
        c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \
        c4 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[4]', c5 BIGINT PATH '$[5]', c6 BIGINT PATH '$[6]', \
@@ -64,15 +70,20 @@ macro_rules! claims {
        c10 BIGINT PATH '$[10]', c11 BIGINT PATH '$[11]', c12 BIGINT PATH '$[12]', c13 BIGINT PATH '$[13]', \
        c14 BIGINT PATH '$[14]', c15 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[15]', \
        c16 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[16]', c17 BIGINT PATH '$[17]', c18 BIGINT PATH '$[18]', \
-       c19 BIGINT PATH '$[19]', c20 BIGINT PATH '$[20]', c21 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[21]')) AS e")
+       c19 BIGINT PATH '$[19]', c20 BIGINT PATH '$[20]', c21 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[21]', \
+       c22 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[22]', r0 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[23][0]', \
+       r1 BIGINT PATH '$[23][1]', r2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[23][2]', \
+       r3 BIGINT PATH '$[23][3]', r4 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[23][4]', \
+       r5 BIGINT PATH '$[23][5]', c24 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[24]', \
+       c25 BIGINT PATH '$[25]')) AS e")
     };
 }
 
-const CLAIMS: &str = claims!("?, ?");
+pub(super) const CLAIMS: &str = claims!("?");
 
 // A claim that is made again was settled when its id was made.
 pub(super) const REBUILT_CLAIMS: &str =
-    claims!("'webhook', CAST(CONV(CONCAT(SUBSTRING(e.c1, 1, 8), SUBSTRING(e.c1, 10, 4)), 16, 10) AS SIGNED)");
+    claims!("CAST(CONV(CONCAT(SUBSTRING(e.c1, 1, 8), SUBSTRING(e.c1, 10, 4)), 16, 10) AS SIGNED)");
 
 // What was noticed before may have taken a call since.
 const FOREIGN_RECORDS: &str = "INSERT INTO hookledger_foreign_records (noticed_at_ms, record_id, recorded_at_ms, \
@@ -163,6 +174,8 @@ pub async fn plan(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     inbox(connection, context, &plan.inbox, taken, now).await?;
+    // What is processed and has a message was not charged.
+    unclaimed(connection, context, plan.inbox.iter().filter(|row| row.message.is_some())).await?;
     let millis = now.as_millis().to_string();
     each(connection, context, UNKNOWN_TOKENS, &[&millis], rows::unknown_tokens(plan)?, &[]).await?;
     owners(connection, context, &plan.new_owners).await?;
@@ -170,7 +183,7 @@ pub async fn plan(
     if plan.charges.is_empty() {
         return Ok(());
     }
-    each(connection, context, CLAIMS, &["webhook", &millis], rows::claims(&plan.charges)?, &[]).await?;
+    each(connection, context, CLAIMS, &[&millis], rows::claims(&plan.charges)?, &[]).await?;
     let records = rows::usage_records(&context.installation.load(), &plan.charges)?;
     each(connection, context, USAGE_RECORDS, &[], records, &[]).await?;
     each(connection, context, TRANSACTIONS, &[], rows::transactions(&plan.transactions)?, &[]).await?;
@@ -186,8 +199,9 @@ async fn adopted(
     adopted: &[Adopted],
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let claims = rows::claims_at(adopted.iter().map(|adopted| (&adopted.charge, adopted.recorded_at)))?;
-    each(connection, context, CLAIMS, &["adopted", &now.as_millis().to_string()], claims, &[]).await?;
+    let claims =
+        rows::claims_at(adopted.iter().map(|adopted| (&adopted.charge, adopted.recorded_at)), Some("adopted"))?;
+    each(connection, context, CLAIMS, &[&now.as_millis().to_string()], claims, &[]).await?;
     let records = rows::adopted_records(adopted)?;
     each(connection, context, FOREIGN_RECORDS, &[&now.as_millis().to_string()], records, &[]).await
 }
@@ -224,6 +238,16 @@ pub async fn inbox(
     each(connection, context, CHANGED_LOGS, &[], rows::changed_logs(inbox)?, &[&at]).await?;
     each(connection, context, NO_LONGER_WAITING, &[], rows::no_longer_waiting(inbox)?, &[]).await?;
     each(connection, context, WAITING, &[&millis], rows::waiting(inbox)?, &[]).await
+}
+
+/// Keeps that processed rows of `webhook_logs` are ours, of which no claim tells it.
+pub async fn unclaimed(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    rows: impl Iterator<Item = &InboxRow>,
+) -> Result<(), StoreError> {
+    let ids = rows::unclaimed_logs(rows.filter(|row| row.status == InboxStatus::Processed))?;
+    each(connection, context, UNCLAIMED_LOGS, &[], ids, &[]).await
 }
 
 /// Owners that a look was the first to see.

@@ -9,12 +9,15 @@ mod books_write;
 mod charges;
 mod checkpoint;
 mod connect;
+mod coverage;
 mod disk;
 mod error;
 mod files;
 mod inbox;
 mod inspect;
 mod lock;
+mod log;
+mod log_store;
 mod looks;
 mod marker;
 mod migrate;
@@ -53,7 +56,7 @@ use crate::domain::event::{Delivery, UsageEvent};
 use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
 use crate::domain::refund::{ChargeKey, RefundOutcome, RefundRequest};
 use crate::domain::retention::BookTimes;
-use crate::domain::settlement::{LedgerPolicy, Purpose};
+use crate::domain::settlement::{Batch, LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use refunds::Reversal;
 use writer::{Command, Writer};
@@ -106,7 +109,8 @@ impl SqliteStore {
         let installation = migrate::check(&options).await?;
         let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
         let path = options.path.clone();
-        let writer = Writer::start(options, clock.clone(), installation).map_err(MigrateError::Thread)?;
+        let has_log = coverage::has_rows(&readers).await?;
+        let writer = Writer::start(options, clock.clone(), installation, has_log).map_err(MigrateError::Thread)?;
         Ok(SqliteStore { writer, readers, balance_readers, clock, path })
     }
 
@@ -160,7 +164,8 @@ impl LedgerStore for SqliteStore {
         events: Vec<Arc<UsageEvent>>,
         purpose: Purpose,
     ) -> Result<Vec<SettlementOutcome>, StoreError> {
-        self.write(|reply| Command::Settle(events, purpose, reply)).await
+        let batch = Batch::of_events(events);
+        Ok(self.write(|reply| Command::Settle(batch, purpose, reply)).await?.outcomes)
     }
 
     async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {

@@ -78,6 +78,9 @@ pub async fn find(
             let last = rows.last().map(|_| (String::new(), String::new()));
             (Removal::Claims(rows), last)
         }
+        // Nobody else writes here, and nothing is kept of it.
+        OldRows::ForeignRecords => (Removal::ForeignRecords(Vec::new()), None),
+        OldRows::LogRows => (Removal::LogRows(Vec::new()), None),
     };
     Ok((removal, last))
 }
@@ -125,6 +128,7 @@ pub async fn remove(connection: &mut SqliteConnection, removal: &Removal) -> Res
             .await?
             .rows_affected()
         }
+        Removal::ForeignRecords(_) | Removal::LogRows(_) => 0,
         Removal::Mark(second) => {
             sqlx::query(
                 "INSERT INTO hookledger_meta (name, value) VALUES ('claims_remembered_from_second', ?1) \

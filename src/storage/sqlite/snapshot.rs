@@ -4,19 +4,18 @@
 //! with the number of the look that it answers.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::domain::accounts::{Account, NewestTransaction};
 use crate::domain::adoption::ForeignRecords;
-use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
 use crate::domain::money::{Credits, Remainder};
 use crate::domain::ownership::{Owner, PastOwner, TokenHistory};
-use crate::domain::settlement::Snapshot;
+use crate::domain::settlement::{Batch, Snapshot};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::price_list;
@@ -97,13 +96,12 @@ const ALL: [&str; 9] = [
     MEMORY_SQL,
 ];
 
-/// Everything that settling `events` depends on.
-pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>]) -> Result<Snapshot, StoreError> {
-    let ids: BTreeSet<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
+/// Everything that settling `batch` depends on, but for the log.
+pub async fn read(connection: &mut SqliteConnection, batch: &Batch) -> Result<Snapshot, StoreError> {
+    let ids: BTreeSet<&str> = batch.events.iter().map(|event| event.event_id.as_str()).collect();
     let claim_keys: HashSet<ClaimKey> =
-        events.iter().map(|event| stored::claim_key(&event.event_id, &event.content)).collect();
-    let tokens: BTreeSet<RemoteKeyId> = events.iter().map(|event| event.content.remote_key_id).collect();
-    let tokens = json(&tokens.iter().map(RemoteKeyId::to_string).collect::<Vec<_>>())?;
+        batch.events.iter().map(|event| stored::claim_key(&event.event_id, &event.content)).collect();
+    let tokens = json(&batch.tokens().iter().map(RemoteKeyId::to_string).collect::<Vec<_>>())?;
     let rows = sqlx::query(ALL_SQL.as_str())
         .bind(json(&ids)?)
         .bind(claim_keys_json(&claim_keys)?)
@@ -131,6 +129,7 @@ pub async fn read(connection: &mut SqliteConnection, events: &[Arc<UsageEvent>])
         memory_from_second: found.memory_from_second,
         // Nobody else charges here.
         foreign: ForeignRecords::default(),
+        log: None,
     })
 }
 
@@ -199,7 +198,7 @@ struct Found {
 impl Found {
     fn take(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
         match row.try_get::<i64, _>(0)? {
-            LOGGED => self.logged.push(logged_row(row)?),
+            LOGGED => self.logged.push(logged_row(row, 1)?),
             CLAIM => {
                 self.claims.insert(claim_row(row)?);
             }
@@ -246,16 +245,17 @@ impl Found {
     }
 }
 
-fn logged_row(row: &SqliteRow) -> Result<LoggedRow, StoreError> {
-    let (event_id, inbox_id): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+/// A row of `webhook_logs` with its place in the inbox, its columns from `first` on.
+pub fn logged_row(row: &SqliteRow, first: usize) -> Result<LoggedRow, StoreError> {
+    let (event_id, inbox_id): (String, String) = (row.try_get(first)?, row.try_get(first + 1)?);
     Ok(LoggedRow {
         event_id: EventId::parse(&event_id).map_err(|_| unreadable("webhook_logs.eventId", event_id))?,
         inbox_id: RecordId::parse(&inbox_id).map_err(|_| unreadable("webhook_logs.id", inbox_id))?,
-        status: row.try_get(3)?,
-        message: row.try_get(4)?,
-        payload: row.try_get(5)?,
-        open_attempts: row.try_get(6)?,
-        open_reason: row.try_get(7)?,
+        status: row.try_get(first + 2)?,
+        message: row.try_get(first + 3)?,
+        payload: row.try_get(first + 4)?,
+        open_attempts: row.try_get(first + 5)?,
+        open_reason: row.try_get(first + 6)?,
     })
 }
 

@@ -174,5 +174,5 @@ pub async fn unmatched(readers: &SqlitePool, limit: u32) -> Result<Vec<Unmatched
     while let Some((token, called_at_ms, payload)) = rows.try_next().await? {
         tokens.entry(token).or_default().add(UnixMillis::new(called_at_ms), &payload, &prices);
     }
-    Ok(parked::most_calls_first(tokens, limit))
+    Ok(parked::most_calls_first(tokens, limit, ""))
 }

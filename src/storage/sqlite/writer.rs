@@ -16,17 +16,19 @@ use super::checkpoint::{self, Progress};
 use super::refunds::{self, Reversal};
 use super::retention;
 use super::tokens::{self, Seen};
-use super::{SqliteOptions, books_write, connect, prices, record, settle};
+use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle};
 use crate::clock::SharedClock;
-use crate::domain::event::{Delivery, UsageEvent};
+use crate::domain::event::Delivery;
 use crate::domain::ids::RecordIds;
-use crate::domain::outcome::{RecordOutcome, SettlementOutcome};
+use crate::domain::log_snapshot::NumberedRow;
+use crate::domain::outcome::RecordOutcome;
 use crate::domain::refund::{RefundOutcome, RefundRequest};
-use crate::domain::settlement::{LedgerPolicy, Purpose};
+use crate::domain::settlement::{Batch, LedgerPolicy, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
 };
+use crate::storage::log::{SourceFilter, Span};
 use crate::storage::removal::Removal;
 use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
 
@@ -37,7 +39,8 @@ type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
 
 /// What the owner is asked to do: plain data and a place for the answer.
 pub enum Command {
-    Settle(Vec<Arc<UsageEvent>>, Purpose, Reply<Vec<SettlementOutcome>>),
+    Settle(Batch, Purpose, Reply<Plan>),
+    Log(LogCommand),
     Record(Vec<Delivery>, Reply<Vec<RecordOutcome>>),
     SetAside(Poison, Reply<()>),
     StorePrices(ConfiguredPrices, Reply<PriceLook>),
@@ -55,8 +58,18 @@ pub enum Command {
     Close(Reply<()>),
 }
 
+/// What whoever reads the log asks beside settlements.
+pub enum LogCommand {
+    ForgetUnowned(String, i64, i64, Reply<()>),
+    Cover(SourceFilter, Span, Reply<()>),
+    BeginCoverage(SourceFilter, i64, Reply<i64>),
+    SetRowAside(Box<NumberedRow>, String, Reply<()>),
+}
+
 /// What every write needs beside its connection.
 pub struct Context {
+    /// Rows of a log were settled here: events look for theirs.
+    pub has_log: AtomicBool,
     pub options: SqliteOptions,
     /// Read once a batch: a reload replaces it.
     pub policy: Arc<ArcSwap<LedgerPolicy>>,
@@ -75,12 +88,18 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the owner on a thread of its own, so that no busy actor can hold up a commit.
-    pub fn start(options: SqliteOptions, clock: SharedClock, installation: String) -> std::io::Result<Self> {
+    pub fn start(
+        options: SqliteOptions,
+        clock: SharedClock,
+        installation: String,
+        has_log: bool,
+    ) -> std::io::Result<Self> {
         let (commands, queue) = mpsc::channel(QUEUE);
         let is_writable = Arc::new(AtomicBool::new(true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let policy = Arc::new(ArcSwap::from_pointee(options.policy));
-        let context = Context { options, policy: policy.clone(), clock, installation, ids: RecordIds::new() };
+        let has_log = AtomicBool::new(has_log);
+        let context = Context { has_log, options, policy: policy.clone(), clock, installation, ids: RecordIds::new() };
         let progress = Arc::new(Progress::default());
         let copying = checkpoint::run(context.options.clone(), progress.clone());
         let owner = Owner { context, connection: None, is_writable: is_writable.clone(), progress };
@@ -151,10 +170,10 @@ impl Owner {
 
     async fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Settle(events, purpose, reply) => {
-                self.answer(reply, async |writes, context| settle::settle(writes, context, &events, purpose).await)
-                    .await
+            Command::Settle(batch, purpose, reply) => {
+                self.answer(reply, async |writes, context| settle::settle(writes, context, &batch, purpose).await).await
             }
+            Command::Log(command) => self.carry_out_for_the_log(command).await,
             Command::Record(deliveries, reply) => {
                 self.answer(reply, async |writes, context| record::record(writes, context, &deliveries).await).await
             }
@@ -178,6 +197,26 @@ impl Owner {
             }
             Command::Probe(reply) => self.answer(reply, async |writes, _| prices::probe(writes).await).await,
             command => self.carry_out_for_an_operator(command).await,
+        }
+    }
+
+    async fn carry_out_for_the_log(&mut self, command: LogCommand) {
+        match command {
+            LogCommand::ForgetUnowned(source, from, until, reply) => {
+                self.answer(reply, async |writes, _| coverage::forget_unowned(writes, &source, from, until).await).await
+            }
+            LogCommand::Cover(of, span, reply) => {
+                self.answer(reply, async |writes, context| coverage::cover(writes, context, &of, span).await).await
+            }
+            LogCommand::SetRowAside(row, reason, reply) => {
+                self.answer(reply, async |writes, context| {
+                    coverage::set_row_aside(writes, context, &row, &reason).await
+                })
+                .await
+            }
+            LogCommand::BeginCoverage(of, from_second, reply) => {
+                self.answer(reply, async |writes, _| coverage::begin(writes, &of, from_second).await).await
+            }
         }
     }
 

@@ -1,0 +1,409 @@
+//! Which event and which row tell of the same call: a one-to-one matching of sides, as large as it can be.
+//!
+//! Pure, over the sides of a few tokens as the books hold them. New sides are put in one by one; a tie may rearrange
+//! earlier ones, since among equal calls it matters how many are tied, and not which. What is alike without being the
+//! same is told to the caller, who lets it wait. The rules: LEDGER, "The same call, seen twice".
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ids::{RemoteKeyId, RequestId};
+use super::money::{AmountTooLarge, CreditFemtos, FEMTOS_PER_CREDIT, QuotaUnits};
+use super::pricing::PriceBook;
+use super::refund::ChargeKey;
+use super::side::{Channel, Side, SideIdentity};
+use super::time::UnixMillis;
+
+/// How far an adopted record and a side may lie apart.
+pub const ADOPTED_WITHIN: Duration = Duration::from_secs(300);
+
+/// The operator's windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// `polling.match_window`
+    pub match_window: Duration,
+    /// `polling.dispute_window`
+    pub dispute_window: Duration,
+}
+
+/// The operator's windows, and what the source has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatchPolicy {
+    /// `polling.match_window`
+    pub match_window: Duration,
+    /// `polling.dispute_window`
+    pub dispute_window: Duration,
+    /// An event was tied by its request id within the last day: different request ids prove different calls.
+    pub request_ids_prove: bool,
+}
+
+/// What matching compares of one side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub token: RemoteKeyId,
+    pub model: Arc<str>,
+    pub prompt_tokens: i32,
+    pub completion_tokens: i32,
+    /// Absent where the sender priced in credits.
+    pub units: Option<QuotaUnits>,
+    /// The price in credits, at the rate of its second.
+    pub credits: CreditFemtos,
+    pub at: UnixMillis,
+}
+
+impl Facts {
+    fn counts(&self) -> (RemoteKeyId, i32, i32) {
+        (self.token, self.prompt_tokens, self.completion_tokens)
+    }
+}
+
+/// What matching compares of a side.
+pub fn facts(side: &Side, prices: &PriceBook) -> Result<Facts, AmountTooLarge> {
+    let content = side.content();
+    let price = prices.price(content.price, content.called_at)?;
+    Ok(Facts {
+        token: content.remote_key_id,
+        model: content.model.clone(),
+        prompt_tokens: content.tokens.prompt,
+        completion_tokens: content.tokens.completion,
+        units: price.units,
+        credits: price.credits,
+        at: content.called_at,
+    })
+}
+
+/// Why two sides are tied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TieRule {
+    /// They share an exact identity.
+    Identity,
+    /// They agree in everything, and nothing proves them different.
+    Agreement,
+    /// The event was priced in credits: of the rows that agree in all else, this one was the nearest.
+    Nearest,
+    /// One of them belongs to another program's record.
+    Adoption,
+    /// A person joined them.
+    Person,
+}
+
+impl TieRule {
+    const ALL: [TieRule; 5] =
+        [TieRule::Identity, TieRule::Agreement, TieRule::Nearest, TieRule::Adoption, TieRule::Person];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TieRule::Identity => "identity",
+            TieRule::Agreement => "agreement",
+            TieRule::Nearest => "nearest",
+            TieRule::Adoption => "adoption",
+            TieRule::Person => "person",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        TieRule::ALL.into_iter().find(|rule| rule.as_str() == text)
+    }
+}
+
+/// What became of a side as far as money goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is a side of this charged call.
+    Charged(ChargeKey),
+    /// It waits or is disputed; whole, so that it can be charged.
+    Open(Side),
+    /// Of the batch at hand, and not decided yet.
+    New(Side),
+}
+
+/// Place of a side among its neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(usize);
+
+/// One side among its neighbours.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub identity: SideIdentity,
+    pub facts: Facts,
+    pub standing: Standing,
+    /// Its charge is another program's: what it cost says nothing.
+    pub is_adopted: bool,
+    partner: Option<(Place, TieRule)>,
+}
+
+impl Node {
+    /// The asynchronous task of a row that is not stored yet.
+    pub fn task_id(&self) -> Option<&Arc<str>> {
+        match &self.standing {
+            Standing::New(Side::Row(row)) | Standing::Open(Side::Row(row)) => row.task_id.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Two sides of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    pub event: Place,
+    pub row: Place,
+    pub rule: TieRule,
+}
+
+/// What tying a side came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tied {
+    /// The pair that the side itself is in.
+    pub own: Pair,
+    /// Every pair that is new, the own one included.
+    pub pairs: Vec<Pair>,
+}
+
+/// The sides of a few tokens, and their ties.
+#[derive(Debug, Default)]
+pub struct Neighbours {
+    nodes: Vec<Node>,
+    /// What agrees or is alike has the same token and the same token counts.
+    by_counts: HashMap<(RemoteKeyId, i32, i32), Vec<Place>>,
+    by_request: HashMap<(RemoteKeyId, RequestId), Vec<Place>>,
+}
+
+impl Neighbours {
+    pub fn add(&mut self, identity: SideIdentity, facts: Facts, standing: Standing, is_adopted: bool) -> Place {
+        let place = Place(self.nodes.len());
+        self.by_counts.entry(facts.counts()).or_default().push(place);
+        if let Some(request_id) = identity.request_id() {
+            self.by_request.entry((facts.token, request_id.clone())).or_default().push(place);
+        }
+        self.nodes.push(Node { identity, facts, standing, is_adopted, partner: None });
+        place
+    }
+
+    /// Ties two sides as the books hold them.
+    pub fn join(&mut self, one: Place, other: Place, rule: TieRule) {
+        self.nodes[one.0].partner = Some((other, rule));
+        self.nodes[other.0].partner = Some((one, rule));
+    }
+
+    pub fn node(&self, place: Place) -> &Node {
+        &self.nodes[place.0]
+    }
+
+    pub fn partner(&self, place: Place) -> Option<Place> {
+        self.nodes[place.0].partner.map(|(partner, _)| partner)
+    }
+
+    pub fn set_standing(&mut self, place: Place, standing: Standing) {
+        self.nodes[place.0].standing = standing;
+    }
+
+    /// Sides that wait or are disputed.
+    pub fn open(&self) -> impl Iterator<Item = Place> + '_ {
+        let is_open = |node: &Node| matches!(node.standing, Standing::Open(_)) && node.partner.is_none();
+        self.nodes.iter().enumerate().filter(move |(_, node)| is_open(node)).map(|(number, _)| Place(number))
+    }
+
+    /// Finds a partner for a side that has none. Ties that rest on agreement may be rearranged for it.
+    pub fn tie(&mut self, place: Place, policy: &MatchPolicy) -> Option<Tied> {
+        if let Some(other) = self.exact_partner(place, policy) {
+            self.join(place, other, TieRule::Identity);
+            let own = self.pair(place, other, TieRule::Identity);
+            return Some(Tied { own, pairs: vec![own] });
+        }
+        let path = self.augmenting_path(place, policy)?;
+        let mut pairs = Vec::with_capacity(path.len());
+        for (one, other) in path {
+            let rule = self.rule_of(one, other);
+            self.join(one, other, rule);
+            pairs.push(self.pair(one, other, rule));
+        }
+        let own = pairs.iter().find(|pair| pair.event == place || pair.row == place).copied()?;
+        Some(Tied { own, pairs })
+    }
+
+    /// A charged side without a partner that may be the same call, although it differs: the nearest in price, then in
+    /// time.
+    pub fn alike(&self, place: Place, policy: &MatchPolicy) -> Option<Place> {
+        self.all_alike(place, policy).min_by_key(|other| self.distance(place, *other))
+    }
+
+    /// Every charged side without a partner that may be the same call.
+    pub fn all_alike<'a>(&'a self, place: Place, policy: &'a MatchPolicy) -> impl Iterator<Item = Place> + 'a {
+        let side = self.node(place);
+        self.others(place).filter(move |other| {
+            let node = self.node(*other);
+            node.partner.is_none() && matches!(node.standing, Standing::Charged(_)) && is_alike(side, node, policy)
+        })
+    }
+
+    /// How far two sides are apart: in price, in 1e-15 credit, then in milliseconds.
+    pub fn distance(&self, one: Place, other: Place) -> (i128, i64) {
+        distance(self.node(one), self.node(other))
+    }
+
+    fn rule_of(&self, one: Place, other: Place) -> TieRule {
+        let (one, other) = (self.node(one), self.node(other));
+        if one.is_adopted || other.is_adopted {
+            TieRule::Adoption
+        } else if one.facts.units.is_none() || other.facts.units.is_none() {
+            TieRule::Nearest
+        } else {
+            TieRule::Agreement
+        }
+    }
+
+    fn pair(&self, one: Place, other: Place, rule: TieRule) -> Pair {
+        match self.nodes[one.0].identity.channel() {
+            Channel::Webhook => Pair { event: one, row: other, rule },
+            Channel::Log => Pair { event: other, row: one, rule },
+        }
+    }
+
+    /// Sides of the other channel with the same token and token counts.
+    fn others(&self, place: Place) -> impl Iterator<Item = Place> + '_ {
+        let node = &self.nodes[place.0];
+        let places = self.by_counts.get(&node.facts.counts()).map(Vec::as_slice).unwrap_or_default();
+        self.of_other_channel(node.identity.channel(), places)
+    }
+
+    fn of_other_channel<'a>(&'a self, channel: Channel, places: &'a [Place]) -> impl Iterator<Item = Place> + 'a {
+        places.iter().copied().filter(move |other| self.nodes[other.0].identity.channel() != channel)
+    }
+
+    /// A free side with the same exact identity; of several, one that also agrees, then the nearest.
+    fn exact_partner(&self, place: Place, policy: &MatchPolicy) -> Option<Place> {
+        let side = self.node(place);
+        let request = side.identity.request_id().map(|request| (side.facts.token, request.clone()));
+        let same_request = request.and_then(|request| self.by_request.get(&request)).map(Vec::as_slice);
+        let same_request = self.of_other_channel(side.identity.channel(), same_request.unwrap_or_default());
+        let same_log_id = self.others(place).filter(|_| side.identity.log_id().is_some());
+        let candidates = same_request.chain(same_log_id).filter(|other| {
+            let node = self.node(*other);
+            node.partner.is_none() && is_exact(side, node, policy)
+        });
+        candidates.min_by_key(|other| {
+            let node = self.node(*other);
+            (!agrees(side, node, policy), distance(side, node))
+        })
+    }
+
+    /// The shortest way from a free side to another, over ties that are to be undone: the pairs that replace them.
+    fn augmenting_path(&self, start: Place, policy: &MatchPolicy) -> Option<Vec<(Place, Place)>> {
+        let mut came_from: HashMap<Place, Place> = HashMap::new();
+        let mut queue = VecDeque::from([start]);
+        while let Some(side) = queue.pop_front() {
+            let mut reachable: Vec<Place> = self
+                .others(side)
+                .filter(|other| !came_from.contains_key(other) && self.may_tie(side, *other, policy))
+                .collect();
+            reachable.sort_by_key(|other| {
+                let node = self.node(*other);
+                (
+                    node.partner.is_some(),
+                    !matches!(node.standing, Standing::Charged(_)),
+                    distance(self.node(side), node),
+                )
+            });
+            for other in reachable {
+                came_from.insert(other, side);
+                match self.nodes[other.0].partner {
+                    None => return Some(self.way_back(start, other, &came_from)),
+                    // What rests on an identity or on a person's word stays.
+                    Some((partner, TieRule::Agreement)) => queue.push_back(partner),
+                    Some(_) => {}
+                }
+            }
+        }
+        None
+    }
+
+    fn way_back(&self, start: Place, end: Place, came_from: &HashMap<Place, Place>) -> Vec<(Place, Place)> {
+        let mut pairs = Vec::new();
+        let mut other = end;
+        while let Some(side) = came_from.get(&other).copied() {
+            pairs.push((side, other));
+            if side == start {
+                break;
+            }
+            let Some(previous) = self.partner(side) else { break };
+            other = previous;
+        }
+        pairs
+    }
+
+    fn may_tie(&self, side: Place, other: Place, policy: &MatchPolicy) -> bool {
+        let (side, other) = (self.node(side), self.node(other));
+        agrees(side, other, policy) && !is_proved_different(side, other, policy)
+    }
+}
+
+/// How far two sides are apart: in price, where they differ there, then in time.
+fn distance(one: &Node, other: &Node) -> (i128, i64) {
+    let price = (one.facts.credits.get() - other.facts.credits.get()).abs();
+    (price, (one.facts.at.as_millis() - other.facts.at.as_millis()).abs())
+}
+
+fn within(one: &Facts, other: &Facts, window: Duration) -> bool {
+    let apart = one.at.as_millis().abs_diff(other.at.as_millis());
+    u128::from(apart) <= window.as_millis()
+}
+
+fn same_tokens(one: &Facts, other: &Facts) -> bool {
+    one.counts() == other.counts()
+}
+
+/// Rule 1: the same request id; where one of them has none, the same id of the row.
+fn is_exact(one: &Node, other: &Node, policy: &MatchPolicy) -> bool {
+    match (one.identity.request_id(), other.identity.request_id()) {
+        (Some(one), Some(other)) => one == other,
+        _ => {
+            one.identity.log_id().is_some()
+                && one.identity.log_id() == other.identity.log_id()
+                && same_tokens(&one.facts, &other.facts)
+                && within(&one.facts, &other.facts, policy.match_window)
+        }
+    }
+}
+
+/// Different request ids prove different calls, as long as this source is known to put the calls' own ids there.
+/// Different ids of rows prove nothing.
+fn is_proved_different(one: &Node, other: &Node, policy: &MatchPolicy) -> bool {
+    let (one, other) = (one.identity.request_id(), other.identity.request_id());
+    policy.request_ids_prove && one.is_some() && other.is_some() && one != other
+}
+
+/// Rule 2, but for the proof that they are different.
+fn agrees(one: &Node, other: &Node, policy: &MatchPolicy) -> bool {
+    let (left, right) = (&one.facts, &other.facts);
+    if left.model != right.model || !same_tokens(left, right) {
+        return false;
+    }
+    if one.is_adopted || other.is_adopted {
+        return within(left, right, ADOPTED_WITHIN);
+    }
+    within(left, right, policy.match_window) && prices_agree(left, right)
+}
+
+fn prices_agree(one: &Facts, other: &Facts) -> bool {
+    match (one.units, other.units) {
+        (Some(one), Some(other)) => one == other,
+        // A price in credits is the sender's: only calls that tell nothing else must agree in it.
+        _ if one.prompt_tokens != 0 || one.completion_tokens != 0 => true,
+        _ => (one.credits.get() - other.credits.get()).abs() <= FEMTOS_PER_CREDIT,
+    }
+}
+
+/// Whether two sides of one token may be one call told differently.
+fn is_alike(one: &Node, other: &Node, policy: &MatchPolicy) -> bool {
+    let (left, right) = (&one.facts, &other.facts);
+    let says_nothing = left.prompt_tokens == 0 && left.completion_tokens == 0;
+    same_tokens(left, right)
+        && (!says_nothing || left.model == right.model || left.units == right.units)
+        && within(left, right, policy.dispute_window)
+        && !is_proved_different(one, other, policy)
+}
+
+#[cfg(test)]
+#[path = "matching_tests.rs"]
+mod tests;

@@ -1,0 +1,341 @@
+//! Rows of the log as a batch brings them, and the sides that wait for their partner: looked at again whenever
+//! something near them has changed.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::event::UsageEvent;
+use super::known::KnownEvent;
+use super::log_row::RowKind;
+use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite, UnownedRows};
+use super::matching::{MatchPolicy, Neighbours, Node, Place, Standing};
+use super::money::{Credits, QuotaUnits};
+use super::outcome::{Failure, SettlementOutcome};
+use super::planner::{Booked, Planner};
+use super::recording::WaitReason;
+use super::settlement::{Batch, Purpose};
+use super::side::{ConsumptionRow, Side, SideIdentity};
+use super::time::UnixMillis;
+
+impl Planner<'_> {
+    pub(super) fn settle_row(&mut self, numbered: &NumberedRow) -> RowOutcome {
+        let NumberedRow { identity, row } = numbered;
+        let state = self.log.as_ref().and_then(|log| log.known_rows.get(identity)).copied();
+        let is_tried = match state {
+            None => true,
+            Some(RowState::Ambiguous) => self.purpose != Purpose::Delivery,
+            Some(RowState::Failed | RowState::BeforeTakeover) => matches!(self.purpose, Purpose::Replay { .. }),
+            Some(_) => false,
+        };
+        if !is_tried {
+            return RowOutcome::AlreadyClaimed;
+        }
+        let is_refund = row.kind == RowKind::Refund || row.quota_units < 0;
+        if row.token.is_nobody() && !is_refund {
+            self.count_unowned(numbered);
+            return RowOutcome::Ignored;
+        }
+        if is_refund {
+            return self.open_refund(numbered);
+        }
+        let side = match ConsumptionRow::parse(identity.clone(), row) {
+            Ok(side) => Side::Row(Arc::new(side)),
+            Err(error) => return self.keep_row(numbered, RowState::Failed, Some(error.to_string())),
+        };
+        match self.charge(&side, state == Some(RowState::Ambiguous)) {
+            Ok(Booked::Charged { credits, .. }) => RowOutcome::Charged { credits },
+            Ok(Booked::Tied) => RowOutcome::Tied,
+            Err((_, WaitReason::UnknownKey | WaitReason::BeyondGrace)) => {
+                self.count_unowned(numbered);
+                RowOutcome::Parked
+            }
+            Err((_, WaitReason::Ignored)) => {
+                self.count_unowned(numbered);
+                RowOutcome::Ignored
+            }
+            Err((_, WaitReason::Busy)) => RowOutcome::Deferred,
+            Err((failure, WaitReason::Alike)) => self.keep_row(numbered, RowState::Waiting, Some(failure.message())),
+            Err((failure, WaitReason::AmbiguousKey)) => {
+                self.keep_row(numbered, RowState::Ambiguous, Some(failure.message()))
+            }
+            Err((_, WaitReason::Dismissed)) => self.keep_row(numbered, RowState::BeforeTakeover, None),
+            Err((failure, _)) => self.keep_row(numbered, RowState::Failed, Some(failure.message())),
+        }
+    }
+
+    /// A refund is stored first; which charge it gives back is looked for by itself.
+    fn open_refund(&mut self, numbered: &NumberedRow) -> RowOutcome {
+        let has_key = self.has_key(numbered.row.token);
+        if !has_key && !numbered.row.token.is_nobody() {
+            self.count_unowned(numbered);
+            return RowOutcome::Parked;
+        }
+        self.keep_row(numbered, RowState::RefundOpen, None)
+    }
+
+    fn keep_row(&mut self, numbered: &NumberedRow, state: RowState, reason: Option<String>) -> RowOutcome {
+        let open = state.is_open().then(|| Arc::new(numbered.row.clone()));
+        let identity = numbered.identity.clone();
+        let (units, is_refund) = (numbered.row.quota_units, numbered.row.kind == RowKind::Refund);
+        self.plan.rows.push(RowWrite {
+            identity,
+            state,
+            claim: None,
+            open,
+            reason: reason.clone(),
+            units,
+            is_refund,
+            task_id: numbered.row.task.as_ref().and_then(|task| task.task_id.clone()),
+        });
+        match state {
+            RowState::RefundOpen => RowOutcome::RefundOpen,
+            RowState::Failed => RowOutcome::Failed(reason.unwrap_or_default()),
+            RowState::BeforeTakeover => RowOutcome::Ignored,
+            _ => RowOutcome::Waiting,
+        }
+    }
+
+    fn count_unowned(&mut self, numbered: &NumberedRow) {
+        let row = &numbered.row;
+        let is_same = |known: &&mut UnownedRows| known.token == row.token && known.second == row.second;
+        let known = self.plan.unowned_rows.iter_mut().rev().take(64).find(is_same);
+        let refund_count = i64::from(row.kind == RowKind::Refund);
+        let (row_count, units) = if refund_count == 0 { (1, row.quota_units) } else { (0, 0) };
+        match known {
+            Some(known) => {
+                known.row_count += row_count;
+                known.units = known.units.saturating_add(units);
+                known.refund_count += refund_count;
+            }
+            None => self.plan.unowned_rows.push(UnownedRows {
+                source: numbered.identity.source.clone(),
+                token: row.token,
+                token_name: row.token_name.clone(),
+                second: row.second,
+                row_count,
+                units,
+                refund_count,
+            }),
+        }
+    }
+
+    /// An event that waits or is disputed beside a row.
+    pub(super) fn is_open_side(&self, event: &UsageEvent) -> bool {
+        self.log.as_ref().is_some_and(|log| log.open_events.contains_key(&event.event_id))
+    }
+
+    /// An event that waited is settled.
+    pub(super) fn close(&mut self, event: &Arc<UsageEvent>) {
+        let stored =
+            self.log.as_ref().and_then(|log| log.open_events.get(&event.event_id)).map(|side| side.open.clone());
+        let open = stored.or_else(|| match self.known.get(&event.event_id) {
+            Some(KnownEvent::Open(open)) => Some(open.clone()),
+            _ => None,
+        });
+        self.keep(event, open.as_ref(), None);
+    }
+
+    /// Charges every waiting side that is alike to no charge any more; where nothing is missing any more, says what is
+    /// disputed.
+    pub(super) fn revisit(&mut self, batch: &Batch) {
+        let places: Vec<Place> = self.log.iter().flat_map(|log| log.neighbours.open()).collect();
+        if places.is_empty() {
+            return;
+        }
+        let covered_until = batch.covered_until_second.map(|second| UnixMillis::new(second.saturating_mul(1000)));
+        let pairs = match (&self.log, covered_until) {
+            (Some(log), Some(until)) => Some((until, pair_alike(&log.neighbours, &places, until, &log.policy))),
+            _ => None,
+        };
+        for place in places {
+            let Some(log) = &self.log else { return };
+            let Standing::Open(side) = &log.neighbours.node(place).standing else { continue };
+            let side = side.clone();
+            let alike = log.neighbours.alike(place, &log.policy);
+            let Some(alike) = alike else {
+                self.charge_open(place, &side);
+                continue;
+            };
+            let Some((until, pairs)) = &pairs else { continue };
+            // What is not covered may still bring the true partner of either.
+            let is_covered = [place, alike].into_iter().all(|place| log.neighbours.node(place).facts.at <= *until);
+            match pairs.get(&place) {
+                Some(partner) => self.dispute(place, *partner, &side),
+                None if is_covered => self.charge_open(place, &side),
+                None => {}
+            }
+        }
+        self.tell_what_came_of_waiting(batch);
+    }
+
+    /// Nobody holds it up any more. If its owner cannot be charged now, it goes on waiting.
+    fn charge_open(&mut self, place: Place, side: &Side) {
+        let Ok(holder) = self.payer(side, false) else { return };
+        // Since it came, another program may have billed its call.
+        if let Some(record) = self.foreign.take(side.content()) {
+            if let Ok(claim) = self.adopt(side, record, None) {
+                self.stand_as(place, &claim);
+            }
+            return;
+        }
+        let tied = match &mut self.log {
+            Some(log) => log.neighbours.tie(place, &log.policy),
+            None => None,
+        };
+        let charged = match tied {
+            Some(tied) => self.settle_tied(place, &tied, holder),
+            None => self.charge_alone(side, holder, None).inspect(|_| self.stand_charged(&[place])),
+        };
+        // What the books cannot hold now goes on waiting; it is listed as such.
+        drop(charged);
+    }
+
+    fn dispute(&mut self, place: Place, partner: Place, side: &Side) {
+        let Some(log) = &self.log else { return };
+        let text = differences(log.neighbours.node(place), log.neighbours.node(partner));
+        match side {
+            Side::Event(event) => {
+                let Some(open) = log.open_events.get(&event.event_id) else { return };
+                if open.is_disputed {
+                    return;
+                }
+                let open = open.open.clone();
+                self.keep(event, Some(&open), Some((Failure::Disputed(text).message(), WaitReason::Disputed)));
+            }
+            Side::Row(row) => {
+                let Some(open) = log.open_rows.get(&row.identity) else { return };
+                if open.is_disputed {
+                    return;
+                }
+                let (identity, open) = (row.identity.clone(), Some(open.row.clone()));
+                let reason = Some(Failure::Disputed(text).message());
+                let units = row.content.price.units().map_or(0, QuotaUnits::get);
+                let state = RowState::Disputed;
+                let task_id = row.task_id.clone();
+                let write = RowWrite { identity, state, claim: None, open, reason, units, is_refund: false, task_id };
+                self.plan.rows.push(write);
+            }
+        }
+        self.plan.disputed += 1;
+    }
+
+    /// What waited at its own turn may have been charged by the end of the batch.
+    fn tell_what_came_of_waiting(&mut self, batch: &Batch) {
+        let mut credits: HashMap<SideIdentity, Credits> = HashMap::new();
+        for charge in &self.plan.charges {
+            let sides = [&charge.event, &charge.row];
+            let identities = sides.into_iter().flatten().map(|side| side.identity.clone());
+            credits.extend(identities.map(|identity| (identity, charge.credits)));
+        }
+        for (event, outcome) in batch.events.iter().zip(&mut self.plan.outcomes) {
+            let identity = Side::Event(event.clone()).identity();
+            if let (SettlementOutcome::Waits, Some(credits)) = (&outcome, credits.get(&identity)) {
+                *outcome = SettlementOutcome::Settled { credits: *credits };
+            }
+        }
+        for (row, outcome) in batch.rows.iter().zip(&mut self.plan.row_outcomes) {
+            let (request_id, log_id) = (row.row.request_id.clone(), row.row.log_id);
+            let identity = SideIdentity::Row { row: row.identity.clone(), request_id, log_id };
+            if let (RowOutcome::Waiting, Some(credits)) = (&outcome, credits.get(&identity)) {
+                *outcome = RowOutcome::Charged { credits: *credits };
+            }
+        }
+    }
+}
+
+/// Pairs covered waiting sides with covered charges that are alike: as many as possible, the nearest first.
+fn pair_alike(
+    neighbours: &Neighbours,
+    open: &[Place],
+    covered_until: UnixMillis,
+    policy: &MatchPolicy,
+) -> HashMap<Place, Place> {
+    let is_covered = |place: &Place| neighbours.node(*place).facts.at <= covered_until;
+    let waiting: Vec<Place> = open.iter().copied().filter(is_covered).collect();
+    let mut edges: Vec<(i128, i64, Place, Place)> = Vec::new();
+    for place in &waiting {
+        let alike = neighbours.all_alike(*place, policy).filter(is_covered);
+        edges.extend(alike.map(|other| {
+            let (price, time) = neighbours.distance(*place, other);
+            (price, time, *place, other)
+        }));
+    }
+    edges.sort();
+    let mut partner_of: HashMap<Place, Place> = HashMap::new();
+    let mut taken_by: HashMap<Place, Place> = HashMap::new();
+    let mut reach: HashMap<Place, Vec<Place>> = HashMap::new();
+    for (_, _, place, other) in edges {
+        reach.entry(place).or_default().push(other);
+        if !partner_of.contains_key(&place) && !taken_by.contains_key(&other) {
+            partner_of.insert(place, other);
+            taken_by.insert(other, place);
+        }
+    }
+    for place in waiting {
+        if !partner_of.contains_key(&place) {
+            make_room(place, &reach, &mut partner_of, &mut taken_by);
+        }
+    }
+    partner_of
+}
+
+/// Moves earlier pairs aside, if that finds one for `start` as well.
+fn make_room(
+    start: Place,
+    reach: &HashMap<Place, Vec<Place>>,
+    partner_of: &mut HashMap<Place, Place>,
+    taken_by: &mut HashMap<Place, Place>,
+) {
+    let mut came_from: HashMap<Place, Place> = HashMap::new();
+    let mut seen = HashSet::from([start]);
+    let mut queue = VecDeque::from([start]);
+    while let Some(place) = queue.pop_front() {
+        for other in reach.get(&place).into_iter().flatten() {
+            if came_from.contains_key(other) {
+                continue;
+            }
+            came_from.insert(*other, place);
+            let Some(holder) = taken_by.get(other).copied() else {
+                let mut free = *other;
+                while let Some(place) = came_from.get(&free).copied() {
+                    let given_up = partner_of.insert(place, free);
+                    taken_by.insert(free, place);
+                    match given_up {
+                        Some(given_up) if place != start => free = given_up,
+                        _ => return,
+                    }
+                }
+                return;
+            };
+            if seen.insert(holder) {
+                queue.push_back(holder);
+            }
+        }
+    }
+}
+
+/// Which fields differ between a side and the alike one, for a person.
+fn differences(side: &Node, other: &Node) -> String {
+    let (mine, theirs) = (&side.facts, &other.facts);
+    let mut parts = Vec::new();
+    if mine.units != theirs.units || mine.credits != theirs.credits {
+        parts.push(match (mine.units, theirs.units) {
+            (Some(mine), Some(theirs)) => format!("price {} here, {} there", mine.get(), theirs.get()),
+            _ => format!("price {} credits here, {} there", mine.credits, theirs.credits),
+        });
+    }
+    if mine.model != theirs.model {
+        parts.push(format!("model {} here, {} there", mine.model, theirs.model));
+    }
+    if mine.at != theirs.at {
+        parts.push(format!("at {} here, {} there", mine.at.to_rfc3339(), theirs.at.to_rfc3339()));
+    }
+    let whose = match side.identity {
+        SideIdentity::Event { .. } => "a row of the log",
+        SideIdentity::Row { .. } => "an event",
+    };
+    match parts.is_empty() {
+        true => format!("it may be the call of {whose} that is charged"),
+        false => format!("it may be the call of {whose} that is charged; {}", parts.join("; ")),
+    }
+}

@@ -1,0 +1,203 @@
+//! The log's side of the books: rows of new-api's log come down the same road as events, and what was read is kept.
+//!
+//! What a row comes to is decided in `domain`; which windows are read, and when, by whoever reads them.
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+
+use super::StoreError;
+use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
+use crate::domain::settlement::Purpose;
+
+/// How a span came to be covered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// Every row of it was read and settled.
+    Read,
+    /// Its figures agreed with the books.
+    Agreed,
+}
+
+impl Proof {
+    /// The names of `hookledger_spans.proof`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Proof::Read => "read",
+            Proof::Agreed => "agreed",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Proof::Read, Proof::Agreed].into_iter().find(|proof| proof.as_str() == text)
+    }
+}
+
+/// Which rows of which gateway: coverage belongs to both.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SourceFilter {
+    /// `newapi.source`
+    pub source: String,
+    /// What narrows the log: group and user name, or nothing.
+    pub filter: String,
+}
+
+/// Seconds that were read completely, or proved; both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub from_second: i64,
+    pub until_second: i64,
+    pub proof: Proof,
+}
+
+impl SourceFilter {
+    /// Under which name the beginning of its coverage is kept in `hookledger_meta`: at most 64 characters.
+    pub fn coverage_name(&self) -> String {
+        let digest = hex::encode(Sha256::digest(format!("{}\n{}", self.source, self.filter)));
+        format!("coverage_begins:{}", &digest[..16])
+    }
+}
+
+impl Span {
+    /// What there is once this span was laid over others: what it covers of them goes, and what has the same proof and
+    /// touches it becomes one with it. In the order of their seconds.
+    pub fn laid_over(self, near: impl Iterator<Item = Span>) -> Vec<Span> {
+        let mut whole = self;
+        let mut beside = Vec::new();
+        for old in near {
+            if old.proof == self.proof {
+                whole.from_second = whole.from_second.min(old.from_second);
+                whole.until_second = whole.until_second.max(old.until_second);
+                continue;
+            }
+            let before = Span { until_second: old.until_second.min(self.from_second - 1), ..old };
+            let after = Span { from_second: old.from_second.max(self.until_second + 1), ..old };
+            beside.extend([before, after].into_iter().filter(|part| part.from_second <= part.until_second));
+        }
+        beside.push(whole);
+        beside.sort_by_key(|span| span.from_second);
+        beside
+    }
+}
+
+/// Counts and sums of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Type-2 rows.
+    pub rows: i64,
+    /// Their quota units.
+    pub units: i64,
+    /// Type-6 rows.
+    pub refunds: i64,
+}
+
+/// What the books expect of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BookFigures {
+    /// Rows that are known, and events that have none yet.
+    pub figures: Figures,
+    /// Events priced in credits: what their rows cost in quota is not known.
+    pub priced_in_credits: i64,
+}
+
+/// How many of our rows came without their event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowLoss {
+    /// Type-2 rows of tokens that have a key, without a task's id.
+    pub rows: i64,
+    pub without_event: i64,
+    /// The newest of them, in Unix seconds.
+    pub newest_second: Option<i64>,
+}
+
+/// Rows of one user's tokens, which one writer settles.
+#[derive(Debug, Clone)]
+pub struct RowPart {
+    pub lane: usize,
+    /// Where the rows stood in the batch.
+    pub places: Vec<usize>,
+    pub rows: Vec<NumberedRow>,
+}
+
+/// The writes and looks of whoever reads the log.
+#[async_trait]
+pub trait LogStore: Send + Sync + 'static {
+    /// Cuts rows into parts that are settled each by itself.
+    async fn row_parts(&self, rows: Vec<NumberedRow>) -> Vec<RowPart> {
+        vec![RowPart { lane: 0, places: (0..rows.len()).collect(), rows }]
+    }
+
+    /// Settles rows of seconds that were read completely, in one transaction. One outcome each.
+    async fn settle_rows(
+        &self,
+        lane: usize,
+        rows: Vec<NumberedRow>,
+        purpose: Purpose,
+    ) -> Result<Vec<RowOutcome>, StoreError>;
+
+    /// Stores a row that the database refuses to settle as failed, so that the others can go on.
+    async fn set_row_aside(&self, row: NumberedRow, reason: String) -> Result<(), StoreError>;
+
+    /// What the books expect the source to say of a span.
+    async fn figures(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<BookFigures, StoreError>;
+
+    /// Seconds of the span in which the books have an event, in order.
+    async fn event_seconds(&self, from_second: i64, until_second: i64) -> Result<Vec<i64>, StoreError>;
+
+    /// How the rows of a span fared that are ours.
+    async fn row_loss(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<RowLoss, StoreError>;
+
+    /// Seconds of rows that nobody paid for when they were read, of tokens that have a key now: the earliest and the
+    /// latest that may be charged, a token each, at most `limit`. `grace_secs`: how much older than its key a row may be.
+    async fn owned_meanwhile(
+        &self,
+        of: &SourceFilter,
+        grace_secs: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, i64)>, StoreError>;
+
+    /// Looks again at every waiting side of these tokens. Up to `covered_until_second`, included, no side is missing any
+    /// more: what is alike there is disputed. How many became so.
+    async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError>;
+
+    /// Tokens that have waiting or disputed sides, at most `limit`, in their order, above `after`.
+    async fn tokens_with_open_sides(
+        &self,
+        after: Option<RemoteKeyId>,
+        limit: usize,
+    ) -> Result<Vec<RemoteKeyId>, StoreError>;
+
+    /// Forgets what was counted of rows that nobody here pays for, before a window is read again.
+    async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError>;
+
+    /// What was covered of this source, oldest first.
+    async fn spans(&self, of: &SourceFilter) -> Result<Vec<Span>, StoreError>;
+
+    /// Every row of the span is committed.
+    async fn cover(&self, of: &SourceFilter, span: Span) -> Result<(), StoreError>;
+
+    /// The second at which coverage of this source begins, stored at the first call and the same ever after.
+    async fn begin_coverage(&self, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(from_second: i64, until_second: i64, proof: Proof) -> Span {
+        Span { from_second, until_second, proof }
+    }
+
+    #[test]
+    fn what_touches_and_was_proved_alike_is_one_span() {
+        let laid =
+            span(10, 19, Proof::Read).laid_over([span(0, 9, Proof::Read), span(20, 29, Proof::Read)].into_iter());
+        assert_eq!(laid, [span(0, 29, Proof::Read)]);
+    }
+
+    #[test]
+    fn a_reading_inside_an_agreed_span_leaves_its_ends() {
+        let laid = span(10, 19, Proof::Read).laid_over([span(0, 29, Proof::Agreed)].into_iter());
+        assert_eq!(laid, [span(0, 9, Proof::Agreed), span(10, 19, Proof::Read), span(20, 29, Proof::Agreed)]);
+    }
+}

@@ -1,0 +1,220 @@
+//! What was read of new-api's log: spans that follow each other, and what was counted of rows that nobody pays for.
+
+use sqlx::{MySqlConnection, MySqlPool};
+
+use super::context::{Context, Names};
+use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_snapshot::{NumberedRow, RowWrite};
+use crate::domain::settlement::Plan;
+use crate::storage::StoreError;
+use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
+use crate::storage::stored::unreadable;
+
+/// Whether rows of a log were ever settled here.
+pub async fn has_rows(readers: &MySqlPool, names: &Names) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(names.sql("SELECT EXISTS (SELECT 1 FROM hookledger_rows)")).fetch_one(readers).await
+}
+
+pub async fn forget_unowned(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    source: &str,
+    from_second: i64,
+    until_second: i64,
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ? AND ? AND source = ?";
+    sqlx::query(context.sql(sql))
+        .bind(from_second)
+        .bind(until_second)
+        .bind(source.to_owned())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub async fn spans(readers: &MySqlPool, names: &Names, of: &SourceFilter) -> Result<Vec<Span>, StoreError> {
+    let sql = "SELECT from_second, until_second, proof FROM hookledger_spans WHERE source = ? AND filter = ? \
+               ORDER BY from_second";
+    let rows: Vec<(i64, i64, String)> =
+        sqlx::query_as(names.sql(sql)).bind(&of.source).bind(&of.filter).fetch_all(readers).await?;
+    rows.into_iter().map(span).collect()
+}
+
+fn span((from_second, until_second, proof): (i64, i64, String)) -> Result<Span, StoreError> {
+    let proof = Proof::parse(&proof).ok_or_else(|| unreadable("hookledger_spans.proof", proof))?;
+    Ok(Span { from_second, until_second, proof })
+}
+
+/// Lays a span over what was there: older ones are cut, and one of the same proof beside it is joined.
+pub async fn cover(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    of: &SourceFilter,
+    new: Span,
+) -> Result<(), StoreError> {
+    let near = "FROM hookledger_spans WHERE source = ? AND filter = ? AND from_second <= ? AND until_second >= ?";
+    let rows: Vec<(i64, i64, String)> =
+        sqlx::query_as(context.sql(&format!("SELECT from_second, until_second, proof {near} FOR UPDATE")))
+            .bind(&of.source)
+            .bind(&of.filter)
+            .bind(new.until_second + 1)
+            .bind(new.from_second - 1)
+            .fetch_all(&mut *connection)
+            .await?;
+    let old = rows.into_iter().map(span).collect::<Result<Vec<_>, _>>()?;
+    sqlx::query(context.sql(&format!("DELETE {near}")))
+        .bind(&of.source)
+        .bind(&of.filter)
+        .bind(new.until_second + 1)
+        .bind(new.from_second - 1)
+        .execute(&mut *connection)
+        .await?;
+    // At most two of them are more than the new one.
+    for laid in new.laid_over(old.into_iter()) {
+        let sql = "INSERT INTO hookledger_spans (source, filter, from_second, until_second, proof, proved_at_ms) \
+                   VALUES (?, ?, ?, ?, ?, ?)";
+        sqlx::query(context.sql(sql))
+            .bind(&of.source)
+            .bind(&of.filter)
+            .bind(laid.from_second)
+            .bind(laid.until_second)
+            .bind(laid.proof.as_str())
+            .bind(context.clock.now().as_millis())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+pub async fn begin(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    of: &SourceFilter,
+    from_second: i64,
+) -> Result<i64, StoreError> {
+    let name = of.coverage_name();
+    sqlx::query(context.sql("INSERT IGNORE INTO hookledger_meta (name, value) VALUES (?, ?)"))
+        .bind(&name)
+        .bind(from_second.to_string())
+        .execute(&mut *connection)
+        .await?;
+    let value: String = sqlx::query_scalar(context.sql("SELECT value FROM hookledger_meta WHERE name = ?"))
+        .bind(&name)
+        .fetch_one(connection)
+        .await?;
+    value.parse().map_err(|_| unreadable("hookledger_meta, the beginning of coverage", value))
+}
+
+const FIGURES: &str = "SELECT \
+     (SELECT COUNT(*) FROM hookledger_rows AS r WHERE r.row_second BETWEEN s.a AND s.b AND r.source = s.n \
+       AND r.is_refund = 0), \
+     (SELECT CAST(COALESCE(SUM(r.units), 0) AS SIGNED) FROM hookledger_rows AS r WHERE r.row_second BETWEEN s.a AND s.b \
+       AND r.source = s.n AND r.is_refund = 0), \
+     (SELECT COUNT(*) FROM hookledger_rows AS r WHERE r.row_second BETWEEN s.a AND s.b AND r.source = s.n \
+       AND r.is_refund = 1), \
+     (SELECT CAST(COALESCE(SUM(u.row_count), 0) AS SIGNED) FROM hookledger_unowned_rows AS u \
+       WHERE u.row_second BETWEEN s.a AND s.b AND u.source = s.n), \
+     (SELECT CAST(COALESCE(SUM(u.units), 0) AS SIGNED) FROM hookledger_unowned_rows AS u \
+       WHERE u.row_second BETWEEN s.a AND s.b AND u.source = s.n), \
+     (SELECT CAST(COALESCE(SUM(u.refund_count), 0) AS SIGNED) FROM hookledger_unowned_rows AS u \
+       WHERE u.row_second BETWEEN s.a AND s.b AND u.source = s.n), \
+     (SELECT COUNT(*) FROM hookledger_claims AS c WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL), \
+     (SELECT CAST(COALESCE(SUM(c.price_units), 0) AS SIGNED) FROM hookledger_claims AS c \
+       WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL), \
+     (SELECT COUNT(*) FROM hookledger_claims AS c WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL \
+       AND c.price_units IS NULL) \
+     FROM (SELECT CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin AS n, CAST(? AS SIGNED) AS a, \
+       CAST(? AS SIGNED) AS b) AS s";
+
+pub async fn figures(
+    readers: &MySqlPool,
+    names: &Names,
+    of: &SourceFilter,
+    from_second: i64,
+    until_second: i64,
+) -> Result<BookFigures, StoreError> {
+    let query = sqlx::query_as(names.sql(FIGURES)).bind(&of.source).bind(from_second).bind(until_second);
+    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) = query.fetch_one(readers).await?;
+    let figures = Figures { rows: row.0 + row.3 + row.6, units: row.1 + row.4 + row.7, refunds: row.2 + row.5 };
+    Ok(BookFigures { figures, priced_in_credits: row.8 })
+}
+
+pub async fn event_seconds(
+    readers: &MySqlPool,
+    names: &Names,
+    from_second: i64,
+    until_second: i64,
+) -> Result<Vec<i64>, StoreError> {
+    let sql = "SELECT DISTINCT call_second FROM hookledger_claims WHERE call_second BETWEEN ? AND ? \
+               AND event_id IS NOT NULL ORDER BY call_second";
+    Ok(sqlx::query_scalar(names.sql(sql)).bind(from_second).bind(until_second).fetch_all(readers).await?)
+}
+
+pub async fn row_loss(
+    readers: &MySqlPool,
+    names: &Names,
+    of: &SourceFilter,
+    from_second: i64,
+    until_second: i64,
+) -> Result<RowLoss, StoreError> {
+    let sql = "SELECT COUNT(*), CAST(COALESCE(SUM(c.event_id IS NULL), 0) AS SIGNED), MAX(r.row_second) \
+               FROM hookledger_rows AS r \
+               JOIN hookledger_claims AS c ON c.call_second = r.call_second AND c.claim_id = r.claim_id \
+               WHERE r.row_second BETWEEN ? AND ? AND r.source = ? AND r.is_refund = 0 AND r.task_id IS NULL";
+    let row: (i64, i64, Option<i64>) =
+        sqlx::query_as(names.sql(sql)).bind(from_second).bind(until_second).bind(&of.source).fetch_one(readers).await?;
+    Ok(RowLoss { rows: row.0, without_event: row.1, newest_second: row.2 })
+}
+
+// Tokens with one owner, and their rows from their grace on.
+const OWNED_MEANWHILE: &str = "SELECT MIN(u.row_second), MAX(u.row_second) \
+     FROM (SELECT DISTINCT remote_key_id AS token FROM hookledger_unowned_rows) AS t \
+     STRAIGHT_JOIN api_keys AS k ON k.remoteKeyId = CAST(t.token AS CHAR CHARACTER SET utf8mb4) COLLATE {collation} \
+     STRAIGHT_JOIN hookledger_unowned_rows AS u ON u.remote_key_id = t.token AND u.source = ? \
+       AND u.row_second >= TIMESTAMPDIFF(SECOND, '1970-01-01', k.createdAt) - ? \
+     WHERE t.token <> 0 GROUP BY t.token HAVING COUNT(DISTINCT k.userId) = 1 LIMIT ?";
+
+pub async fn owned_meanwhile(
+    readers: &MySqlPool,
+    names: &Names,
+    of: &SourceFilter,
+    grace_secs: i64,
+    limit: usize,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    Ok(sqlx::query_as(names.sql(OWNED_MEANWHILE))
+        .bind(&of.source)
+        .bind(grace_secs)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(readers)
+        .await?)
+}
+
+/// A row that the database refuses to settle is kept as failed.
+pub async fn set_row_aside(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    row: &NumberedRow,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let plan = Plan { rows: vec![RowWrite::failed(row, reason)], ..Plan::default() };
+    super::log::write(connection, context, &plan, context.clock.now()).await
+}
+
+pub async fn tokens_with_open_sides(
+    readers: &MySqlPool,
+    names: &Names,
+    after: Option<RemoteKeyId>,
+    limit: usize,
+) -> Result<Vec<RemoteKeyId>, StoreError> {
+    let sql = "SELECT remote_key_id FROM hookledger_inbox WHERE reason IN ('alike', 'disputed') AND remote_key_id > ? \
+               UNION SELECT open_token FROM hookledger_rows WHERE open_token > ? AND state IN ('waiting', 'disputed') \
+               ORDER BY 1 LIMIT ?";
+    let after = after.map_or(-1, RemoteKeyId::get);
+    let tokens: Vec<i64> = sqlx::query_scalar(names.sql(sql))
+        .bind(after)
+        .bind(after)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(readers)
+        .await?;
+    tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
+}

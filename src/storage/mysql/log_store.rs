@@ -1,0 +1,151 @@
+//! What whoever reads the log asks of a server.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use sqlx::MySqlConnection;
+
+use super::context::Context;
+use super::shard::End;
+use super::{MysqlStore, coverage, route, settle};
+use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
+use crate::domain::settlement::{Batch, Plan, Purpose};
+use crate::failpoint;
+use crate::storage::StoreError;
+use crate::storage::log::{BookFigures, LogStore, RowLoss, RowPart, SourceFilter, Span};
+
+impl MysqlStore {
+    pub(super) async fn settle_batch(&self, lane: usize, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
+        let plan = self.shards[lane % self.shards.len()].transact(settle_work(batch, purpose)).await?;
+        failpoint::hit("store.settle.committed")?;
+        Ok(plan)
+    }
+}
+
+type SettleWork = Box<
+    dyn for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<Plan>, StoreError>> + Send + Sync,
+>;
+
+fn settle_work(batch: Batch, purpose: Purpose) -> SettleWork {
+    let batch = Arc::new(batch);
+    Box::new(move |connection, context| {
+        let batch = batch.clone();
+        Box::pin(async move { settle::settle(connection, context, &batch, purpose).await })
+    })
+}
+
+/// Rows wait while our state and the platform's tables are apart.
+fn apart() -> StoreError {
+    StoreError::Unavailable("our state and the platform's tables are apart: `hookledger repair`".to_owned())
+}
+
+#[async_trait]
+impl LogStore for MysqlStore {
+    async fn row_parts(&self, rows: Vec<NumberedRow>) -> Vec<RowPart> {
+        route::rows_by_user(&self.readers, &self.context.names, rows, self.shards.len()).await
+    }
+
+    async fn settle_rows(
+        &self,
+        lane: usize,
+        rows: Vec<NumberedRow>,
+        purpose: Purpose,
+    ) -> Result<Vec<RowOutcome>, StoreError> {
+        if self.is_apart() {
+            return Err(apart());
+        }
+        let batch = Batch { rows, ..Batch::default() };
+        Ok(self.settle_batch(lane, batch, purpose).await?.row_outcomes)
+    }
+
+    async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {
+        if self.is_apart() {
+            return Err(apart());
+        }
+        let batch = Batch { revisited: tokens.into_iter().collect(), covered_until_second, ..Batch::default() };
+        Ok(self.settle_batch(0, batch, Purpose::Retry).await?.disputed)
+    }
+
+    async fn tokens_with_open_sides(
+        &self,
+        after: Option<RemoteKeyId>,
+        limit: usize,
+    ) -> Result<Vec<RemoteKeyId>, StoreError> {
+        coverage::tokens_with_open_sides(&self.readers, &self.context.names, after, limit).await
+    }
+
+    async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
+        let source: Arc<str> = Arc::from(source);
+        self.write(move |connection, context| {
+            let source = source.clone();
+            Box::pin(async move {
+                coverage::forget_unowned(connection, context, &source, from_second, until_second).await?;
+                Ok::<_, StoreError>(End::Commit(()))
+            })
+        })
+        .await
+    }
+
+    async fn spans(&self, of: &SourceFilter) -> Result<Vec<Span>, StoreError> {
+        coverage::spans(&self.readers, &self.context.names, of).await
+    }
+
+    async fn cover(&self, of: &SourceFilter, span: Span) -> Result<(), StoreError> {
+        let of = Arc::new(of.clone());
+        self.write(move |connection, context| {
+            let of = of.clone();
+            Box::pin(async move {
+                coverage::cover(connection, context, &of, span).await?;
+                Ok::<_, StoreError>(End::Commit(()))
+            })
+        })
+        .await
+    }
+
+    async fn begin_coverage(&self, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError> {
+        let of = Arc::new(of.clone());
+        self.write(move |connection, context| {
+            let of = of.clone();
+            Box::pin(async move {
+                let begins = coverage::begin(connection, context, &of, from_second).await?;
+                Ok::<_, StoreError>(End::Commit(begins))
+            })
+        })
+        .await
+    }
+
+    async fn set_row_aside(&self, row: NumberedRow, reason: String) -> Result<(), StoreError> {
+        let aside = Arc::new((row, reason));
+        self.write(move |connection, context| {
+            let aside = aside.clone();
+            Box::pin(async move {
+                coverage::set_row_aside(connection, context, &aside.0, &aside.1).await?;
+                Ok::<_, StoreError>(End::Commit(()))
+            })
+        })
+        .await
+    }
+
+    async fn figures(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<BookFigures, StoreError> {
+        coverage::figures(&self.readers, &self.context.names, of, from_second, until_second).await
+    }
+
+    async fn event_seconds(&self, from_second: i64, until_second: i64) -> Result<Vec<i64>, StoreError> {
+        coverage::event_seconds(&self.readers, &self.context.names, from_second, until_second).await
+    }
+
+    async fn row_loss(&self, of: &SourceFilter, from_second: i64, until_second: i64) -> Result<RowLoss, StoreError> {
+        coverage::row_loss(&self.readers, &self.context.names, of, from_second, until_second).await
+    }
+
+    async fn owned_meanwhile(
+        &self,
+        of: &SourceFilter,
+        grace_secs: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, i64)>, StoreError> {
+        coverage::owned_meanwhile(&self.readers, &self.context.names, of, grace_secs, limit).await
+    }
+}

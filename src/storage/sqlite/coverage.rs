@@ -1,0 +1,205 @@
+//! What was read of new-api's log: spans that follow each other, and what was counted of rows that nobody pays for.
+
+use sqlx::{Connection, SqliteConnection, SqlitePool};
+
+use super::writer::Context;
+use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_snapshot::{NumberedRow, RowWrite};
+use crate::domain::settlement::Plan;
+use crate::storage::StoreError;
+use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
+use crate::storage::stored::unreadable;
+
+/// Whether rows of a log were ever settled here.
+pub async fn has_rows(readers: &SqlitePool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM hookledger_rows)").fetch_one(readers).await
+}
+
+pub async fn forget_unowned(
+    connection: &mut SqliteConnection,
+    source: &str,
+    from_second: i64,
+    until_second: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ?1 AND ?2 AND source = ?3")
+        .bind(from_second)
+        .bind(until_second)
+        .bind(source)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub async fn spans(readers: &SqlitePool, of: &SourceFilter) -> Result<Vec<Span>, StoreError> {
+    let rows: Vec<(i64, i64, String)> = sqlx::query_as(
+        "SELECT from_second, until_second, proof FROM hookledger_spans WHERE source = ?1 AND filter = ?2 ORDER BY from_second",
+    )
+    .bind(&of.source)
+    .bind(&of.filter)
+    .fetch_all(readers)
+    .await?;
+    let span = |(from_second, until_second, proof): (i64, i64, String)| {
+        let proof = Proof::parse(&proof).ok_or_else(|| unreadable("hookledger_spans.proof", proof))?;
+        Ok(Span { from_second, until_second, proof })
+    };
+    rows.into_iter().map(span).collect()
+}
+
+/// Lays a span over what was there: older ones are cut, and one of the same proof beside it is joined.
+pub async fn cover(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    of: &SourceFilter,
+    span: Span,
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let near: Vec<(i64, i64, String)> = sqlx::query_as(
+        "DELETE FROM hookledger_spans WHERE source = ?1 AND filter = ?2 AND from_second <= ?4 + 1 AND until_second >= ?3 - 1 \
+         RETURNING from_second, until_second, proof",
+    )
+    .bind(&of.source)
+    .bind(&of.filter)
+    .bind(span.from_second)
+    .bind(span.until_second)
+    .fetch_all(&mut *transaction)
+    .await?;
+    for laid in span.laid_over(near.into_iter().filter_map(|(from_second, until_second, proof)| {
+        Some(Span { from_second, until_second, proof: Proof::parse(&proof)? })
+    })) {
+        sqlx::query(
+            "INSERT INTO hookledger_spans (source, filter, from_second, until_second, proof, proved_at_ms) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(&of.source)
+        .bind(&of.filter)
+        .bind(laid.from_second)
+        .bind(laid.until_second)
+        .bind(laid.proof.as_str())
+        .bind(context.clock.now().as_millis())
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+pub async fn begin(connection: &mut SqliteConnection, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError> {
+    let name = of.coverage_name();
+    sqlx::query("INSERT INTO hookledger_meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING")
+        .bind(&name)
+        .bind(from_second.to_string())
+        .execute(&mut *connection)
+        .await?;
+    let value: String = sqlx::query_scalar("SELECT value FROM hookledger_meta WHERE name = ?1")
+        .bind(&name)
+        .fetch_one(connection)
+        .await?;
+    value.parse().map_err(|_| unreadable("hookledger_meta, the beginning of coverage", value))
+}
+
+const FIGURES: &str = "SELECT \
+     (SELECT COUNT(*) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 AND is_refund = 0), \
+     (SELECT COALESCE(SUM(units), 0) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 \
+       AND is_refund = 0), \
+     (SELECT COUNT(*) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 AND is_refund = 1), \
+     (SELECT COALESCE(SUM(row_count), 0) FROM hookledger_unowned_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1), \
+     (SELECT COALESCE(SUM(units), 0) FROM hookledger_unowned_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1), \
+     (SELECT COALESCE(SUM(refund_count), 0) FROM hookledger_unowned_rows WHERE row_second BETWEEN ?2 AND ?3 \
+       AND source = ?1), \
+     (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 AND row_second IS NULL), \
+     (SELECT COALESCE(SUM(price_units), 0) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 \
+       AND row_second IS NULL), \
+     (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 AND row_second IS NULL \
+       AND price_units IS NULL)";
+
+pub async fn figures(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    from_second: i64,
+    until_second: i64,
+) -> Result<BookFigures, StoreError> {
+    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) =
+        sqlx::query_as(FIGURES).bind(&of.source).bind(from_second).bind(until_second).fetch_one(readers).await?;
+    let figures = Figures { rows: row.0 + row.3 + row.6, units: row.1 + row.4 + row.7, refunds: row.2 + row.5 };
+    Ok(BookFigures { figures, priced_in_credits: row.8 })
+}
+
+pub async fn event_seconds(readers: &SqlitePool, from_second: i64, until_second: i64) -> Result<Vec<i64>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT call_second FROM hookledger_claims WHERE call_second BETWEEN ?1 AND ?2 AND event_id IS NOT NULL \
+         ORDER BY call_second",
+    )
+    .bind(from_second)
+    .bind(until_second)
+    .fetch_all(readers)
+    .await?)
+}
+
+pub async fn row_loss(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    from_second: i64,
+    until_second: i64,
+) -> Result<RowLoss, StoreError> {
+    let row: (i64, i64, Option<i64>) = sqlx::query_as(
+        "SELECT COUNT(*), COALESCE(SUM(c.event_id IS NULL), 0), MAX(r.row_second) FROM hookledger_rows AS r \
+         JOIN hookledger_claims AS c ON c.call_second = r.call_second AND c.claim_id = r.claim_id \
+         WHERE r.row_second BETWEEN ?2 AND ?3 AND r.source = ?1 AND r.is_refund = 0 AND r.task_id IS NULL",
+    )
+    .bind(&of.source)
+    .bind(from_second)
+    .bind(until_second)
+    .fetch_one(readers)
+    .await?;
+    Ok(RowLoss { rows: row.0, without_event: row.1, newest_second: row.2 })
+}
+
+// Tokens with one owner, and their rows from their grace on.
+const OWNED_MEANWHILE: &str = "SELECT MIN(u.row_second), MAX(u.row_second) \
+     FROM (SELECT DISTINCT remote_key_id AS token FROM hookledger_unowned_rows) AS t \
+     CROSS JOIN api_keys AS k ON k.remoteKeyId = CAST(t.token AS TEXT) \
+     CROSS JOIN hookledger_unowned_rows AS u ON u.remote_key_id = t.token AND u.source = ?1 \
+       AND u.row_second >= CAST(strftime('%s', k.createdAt) AS INTEGER) - ?2 \
+     WHERE t.token <> 0 GROUP BY t.token HAVING COUNT(DISTINCT k.userId) = 1 LIMIT ?3";
+
+pub async fn owned_meanwhile(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    grace_secs: i64,
+    limit: usize,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    Ok(sqlx::query_as(OWNED_MEANWHILE)
+        .bind(&of.source)
+        .bind(grace_secs)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(readers)
+        .await?)
+}
+
+/// A row that the database refuses to settle is kept as failed.
+pub async fn set_row_aside(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    row: &NumberedRow,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let plan = Plan { rows: vec![RowWrite::failed(row, reason)], ..Plan::default() };
+    super::log::write(connection, &plan, context.clock.now()).await
+}
+
+pub async fn tokens_with_open_sides(
+    readers: &SqlitePool,
+    after: Option<RemoteKeyId>,
+    limit: usize,
+) -> Result<Vec<RemoteKeyId>, StoreError> {
+    let tokens: Vec<i64> = sqlx::query_scalar(
+        "SELECT remote_key_id FROM hookledger_inbox WHERE reason IN ('alike', 'disputed') AND remote_key_id > ?1 \
+         UNION SELECT open_token FROM hookledger_rows WHERE open_token > ?1 AND state IN ('waiting', 'disputed') \
+         ORDER BY 1 LIMIT ?2",
+    )
+    .bind(after.map_or(-1, RemoteKeyId::get))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(readers)
+    .await?;
+    tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
+}
