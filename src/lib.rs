@@ -5,6 +5,7 @@
 //! - [`app`] puts everything together and takes it apart again; [`cli`] is the command line.
 //! - [`http`] speaks to senders and operators; [`actors`] are the five that live for months.
 //! - [`storage`] is the only place that knows a database, [`gateway`] the only one that asks new-api.
+//! - [`polling`] brings the one's rows into the other: what is read, when, and what counts as proved.
 //! - [`domain`] decides about money, and knows none of the above.
 //!
 //! Beside them: [`config`] (what an operator can set), [`telemetry`] (logs and metrics), [`status`] (the document that
@@ -20,6 +21,7 @@ pub mod domain;
 pub mod failpoint;
 pub mod gateway;
 pub mod http;
+pub mod polling;
 pub mod setup;
 pub mod status;
 pub mod storage;

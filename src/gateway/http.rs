@@ -92,12 +92,16 @@ impl HttpGateway {
             };
             failures += 1;
             let jitter = rand::rng().random_range(0.0..=1.0);
-            let Some(pause) = self.retries.pause_after(&error, failures, jitter) else { return Err(error) };
+            let pause = self.retries.pause_after(&error, failures, jitter);
+            let is_limited = matches!(error, GatewayError::RateLimited { .. });
+            if is_limited {
+                // The allowance that is used up is everybody's, also after the last try.
+                self.pacer.hold_back(Instant::now(), pause.unwrap_or(self.retries.base_backoff));
+            }
+            let Some(pause) = pause else { return Err(error) };
             tracing::debug!(endpoint = endpoint.as_str(), failures, %error, "new-api is asked again after a pause");
-            match error {
-                // The allowance that is used up is everybody's.
-                GatewayError::RateLimited { .. } => self.pacer.hold_back(Instant::now(), pause),
-                _ => tokio::time::sleep(pause).await,
+            if !is_limited {
+                tokio::time::sleep(pause).await;
             }
         }
     }

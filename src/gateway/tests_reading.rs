@@ -27,7 +27,10 @@ struct Log {
     /// This row has a price that cannot be read.
     odd_id: i64,
     ignores_time: bool,
-    hidden_from_pages: i64,
+    /// So many of its oldest rows count in the total and are on no page.
+    hidden_from_pages: usize,
+    /// So many rows the total does not count.
+    uncounted: usize,
 }
 
 impl Log {
@@ -60,14 +63,14 @@ impl Log {
             (-second, if self.is_shuffled { (id * 7919 * number as i64) % 101 } else { -id })
         });
         let total = rows.len();
-        rows.truncate(total - (self.hidden_from_pages as usize).min(total));
+        rows.truncate(total - self.hidden_from_pages.min(total));
         let (size, first) = if self.is_bare { (10, 0) } else { (request.number("page_size"), 1) };
         let offset = (request.number("p") - first) * size;
         let page = rows.iter().skip(offset as usize).take(size as usize).enumerate();
         let items: Vec<Value> = page.map(|(index, (id, second))| self.item(index, *id, *second)).collect();
         match self.is_bare {
             true => success(&json!(items)),
-            false => success(&json!({"page": offset / size + 1, "page_size": size, "total": total, "items": items})),
+            false => success(&json!({"page": offset / size + 1, "page_size": size, "total": total - self.uncounted, "items": items})),
         }
     }
 
@@ -255,10 +258,13 @@ async fn a_longer_window_that_never_rests_is_divided() {
 
 #[tokio::test]
 async fn a_total_that_does_not_fit_is_never_taken_for_whole() {
-    let log = Log { hidden_from_pages: 1, ..Log::of(5, 1) };
-    let error = read_all(Rig::new(log).await.reading(1)).await.unwrap_err();
-    let reason = "there were fewer rows than the total says";
-    assert_eq!(error, ReadingError::Restless { second: START, passes: 5, reason });
+    for (log, reason) in [
+        (Log { hidden_from_pages: 1, ..Log::of(5, 1) }, "there were fewer rows than the total says"),
+        (Log { uncounted: 1, ..Log::of(5, 1) }, "there were more rows than the total says"),
+    ] {
+        let error = read_all(Rig::new(log).await.reading(1)).await.unwrap_err();
+        assert_eq!(error, ReadingError::Restless { second: START, passes: 5, reason });
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,12 @@ pub fn gaps(spans: &[Span], begin: i64, end: i64) -> Vec<Gap> {
     gaps
 }
 
+/// Spans that are covered and to be read all the same.
+pub fn reopened(spans: &[Span]) -> Vec<Gap> {
+    let open = spans.iter().filter(|span| span.proof == Proof::Reopened);
+    open.map(|span| Gap { from_second: span.from_second, until_second: span.until_second }).collect()
+}
+
 /// The last second up to which everything from `begin` on is covered; the one before `begin` where nothing is.
 pub fn covered_until(spans: &[Span], begin: i64) -> i64 {
     let last = spans.iter().map(|span| span.until_second).max().unwrap_or(begin - 1);

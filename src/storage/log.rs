@@ -9,14 +9,17 @@ use super::StoreError;
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::Purpose;
+use crate::domain::time::UnixMillis;
 
 /// How a span came to be covered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
     /// Every row of it was read and settled.
     Read,
-    /// Its figures agreed with the books.
+    /// Its figures agreed with the books: its events count as tied.
     Agreed,
+    /// It had agreed, and something came that makes it worth reading: covered all the same.
+    Reopened,
 }
 
 impl Proof {
@@ -25,11 +28,12 @@ impl Proof {
         match self {
             Proof::Read => "read",
             Proof::Agreed => "agreed",
+            Proof::Reopened => "reopened",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Proof::Read, Proof::Agreed].into_iter().find(|proof| proof.as_str() == text)
+        [Proof::Read, Proof::Agreed, Proof::Reopened].into_iter().find(|proof| proof.as_str() == text)
     }
 }
 
@@ -172,6 +176,10 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// What was covered of this source, oldest first.
     async fn spans(&self, of: &SourceFilter) -> Result<Vec<Span>, StoreError>;
+
+    /// Opens spans that had agreed and for which an event came since, or that were proved before `proved_before`: they
+    /// are to be read.
+    async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError>;
 
     /// Every row of the span is committed.
     async fn cover(&self, of: &SourceFilter, span: Span) -> Result<(), StoreError>;

@@ -35,7 +35,8 @@ pub struct OpenRow {
 
 /// What each store looks up. Lists are JSON; every look is one statement.
 pub trait LogLooks {
-    /// Claims with an event whose second lies in the span, of these `[token, prompt, completion]`.
+    /// Claims with an event whose second lies in the span, of these `[token, prompt, completion]`. Events of spans that
+    /// agreed by their figures count as tied to rows that nobody read: they are not among them.
     async fn events_between(&mut self, from: i64, until: i64, counts: &str) -> Result<Vec<NearClaim>, StoreError>;
 
     /// Claims whose side in this channel has one of these request ids.

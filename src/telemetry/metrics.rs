@@ -20,6 +20,11 @@ const UNPAID_CREDITS: &str = "hookledger_ledger_unpaid_credits";
 const EVENTS: &str = "hookledger_events";
 const OLDEST_PENDING_AGE: &str = "hookledger_oldest_pending_age_seconds";
 const PARKED_TOKENS: &str = "hookledger_parked_tokens";
+const POLL_ROWS: &str = "hookledger_poll_rows_total";
+const POLL_RUNS: &str = "hookledger_poll_runs_total";
+const POLL_DURATION: &str = "hookledger_poll_duration_seconds";
+const COVERAGE: &str = "hookledger_coverage_timestamp_seconds";
+const COVERAGE_READ: &str = "hookledger_coverage_read_timestamp_seconds";
 const SOURCE_CONDITION: &str = "hookledger_source_condition";
 const ACTOR_UP: &str = "hookledger_actor_up";
 const ACTOR_RESTARTS: &str = "hookledger_actor_restarts_total";
@@ -91,6 +96,19 @@ fn describe() {
     describe_gauge!(OLDEST_PENDING_AGE, Unit::Seconds, "Age of the oldest pending event; aggregate with max().");
     describe_gauge!(PARKED_TOKENS, "Tokens without a key that have waiting events; aggregate with max().");
     describe_gauge!(SOURCE_CONDITION, "1 while a named condition holds that someone should look at.");
+    describe_counter!(POLL_ROWS, "Rows of new-api's log that were read, by what became of them.");
+    describe_counter!(POLL_RUNS, "Passes over new-api's log, by how they ended.");
+    describe_histogram!(POLL_DURATION, Unit::Seconds, "How long a pass over new-api's log took.");
+    describe_gauge!(
+        COVERAGE,
+        Unit::Seconds,
+        "Up to when new-api's log was read or proved by its figures, Unix time; aggregate with max()."
+    );
+    describe_gauge!(
+        COVERAGE_READ,
+        Unit::Seconds,
+        "Up to when new-api's log was read row by row, Unix time; aggregate with max()."
+    );
     describe_gauge!(ACTOR_UP, "1 while the actor runs.");
     describe_counter!(ACTOR_RESTARTS, "Restarts of an actor by cause.");
     describe_gauge!(MAILBOX_DEPTH, "Messages that wait for the actor.");
@@ -114,6 +132,23 @@ fn describe() {
         "Requests to new-api by what was asked and what became of it; a retry is one more."
     );
     describe_gauge!(BUILD_INFO, "1, with the version as a label.");
+}
+
+/// Rows of the log came to this.
+pub fn rows_settled(result: &'static str, count: u64) {
+    counter!(POLL_ROWS, "result" => result).increment(count);
+}
+
+/// A pass over the log ended.
+pub fn pass_ended(outcome: &'static str, duration: Duration) {
+    counter!(POLL_RUNS, "outcome" => outcome).increment(1);
+    histogram!(POLL_DURATION).record(duration.as_secs_f64());
+}
+
+/// How far the log is known, in Unix seconds.
+pub fn coverage_is(covered_until: i64, read_until: i64) {
+    gauge!(COVERAGE).set(covered_until as f64);
+    gauge!(COVERAGE_READ).set(read_until as f64);
 }
 
 /// A counter that appears with its first event has no increase that an alert could see: each is there from the start.

@@ -6,6 +6,7 @@ use super::context::{Context, Names};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowWrite};
 use crate::domain::settlement::Plan;
+use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
 use crate::storage::stored::unreadable;
@@ -86,6 +87,24 @@ pub async fn cover(
     Ok(())
 }
 
+pub async fn reopen(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    of: &SourceFilter,
+    proved_before: UnixMillis,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE hookledger_spans AS s SET s.proof = 'reopened' WHERE s.source = ? AND s.filter = ? \
+               AND s.proof = 'agreed' AND (s.proved_at_ms < ? OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
+                 WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms > s.proved_at_ms))";
+    sqlx::query(context.sql(sql))
+        .bind(of.source.clone())
+        .bind(of.filter.clone())
+        .bind(proved_before.as_millis())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 pub async fn begin(
     connection: &mut MySqlConnection,
     context: &Context,
@@ -105,6 +124,7 @@ pub async fn begin(
     value.parse().map_err(|_| unreadable("hookledger_meta, the beginning of coverage", value))
 }
 
+// Where every row was read, an event without one has none: that is explained.
 const FIGURES: &str = "SELECT \
      (SELECT COUNT(*) FROM hookledger_rows AS r WHERE r.row_second BETWEEN s.a AND s.b AND r.source = s.n \
        AND r.is_refund = 0), \
@@ -118,13 +138,17 @@ const FIGURES: &str = "SELECT \
        WHERE u.row_second BETWEEN s.a AND s.b AND u.source = s.n), \
      (SELECT CAST(COALESCE(SUM(u.refund_count), 0) AS SIGNED) FROM hookledger_unowned_rows AS u \
        WHERE u.row_second BETWEEN s.a AND s.b AND u.source = s.n), \
-     (SELECT COUNT(*) FROM hookledger_claims AS c WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL), \
+     (SELECT COUNT(*) FROM hookledger_claims AS c WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL \
+       AND NOT EXISTS (SELECT 1 FROM hookledger_spans AS p WHERE p.source = s.n AND p.filter = s.f AND p.proof = 'read' \
+         AND c.call_second BETWEEN p.from_second AND p.until_second)), \
      (SELECT CAST(COALESCE(SUM(c.price_units), 0) AS SIGNED) FROM hookledger_claims AS c \
-       WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL), \
+       WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL \
+       AND NOT EXISTS (SELECT 1 FROM hookledger_spans AS p WHERE p.source = s.n AND p.filter = s.f AND p.proof = 'read' \
+         AND c.call_second BETWEEN p.from_second AND p.until_second)), \
      (SELECT COUNT(*) FROM hookledger_claims AS c WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL \
        AND c.price_units IS NULL) \
      FROM (SELECT CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin AS n, CAST(? AS SIGNED) AS a, \
-       CAST(? AS SIGNED) AS b) AS s";
+       CAST(? AS SIGNED) AS b, CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin AS f) AS s";
 
 pub async fn figures(
     readers: &MySqlPool,
@@ -133,7 +157,8 @@ pub async fn figures(
     from_second: i64,
     until_second: i64,
 ) -> Result<BookFigures, StoreError> {
-    let query = sqlx::query_as(names.sql(FIGURES)).bind(&of.source).bind(from_second).bind(until_second);
+    let query =
+        sqlx::query_as(names.sql(FIGURES)).bind(&of.source).bind(from_second).bind(until_second).bind(&of.filter);
     let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) = query.fetch_one(readers).await?;
     let figures = Figures { rows: row.0 + row.3 + row.6, units: row.1 + row.4 + row.7, refunds: row.2 + row.5 };
     Ok(BookFigures { figures, priced_in_credits: row.8 })

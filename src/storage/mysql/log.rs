@@ -30,6 +30,8 @@ const EVENTS_BETWEEN: &str = concat!(
     "SELECT ",
     near_columns!(),
     " FROM hookledger_claims AS c WHERE c.call_second BETWEEN ? AND ? AND c.event_id IS NOT NULL \
+       AND (c.row_second IS NOT NULL OR NOT EXISTS (SELECT 1 FROM hookledger_spans AS s WHERE s.proof = 'agreed' \
+         AND c.call_second BETWEEN s.from_second AND s.until_second)) \
        AND (c.remote_key_id, c.prompt_tokens, c.completion_tokens) IN (SELECT e.a, e.b, e.d FROM JSON_TABLE(?, \
          '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', d BIGINT PATH '$[2]')) AS e)"
 );

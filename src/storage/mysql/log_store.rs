@@ -12,6 +12,7 @@ use super::{MysqlStore, coverage, route, settle};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Plan, Purpose};
+use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, LogStore, RowLoss, RowPart, SourceFilter, Span};
@@ -147,5 +148,17 @@ impl LogStore for MysqlStore {
         limit: usize,
     ) -> Result<Vec<(i64, i64)>, StoreError> {
         coverage::owned_meanwhile(&self.readers, &self.context.names, of, grace_secs, limit).await
+    }
+
+    async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
+        let of = Arc::new(of.clone());
+        self.write(move |connection, context| {
+            let of = of.clone();
+            Box::pin(async move {
+                coverage::reopen(connection, context, &of, proved_before).await?;
+                Ok::<_, StoreError>(End::Commit(()))
+            })
+        })
+        .await
     }
 }

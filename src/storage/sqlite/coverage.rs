@@ -6,6 +6,7 @@ use super::writer::Context;
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowWrite};
 use crate::domain::settlement::Plan;
+use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
 use crate::storage::stored::unreadable;
@@ -83,6 +84,24 @@ pub async fn cover(
     Ok(())
 }
 
+pub async fn reopen(
+    connection: &mut SqliteConnection,
+    of: &SourceFilter,
+    proved_before: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE hookledger_spans SET proof = 'reopened' WHERE source = ?1 AND filter = ?2 AND proof = 'agreed' \
+         AND (proved_at_ms < ?3 OR EXISTS (SELECT 1 FROM hookledger_claims AS c WHERE c.call_second BETWEEN from_second \
+           AND until_second AND c.settled_at_ms > proved_at_ms))",
+    )
+    .bind(&of.source)
+    .bind(&of.filter)
+    .bind(proved_before.as_millis())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 pub async fn begin(connection: &mut SqliteConnection, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError> {
     let name = of.coverage_name();
     sqlx::query("INSERT INTO hookledger_meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING")
@@ -97,7 +116,10 @@ pub async fn begin(connection: &mut SqliteConnection, of: &SourceFilter, from_se
     value.parse().map_err(|_| unreadable("hookledger_meta, the beginning of coverage", value))
 }
 
-const FIGURES: &str = "SELECT \
+// Where every row was read, an event without one has none: that is explained.
+const FIGURES: &str = "WITH read (a, b) AS MATERIALIZED \
+       (SELECT from_second, until_second FROM hookledger_spans WHERE source = ?1 AND filter = ?4 AND proof = 'read') \
+     SELECT \
      (SELECT COUNT(*) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 AND is_refund = 0), \
      (SELECT COALESCE(SUM(units), 0) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 \
        AND is_refund = 0), \
@@ -106,9 +128,10 @@ const FIGURES: &str = "SELECT \
      (SELECT COALESCE(SUM(units), 0) FROM hookledger_unowned_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1), \
      (SELECT COALESCE(SUM(refund_count), 0) FROM hookledger_unowned_rows WHERE row_second BETWEEN ?2 AND ?3 \
        AND source = ?1), \
-     (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 AND row_second IS NULL), \
+     (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 AND row_second IS NULL \
+       AND NOT EXISTS (SELECT 1 FROM read WHERE call_second BETWEEN read.a AND read.b)), \
      (SELECT COALESCE(SUM(price_units), 0) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 \
-       AND row_second IS NULL), \
+       AND row_second IS NULL AND NOT EXISTS (SELECT 1 FROM read WHERE call_second BETWEEN read.a AND read.b)), \
      (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 AND row_second IS NULL \
        AND price_units IS NULL)";
 
@@ -118,8 +141,13 @@ pub async fn figures(
     from_second: i64,
     until_second: i64,
 ) -> Result<BookFigures, StoreError> {
-    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) =
-        sqlx::query_as(FIGURES).bind(&of.source).bind(from_second).bind(until_second).fetch_one(readers).await?;
+    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) = sqlx::query_as(FIGURES)
+        .bind(&of.source)
+        .bind(from_second)
+        .bind(until_second)
+        .bind(&of.filter)
+        .fetch_one(readers)
+        .await?;
     let figures = Figures { rows: row.0 + row.3 + row.6, units: row.1 + row.4 + row.7, refunds: row.2 + row.5 };
     Ok(BookFigures { figures, priced_in_credits: row.8 })
 }

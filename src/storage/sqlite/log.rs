@@ -27,6 +27,8 @@ const EVENTS_BETWEEN: &str = concat!(
     "SELECT ",
     near_columns!(),
     " FROM hookledger_claims AS c WHERE c.call_second BETWEEN ?1 AND ?2 AND c.event_id IS NOT NULL \
+       AND (c.row_second IS NOT NULL OR NOT EXISTS (SELECT 1 FROM hookledger_spans AS s WHERE s.proof = 'agreed' \
+         AND c.call_second BETWEEN s.from_second AND s.until_second)) \
        AND (c.remote_key_id, c.prompt_tokens, c.completion_tokens) IN \
          (SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?3))"
 );

@@ -7,6 +7,7 @@ use super::{SqliteStore, coverage};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Purpose};
+use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, LogStore, RowLoss, SourceFilter, Span};
 
@@ -77,5 +78,10 @@ impl LogStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<(i64, i64)>, StoreError> {
         coverage::owned_meanwhile(&self.readers, of, grace_secs, limit).await
+    }
+
+    async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
+        let of = of.clone();
+        self.write(|reply| Command::Log(LogCommand::Reopen(of, proved_before, reply))).await
     }
 }

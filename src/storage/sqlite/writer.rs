@@ -63,6 +63,7 @@ pub enum LogCommand {
     ForgetUnowned(String, i64, i64, Reply<()>),
     Cover(SourceFilter, Span, Reply<()>),
     BeginCoverage(SourceFilter, i64, Reply<i64>),
+    Reopen(SourceFilter, UnixMillis, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
 }
 
@@ -207,6 +208,9 @@ impl Owner {
             }
             LogCommand::Cover(of, span, reply) => {
                 self.answer(reply, async |writes, context| coverage::cover(writes, context, &of, span).await).await
+            }
+            LogCommand::Reopen(of, before, reply) => {
+                self.answer(reply, async |writes, _| coverage::reopen(writes, &of, before).await).await
             }
             LogCommand::SetRowAside(row, reason, reply) => {
                 self.answer(reply, async |writes, context| {

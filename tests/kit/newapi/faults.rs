@@ -64,7 +64,8 @@ impl Fault {
             Fault::TooManyRequests => Answer::empty(429),
             Fault::Html(status) => {
                 let page = "<html>\r\n<head><title>Bad Gateway</title></head>\r\n<body>\r\n\
-                            <center><h1>Bad Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
+                            <center><h1>Bad Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n\
+                            </html>\r\n";
                 Answer::html(*status, page).by_a_proxy()
             }
             Fault::ServerError => {

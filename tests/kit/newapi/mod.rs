@@ -7,7 +7,8 @@
 //! - talking: [`request`], [`answer`], [`server`] (threads and bytes), [`state`] (one answer at a time);
 //! - answering: [`auth`], [`endpoints`], [`paging`] (rows and statistics, in each dialect);
 //! - knowing: [`world`] (users, tokens, options), [`rows`], [`log`], [`calls`] (what relayed calls and tasks leave);
-//! - breaking: [`faults`]; watching: [`journal`]; judging: [`contract`] (our own), [`recorded`] (answers of a real one).
+//! - breaking: [`faults`]; watching: [`journal`];
+//! - judging the fake: [`contract`] (our own), [`recorded`] (answers of a real one).
 
 pub mod answer;
 pub mod auth;

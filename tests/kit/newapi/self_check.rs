@@ -73,7 +73,7 @@ fn a_connection_is_kept_and_ends_with_the_fake() {
     open.request(&http_request("GET", "/api/status", &[], b"")).unwrap();
     let address = fake.address();
     drop(fake);
-    assert_eq!(open.read_to_end().unwrap_or_default(), b"", "closed");
+    assert_eq!(open.read_to_end().unwrap(), b"", "closed, and in time");
     super::super::wait::wait_until("nobody listens", TIMEOUT, || TcpStream::connect(address).is_err().then_some(()));
 }
 

@@ -103,10 +103,8 @@ impl Server {
         let Some(number) = self.admit(&stream)? else {
             return Ok(());
         };
-        let ended = self.serve_requests(&mut stream);
-        let removed = self.connections().open.remove(&number);
-        drop(removed.map(|stream| stream.shutdown(Shutdown::Both))); // it may be closed already
-        ended
+        let _open = OpenConnection { server: self, number };
+        self.serve_requests(&mut stream)
     }
 
     fn serve_requests(&self, stream: &mut TcpStream) -> io::Result<()> {
@@ -174,6 +172,19 @@ impl Server {
             left = left.saturating_sub(step - deadline.remaining());
         }
         !state.is_stopped
+    }
+}
+
+/// A connection that is closed when its thread ends, by a panic too: no client waits for one that is gone.
+struct OpenConnection<'a> {
+    server: &'a Server,
+    number: u64,
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        let removed = self.server.connections().open.remove(&self.number);
+        drop(removed.map(|stream| stream.shutdown(Shutdown::Both))); // it may be closed already
     }
 }
 

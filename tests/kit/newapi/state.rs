@@ -153,9 +153,10 @@ impl State {
     }
 
     fn play_interludes(&mut self, page: i64) {
-        let (due, later) = std::mem::take(&mut self.interludes).into_iter().partition(|one| one.page == page);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.interludes).into_iter().partition(|one| one.page == page);
         self.interludes = later;
-        for interlude in Vec::<Interlude>::from(due) {
+        for interlude in due {
             (interlude.action)(&mut self.world.log);
         }
     }

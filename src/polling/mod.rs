@@ -1,0 +1,19 @@
+//! Reading new-api's log into the books: which seconds, in which order, and what counts as proved.
+//!
+//! Plain functions over the gateway and the store, each one step that can be repeated at any time; whoever calls them
+//! decides when. Rows come down the same road to the ledger as events. The rules: LEDGER, "Reading the log".
+
+mod channel_facts;
+mod figures;
+mod gaps;
+mod pass;
+mod probe;
+mod rows;
+mod source;
+
+pub use channel_facts::ChannelFacts;
+pub use gaps::Gap;
+pub use pass::{Coverage, Eagerness, Pass, PassError, Report};
+pub use probe::{Probe, probe};
+pub use rows::Tally;
+pub use source::{Source, SourceMemory};

@@ -1,0 +1,295 @@
+//! One pass over the log: from the first second that is not covered to the newest that may be read, oldest first.
+//!
+//! Coverage moves only behind committed rows; an error moves nothing, and the next pass begins where this one ended.
+
+use std::sync::Arc;
+
+use super::figures::{self, FiguresError, Verdict};
+use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
+use super::rows::{self, Tally};
+use super::source::Source;
+use crate::clock::SharedClock;
+use crate::config::PollingSettings;
+use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_row::{LogRow, RowKind, number_rows};
+use crate::domain::log_snapshot::NumberedRow;
+use crate::domain::settlement::Purpose;
+use crate::failpoint;
+use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, UnreadableRow, Window};
+use crate::storage::log::{Proof, SourceFilter, Span};
+use crate::storage::{Store, StoreError};
+
+/// A span that differs and has at most this many rows is read; a larger one is halved, until the difference is found.
+const READ_AT_MOST_ROWS: u64 = 500;
+
+/// Tokens whose waiting sides are looked at in one transaction.
+const REVISITED_TOKENS: usize = 64;
+
+/// Tokens that got a key, whose earlier rows one pass reads.
+const MOST_OWNED_MEANWHILE: usize = 100;
+
+/// Why a pass ended early.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PassError {
+    #[error(transparent)]
+    Reading(#[from] ReadingError),
+    #[error("what was read could not be stored: {0}")]
+    Store(#[from] StoreError),
+    #[error("{count} rows of the log cannot be read ({first}); nothing of their seconds counts as read")]
+    Unreadable { count: usize, first: String },
+}
+
+impl PassError {
+    /// What the gateway itself said, if that was in the way.
+    pub fn gateway(&self) -> Option<&GatewayError> {
+        match self {
+            PassError::Reading(ReadingError::Gateway(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<FiguresError> for PassError {
+    fn from(error: FiguresError) -> Self {
+        match error {
+            FiguresError::Gateway(error) => PassError::Reading(error.into()),
+            FiguresError::Store(error) => PassError::Store(error),
+        }
+    }
+}
+
+/// How much a pass reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eagerness {
+    /// Events come in: figures prove what they can, and what is too young to be covered is left.
+    Sweep,
+    /// Rows are needed now: everything is read, up to the youngest that may be there.
+    ReadAll,
+}
+
+/// What a pass came to, also where it ended early.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    pub tally: Tally,
+    /// Sides that are disputed from now on.
+    pub disputed: u64,
+    pub spans_agreed: u64,
+    /// Where coverage began, and the last second that is covered, in Unix seconds.
+    pub coverage: Option<Coverage>,
+    pub ids_made_up: bool,
+}
+
+/// How far the log is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coverage {
+    pub begins: i64,
+    /// Read, or proved by figures.
+    pub covered_until: i64,
+    /// Read row by row.
+    pub read_until: i64,
+}
+
+/// A pass at work.
+pub struct Pass {
+    pub gateway: Arc<dyn Gateway>,
+    pub store: Arc<dyn Store>,
+    pub source: Source,
+    pub clock: SharedClock,
+    pub settings: PollingSettings,
+    pub key_grace_secs: i64,
+    pub report: Report,
+}
+
+impl Pass {
+    /// Where reading may end: the earlier of both clocks, less what is to be left.
+    fn ends(&self) -> (i64, i64) {
+        let ours = self.clock.now().as_secs();
+        let now = ours + self.source.memory().clock_ahead_secs.unwrap_or_default().min(0);
+        let secs = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        (now - secs(self.settings.settle_delay), now - secs(self.settings.lookback))
+    }
+
+    /// Reads what is to be read. What was done is in `report`, whatever comes of it.
+    pub async fn run(&mut self, eagerness: Eagerness) -> Result<(), PassError> {
+        let of = self.source.source_filter();
+        let begins = self.begin(&of).await?;
+        let (readable, coverable) = self.ends();
+        let done = self.read_gaps(&of, begins, readable, coverable, eagerness).await;
+        let spans = self.store.spans(&of).await?;
+        let covered = covered_until(&spans, begins);
+        let read = read_until(&spans, begins);
+        self.report.coverage = Some(Coverage { begins, covered_until: covered, read_until: read });
+        self.revisit(covered).await?;
+        done?;
+        self.read_owned_meanwhile(&of, coverable).await
+    }
+
+    /// The first second of coverage: now, at the first pass of all; where the books of another program were taken over,
+    /// a little before that.
+    async fn begin(&self, of: &SourceFilter) -> Result<i64, StoreError> {
+        use crate::config::StartFrom;
+        let now = self.clock.now();
+        let begins = match self.settings.start_from {
+            StartFrom::At(instant) => instant,
+            StartFrom::Now => match self.store.look_for_others().await? {
+                Some(taken_over) => taken_over.taken_over_at.minus(self.settings.lookback),
+                None => now,
+            },
+        };
+        self.store.begin_coverage(of, begins.min(now).as_secs()).await
+    }
+
+    async fn read_gaps(
+        &mut self,
+        of: &SourceFilter,
+        begins: i64,
+        readable: i64,
+        coverable: i64,
+        eagerness: Eagerness,
+    ) -> Result<(), PassError> {
+        self.store.reopen(of, self.clock.now().minus(self.settings.full_read_interval)).await?;
+        let spans = self.store.spans(of).await?;
+        for gap in reopened(&spans) {
+            self.read(of, gap, coverable).await?;
+        }
+        let end = if eagerness == Eagerness::Sweep { coverable } else { readable };
+        for gap in gaps(&spans, begins, end) {
+            match eagerness {
+                Eagerness::Sweep => self.sweep(of, gap, coverable).await?,
+                Eagerness::ReadAll => self.read(of, gap, coverable).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves what agrees; halves what differs until it is small enough to be read.
+    async fn sweep(&mut self, of: &SourceFilter, gap: Gap, coverable: i64) -> Result<(), PassError> {
+        let mut left = vec![gap];
+        while let Some(gap) = left.pop() {
+            match figures::compare(self.gateway.as_ref(), self.store.as_ref(), of, gap).await? {
+                Verdict::Agreed(proved) => {
+                    self.cover(of, proved, Proof::Agreed).await?;
+                    self.report.spans_agreed += 1;
+                    if proved.until_second < gap.until_second {
+                        left.push(Gap { from_second: proved.until_second + 1, ..gap });
+                    }
+                }
+                Verdict::Differs(Some(rows)) if rows > READ_AT_MOST_ROWS && gap.from_second < gap.until_second => {
+                    let middle = gap.from_second + (gap.until_second - gap.from_second) / 2;
+                    left.push(Gap { from_second: middle + 1, ..gap });
+                    left.push(Gap { until_second: middle, ..gap });
+                }
+                Verdict::Differs(_) => self.read(of, gap, coverable).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every row of the span, piece by piece, each settled before the next is asked for.
+    async fn read(&mut self, of: &SourceFilter, gap: Gap, coverable: i64) -> Result<(), PassError> {
+        let Some(window) = Window::new(gap.from_second.max(0), gap.until_second) else { return Ok(()) };
+        let ids = self.source.memory().ids;
+        let mut reading = Reading::new(self.gateway.clone(), window, RowKind::Consumption, ids);
+        while let Some(piece) = reading.next_piece().await? {
+            failpoint::hit("polling.piece.read").map_err(StoreError::from)?;
+            self.learn_ids(piece.ids);
+            let mut rows = piece.rows;
+            let mut unreadable = piece.unreadable;
+            let mut refunds = Reading::new(self.gateway.clone(), piece.window, RowKind::Refund, piece.ids);
+            while let Some(piece) = refunds.next_piece().await? {
+                rows.extend(piece.rows);
+                unreadable.extend(piece.unreadable);
+            }
+            rows.sort_by_key(|row| row.second);
+            let seconds = Gap { from_second: piece.window.from_second(), until_second: piece.window.to_second() };
+            self.settle(of, seconds, rows).await?;
+            // Rows that nobody can read may be calls: what was read beside them is settled, their seconds are not.
+            refuse_unreadable(&unreadable)?;
+            failpoint::hit("polling.piece.settled").map_err(StoreError::from)?;
+            let until_second = seconds.until_second.min(coverable);
+            if seconds.from_second <= until_second {
+                self.cover(of, Gap { until_second, ..seconds }, Proof::Read).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, of: &SourceFilter, seconds: Gap, rows: Vec<LogRow>) -> Result<(), PassError> {
+        let source: Arc<str> = Arc::from(of.source.as_str());
+        let numbered = number_rows(&source, rows);
+        let numbered = numbered.into_iter().map(|(identity, row)| NumberedRow { identity, row }).collect();
+        self.store.forget_unowned(&of.source, seconds.from_second, seconds.until_second).await?;
+        let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Retry).await?;
+        self.report.tally.add(tally);
+        Ok(())
+    }
+
+    async fn cover(&self, of: &SourceFilter, seconds: Gap, proof: Proof) -> Result<(), StoreError> {
+        let Gap { from_second, until_second } = seconds;
+        self.store.cover(of, Span { from_second, until_second, proof }).await?;
+        failpoint::hit("polling.covered").map_err(StoreError::from)
+    }
+
+    fn learn_ids(&mut self, ids: Ids) {
+        self.report.ids_made_up |= ids == Ids::MadeUp;
+        self.source.remember(|memory| memory.ids = ids);
+    }
+
+    /// Sides that wait for their partner, now that more is known of it.
+    async fn revisit(&mut self, covered_until_second: i64) -> Result<(), StoreError> {
+        let mut after: Option<RemoteKeyId> = None;
+        loop {
+            let tokens = self.store.tokens_with_open_sides(after, REVISITED_TOKENS).await?;
+            let Some(last) = tokens.last().copied() else { return Ok(()) };
+            let is_last = tokens.len() < REVISITED_TOKENS;
+            self.report.disputed += self.store.revisit(tokens, Some(covered_until_second)).await?;
+            if is_last {
+                return Ok(());
+            }
+            after = Some(last);
+        }
+    }
+
+    /// Compares the figures of what was covered lately again: late rows are found, and charged.
+    pub async fn recheck(&mut self) -> Result<(), PassError> {
+        let of = self.source.source_filter();
+        let begins = self.begin(&of).await?;
+        let (_, coverable) = self.ends();
+        let covered = covered_until(&self.store.spans(&of).await?, begins);
+        let from = coverable - i64::try_from(self.settings.recheck.as_secs()).unwrap_or(i64::MAX);
+        let (from_second, until_second) = (from.max(begins), covered.min(coverable));
+        if from_second > until_second {
+            return Ok(());
+        }
+        let mut left = vec![Gap { from_second, until_second }];
+        while let Some(gap) = left.pop() {
+            match figures::compare_covered(self.gateway.as_ref(), self.store.as_ref(), &of, gap).await? {
+                Verdict::Agreed(_) => {}
+                Verdict::Differs(Some(rows)) if rows > READ_AT_MOST_ROWS && gap.from_second < gap.until_second => {
+                    let middle = gap.from_second + (gap.until_second - gap.from_second) / 2;
+                    left.push(Gap { from_second: middle + 1, ..gap });
+                    left.push(Gap { until_second: middle, ..gap });
+                }
+                Verdict::Differs(_) => {
+                    self.cover(&of, gap, Proof::Reopened).await?;
+                    self.read(&of, gap, coverable).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tokens that got a key after their rows were read: those rows are read again.
+    async fn read_owned_meanwhile(&mut self, of: &SourceFilter, coverable: i64) -> Result<(), PassError> {
+        let spans = self.store.owned_meanwhile(of, self.key_grace_secs, MOST_OWNED_MEANWHILE).await?;
+        for (from_second, until_second) in spans {
+            self.read(of, Gap { from_second, until_second: until_second.min(coverable) }, coverable).await?;
+        }
+        Ok(())
+    }
+}
+
+fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {
+    let Some(first) = unreadable.first() else { return Ok(()) };
+    Err(PassError::Unreadable { count: unreadable.len(), first: first.reason.clone() })
+}

@@ -1,0 +1,116 @@
+//! The gateway that is configured, and what was learned of it: kept while its configuration stays the same.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use secrecy::ExposeSecret;
+
+use crate::config::{Live, NewApiSettings, Settings};
+use crate::domain::money::QuotaPerUnit;
+use crate::domain::time::UnixMillis;
+use crate::gateway::{Gateway, GatewayError, HttpGateway, Ids};
+use crate::storage::log::SourceFilter;
+
+/// What was seen of a gateway so far, in memory: a restarted process sees it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceMemory {
+    pub ids: Ids,
+    pub quota_per_unit: Option<QuotaPerUnit>,
+    /// Whether new-api has somewhere to send webhooks to. None: not known, or not for us to see.
+    pub has_webhook_url: Option<bool>,
+    /// Since when it has not answered.
+    pub out_of_reach_since: Option<UnixMillis>,
+    /// How far its clock is ahead of ours, in seconds.
+    pub clock_ahead_secs: Option<i64>,
+}
+
+impl Default for SourceMemory {
+    fn default() -> Self {
+        SourceMemory {
+            ids: Ids::Unknown,
+            quota_per_unit: None,
+            has_webhook_url: None,
+            out_of_reach_since: None,
+            clock_ahead_secs: None,
+        }
+    }
+}
+
+/// The gateway in force.
+#[derive(Clone)]
+pub struct Source {
+    live: Live<Settings>,
+    built: Arc<Mutex<Option<Built>>>,
+    memory: Arc<Mutex<SourceMemory>>,
+}
+
+struct Built {
+    /// Everything that it depends on.
+    key: String,
+    gateway: Arc<dyn Gateway>,
+}
+
+impl Source {
+    pub fn new(live: Live<Settings>) -> Self {
+        Source { live, built: Arc::default(), memory: Arc::default() }
+    }
+
+    /// None where no gateway is configured.
+    pub fn gateway(&self) -> Result<Option<Arc<dyn Gateway>>, GatewayError> {
+        let settings = self.live.get();
+        let Some(access) = &settings.newapi.access else { return Ok(None) };
+        let key = key(&settings.newapi);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = built.as_ref().filter(|known| known.key == key) {
+            return Ok(Some(known.gateway.clone()));
+        }
+        let gateway: Arc<dyn Gateway> = Arc::new(HttpGateway::new(access, &settings.newapi)?);
+        if built.is_some() {
+            *self.lock() = SourceMemory::default();
+        }
+        *built = Some(Built { key, gateway: gateway.clone() });
+        Ok(Some(gateway))
+    }
+
+    /// Under which name and filter its rows are known.
+    pub fn source_filter(&self) -> SourceFilter {
+        let settings = self.live.get();
+        let part = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name}={value}"));
+        let parts = [part("group", &settings.newapi.group), part("username", &settings.newapi.username)];
+        let filter = parts.into_iter().flatten().collect::<Vec<_>>().join("&");
+        SourceFilter { source: settings.newapi.source.clone(), filter }
+    }
+
+    pub fn memory(&self) -> SourceMemory {
+        self.lock().clone()
+    }
+
+    pub fn remember(&self, learn: impl FnOnce(&mut SourceMemory)) {
+        learn(&mut self.lock());
+    }
+
+    /// It answered, or not.
+    pub fn answered(&self, reached: bool, now: UnixMillis) {
+        self.remember(|memory| {
+            memory.out_of_reach_since = match reached {
+                true => None,
+                false => memory.out_of_reach_since.or(Some(now)),
+            };
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SourceMemory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Never shown: it holds the token.
+fn key(settings: &NewApiSettings) -> String {
+    let access = settings
+        .access
+        .as_ref()
+        .map(|access| (access.base_url.to_string(), access.access_token.expose_secret().to_owned(), access.user_id));
+    let NewApiSettings { timeout, page_size, requests_per_second, max_retries, base_backoff, group, username, .. } =
+        settings;
+    let rest = (timeout, page_size, requests_per_second, max_retries, base_backoff, group, username);
+    format!("{access:?} {rest:?}")
+}
