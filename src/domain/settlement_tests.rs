@@ -10,9 +10,12 @@ use crate::domain::adoption::ForeignRecord;
 use crate::domain::event::{Content, Tokens};
 use crate::domain::ids::EventId;
 use crate::domain::known::{KnownEvent, OpenEvent};
+use crate::domain::log_row::{RowDigest, RowIdentity};
+use crate::domain::matching::{MatchPolicy, Neighbours, Standing, facts};
 use crate::domain::money::{QuotaPerUnit, QuotaUnits, Rate};
 use crate::domain::outcome::Failure;
 use crate::domain::pricing::{Dated, Price};
+use crate::domain::side::{ConsumptionRow, Side};
 
 const NOW: i64 = 1_795_558_800_000;
 
@@ -347,4 +350,46 @@ fn what_cannot_be_charged_takes_no_record() {
     snapshot.busy_users.insert(user("u1"));
     let plan = settle(&[event("e", 1, 500)], snapshot);
     assert_eq!((plan.outcomes.as_slice(), plan.adopted.len()), ([SettlementOutcome::Deferred].as_slice(), 0));
+}
+
+#[test]
+fn a_waiting_side_that_another_program_has_billed_meanwhile_is_adopted() {
+    let told = event("e", 1, 500);
+    let identity =
+        RowIdentity { source: Arc::from("s"), second: NOW / 1000, digest: RowDigest::of_text("d"), number: 0 };
+    let row = ConsumptionRow {
+        identity: identity.clone(),
+        content: told.content.clone(),
+        request_id: None,
+        log_id: None,
+        task_id: None,
+    };
+    let waiting = Side::Row(Arc::new(row));
+    let policy = MatchPolicy {
+        match_window: CARRY.windows.match_window,
+        dispute_window: CARRY.windows.dispute_window,
+        request_ids_prove: false,
+    };
+    for billed in [true, false] {
+        let mut books = snapshot(&[(1, 10)]);
+        let mut neighbours = Neighbours::default();
+        let facts = facts(&waiting, &books.prices).unwrap();
+        neighbours.add(waiting.identity(), facts, Standing::Open(waiting.clone()), false);
+        books.log = Some(LogSnapshot {
+            policy,
+            neighbours,
+            charges: HashMap::new(),
+            known_rows: HashMap::new(),
+            open_events: HashMap::new(),
+            open_rows: HashMap::new(),
+            taken_over_at: None,
+        });
+        books.foreign = if billed { foreign(&["theirs"], 1) } else { ForeignRecords::default() };
+        let batch = Batch { revisited: BTreeSet::from([told.content.remote_key_id]), ..Batch::default() };
+        let plan = plan(&batch, books, CARRY, Purpose::Retry, now(), &RecordIds::new());
+        assert_eq!((plan.adopted.len(), plan.charges.len()), if billed { (1, 0) } else { (0, 1) });
+        assert_eq!(plan.transactions.len(), plan.charges.len());
+        let write = plan.rows.last().unwrap();
+        assert!(write.identity == identity && write.claim.is_some() && write.open.is_none(), "it waits no longer");
+    }
 }

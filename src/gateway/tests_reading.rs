@@ -70,7 +70,9 @@ impl Log {
         let items: Vec<Value> = page.map(|(index, (id, second))| self.item(index, *id, *second)).collect();
         match self.is_bare {
             true => success(&json!(items)),
-            false => success(&json!({"page": offset / size + 1, "page_size": size, "total": total - self.uncounted, "items": items})),
+            false => success(
+                &json!({"page": offset / size + 1, "page_size": size, "total": total - self.uncounted, "items": items}),
+            ),
         }
     }
 
