@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::ids::{EventId, KeyId, RemoteKeyId, UserId};
 use super::known::OpenEvent;
 use super::log_row::{LogRow, RowIdentity, RowKind};
-use super::matching::{MatchPolicy, Neighbours, Place};
+use super::matching::{MatchPolicy, Neighbours, Place, Standing};
 use super::money::Credits;
 use super::pricing::{ExactPrice, Rounding};
 use super::refund::ChargeKey;
+use super::side::Side;
 use super::time::UnixMillis;
 
 /// What became of a row that was read. Rows of tokens without a key have no state: they are counted by second.
@@ -195,4 +196,14 @@ pub struct LogSnapshot {
     pub open_rows: HashMap<RowIdentity, OpenRowSide>,
     /// Rows before this instant only tie: the platform billed then.
     pub taken_over_at: Option<UnixMillis>,
+}
+
+impl LogSnapshot {
+    /// Sides that wait: what comes of this batch may charge them.
+    pub fn open_sides(&self) -> impl Iterator<Item = &Side> + '_ {
+        self.neighbours.open().filter_map(|place| match &self.neighbours.node(place).standing {
+            Standing::Open(side) => Some(side),
+            _ => None,
+        })
+    }
 }

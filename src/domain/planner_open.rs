@@ -171,6 +171,13 @@ impl Planner<'_> {
     /// Nobody holds it up any more. If its owner cannot be charged now, it goes on waiting.
     fn charge_open(&mut self, place: Place, side: &Side) {
         let Ok(holder) = self.payer(side, false) else { return };
+        // Since it came, another program may have billed its call.
+        if let Some(record) = self.foreign.take(side.content()) {
+            if let Ok(claim) = self.adopt(side, record, None) {
+                self.stand_as(place, &claim);
+            }
+            return;
+        }
         let tied = match &mut self.log {
             Some(log) => log.neighbours.tie(place, &log.policy),
             None => None,

@@ -36,6 +36,7 @@ struct RawMeta<'a> {
     price: String,
     rate: String,
     quota_per_unit: i64,
+    rounding: &'a str,
     #[serde(skip_serializing_if = "is_zero")]
     unpaid: i64,
     /// In 1e-15 credit.
@@ -96,6 +97,7 @@ pub fn raw_meta(installation: &str, charge: &Charge) -> Result<String, serde_jso
         price: charge.price.credits.to_string(),
         rate: charge.price.rate.to_string(),
         quota_per_unit: charge.price.quota_per_unit.get(),
+        rounding: charge.rounding.as_str(),
         unpaid: charge.unpaid.get(),
         remainder_before: charge.remainder_before.get(),
         remainder_after: charge.remainder_after.get(),
@@ -118,6 +120,8 @@ pub struct StoredMeta {
     pub price: String,
     pub rate: String,
     pub quota_per_unit: i64,
+    /// Absent where an earlier version wrote it.
+    pub rounding: Option<String>,
     #[serde(default)]
     pub unpaid: i64,
     pub remainder_before: i64,

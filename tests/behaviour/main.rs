@@ -39,6 +39,7 @@ mod server_tls;
 mod status;
 mod style;
 mod takeover;
+mod takeover_looks;
 mod tokens;
 mod two_channels;
 mod upgrade;
