@@ -10,7 +10,7 @@ use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite};
 use super::matching::{Place, Standing, TieRule};
 use super::money::Credits;
 use super::outcome::Failure;
-use super::planner::{NotCharged, Planner};
+use super::planner::{NotCharged, Planner, unbookable};
 use super::recording::WaitReason;
 use super::side::{ConsumptionRow, Side};
 
@@ -79,8 +79,10 @@ impl Planner<'_> {
     fn decide_side(&mut self, place: Place, side: &Side, verdict: &Verdict) -> Result<(), DecisionRefusal> {
         let Verdict::Tie { with } = verdict else {
             let holder = self.payer(side, false).map_err(refused)?;
-            self.charge_alone(side, holder, None).map_err(refused)?;
-            self.stand_charged(&[place]);
+            if !self.adopt_open(place, side).map_err(unbookable).map_err(refused)? {
+                self.charge_alone(side, holder, None).map_err(refused)?;
+                self.stand_charged(&[place]);
+            }
             return Ok(());
         };
         let Some(log) = &mut self.log else { return Err(DecisionRefusal::NothingAlike) };
