@@ -71,6 +71,9 @@ impl Charge {
 }
 
 impl Purpose {
+    /// A person decided about single calls: whatever their age is, they are charged if he says so.
+    pub const BY_A_PERSON: Purpose = Purpose::Replay { beyond_grace: true, is_dry_run: false };
+
     /// Nothing of it is to be committed.
     pub fn is_dry_run(self) -> bool {
         matches!(self, Purpose::Replay { is_dry_run: true, .. })

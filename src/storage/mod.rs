@@ -6,7 +6,9 @@
 pub mod backup;
 pub mod books;
 pub mod charges;
+pub mod deciding;
 mod decode;
+pub mod disputes;
 pub mod log;
 mod log_content;
 mod log_writes;
@@ -42,6 +44,7 @@ use crate::failpoint::InjectedFault;
 use takeover::{FoundHistory, TakenOver};
 
 pub use books::{Books, BooksError};
+pub use disputes::Disputes;
 pub use log::LogStore;
 
 /// Why the books could not be read or written. Whatever it is, the batch was not half done: redo it whole.
@@ -337,5 +340,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + LogStore + Books {}
-impl<T: LedgerStore + LogStore + Books> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books + Disputes {}
+impl<T: LedgerStore + LogStore + Books + Disputes> Store for T {}

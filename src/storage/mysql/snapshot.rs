@@ -193,6 +193,15 @@ async fn ownership_rows(
     Ok((keys, histories.collect()))
 }
 
+/// Whose some tokens are, as of the last commit.
+pub async fn owners(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    tokens: &BTreeSet<RemoteKeyId>,
+) -> Result<HashMap<RemoteKeyId, Owner>, StoreError> {
+    Ok(stored::owners(ownership_rows(connection, context, tokens).await?.0))
+}
+
 /// Whose some tokens are, and whose they were.
 pub async fn ownership(
     connection: &mut MySqlConnection,
