@@ -136,6 +136,10 @@ pub struct InboxCounts {
     pub unpaid_credits: i64,
     /// Distinct tokens without a key that have waiting events.
     pub parked_tokens: i64,
+    /// Disputed events and rows.
+    pub disputes_open: i64,
+    /// Refunds without a charge.
+    pub refunds_open: i64,
 }
 
 /// What the database takes of its disk, and what is left there.

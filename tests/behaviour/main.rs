@@ -16,6 +16,7 @@ mod balance;
 mod charges;
 mod commands;
 mod crashes;
+mod disputes;
 mod faults;
 mod gateway;
 mod intake;
