@@ -5,8 +5,8 @@ use clap::{Args, Subcommand, value_parser};
 use super::failure::Failure;
 use super::output::or_dash;
 use super::{Context, books_access};
-use crate::storage::{Store, deciding};
 use crate::storage::disputes::{Decided, DisputeFilter, DisputeView, NewDismissal, NewOwnCharge, NewTie};
+use crate::storage::{Store, deciding};
 
 const TIE_ROUTE: &str = "/admin/v1/disputes/tie";
 const CHARGE_ROUTE: &str = "/admin/v1/disputes/charge";
@@ -69,7 +69,8 @@ pub async fn run(command: DisputesCommand, context: &Context) -> Result<(), Fail
             let filter = DisputeFilter { user, remote_id };
             let disputes =
                 books_access::read(&settings, async |store| deciding::list(store, filter, limit).await).await?;
-            let headers = ["dispute", "kind", "call", "user", "token", "model", "tokens", "price", "why", "alike charge"];
+            let headers =
+                ["dispute", "kind", "call", "user", "token", "model", "tokens", "price", "why", "alike charge"];
             return context.output.list(&disputes, &headers, row);
         }
         DisputesCommand::Tie(TieArguments { id, with }) => {

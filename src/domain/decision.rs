@@ -55,7 +55,9 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecisionOutcome {
     /// By this very commit; whole credits that it deducted, below zero where it gave some back.
-    Done { credits: Credits },
+    Done {
+        credits: Credits,
+    },
     /// It was settled before, by a person or by itself: nothing moved.
     Settled,
     Refused(DecisionRefusal),

@@ -12,9 +12,7 @@ use super::disputes::{
 };
 use super::stored::usage_event;
 use super::{Store, StoreError, log_content};
-use crate::domain::decision::{
-    Decision, DecisionOutcome, DecisionRefusal, Subject, Verdict, parse_row_id, row_id,
-};
+use crate::domain::decision::{Decision, DecisionOutcome, DecisionRefusal, Subject, Verdict, parse_row_id, row_id};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{RecordId, RemoteKeyId};
 use crate::domain::log_row::RowIdentity;
@@ -45,8 +43,11 @@ pub async fn list(store: &dyn Store, filter: DisputeFilter, limit: u32) -> Resul
     let mut tokens = filter.remote_id.map(|token| vec![token]);
     if let Some(user) = filter.user {
         let keys = store.keys(Some(user), MOST_KEYS).await?;
-        let own: BTreeSet<i64> =
-            keys.iter().filter_map(|key| RemoteKeyId::parse(key.remote_key_id.as_deref()?)).map(RemoteKeyId::get).collect();
+        let own: BTreeSet<i64> = keys
+            .iter()
+            .filter_map(|key| RemoteKeyId::parse(key.remote_key_id.as_deref()?))
+            .map(RemoteKeyId::get)
+            .collect();
         tokens = Some(match tokens {
             Some(tokens) => tokens.into_iter().filter(|token| own.contains(token)).collect(),
             None => own.into_iter().collect(),
@@ -69,9 +70,8 @@ pub async fn list(store: &dyn Store, filter: DisputeFilter, limit: u32) -> Resul
 
 /// Disputes that lie near each other, in their order.
 fn pages(found: &[FoundDispute]) -> impl Iterator<Item = &[FoundDispute]> {
-    let near = |one: &FoundDispute, other: &FoundDispute| {
-        one.subject.called_at().since(other.subject.called_at()) <= APART
-    };
+    let near =
+        |one: &FoundDispute, other: &FoundDispute| one.subject.called_at().since(other.subject.called_at()) <= APART;
     found.chunk_by(near).flat_map(|cluster| cluster.chunks(PAGE))
 }
 
@@ -188,7 +188,12 @@ async fn decide(store: &dyn Store, id: String, verdict: Verdict) -> Result<Decid
     let refused = |refusal| BooksError::Undecided { id: id.clone(), refusal };
     let (named, subject) = find(store, &id).await?;
     let outcome = match subject {
-        Some(subject) => store.decide(Decision { subject, verdict: verdict.clone() }).await?,
+        Some(subject) => match store.decide(Decision { subject, verdict: verdict.clone() }).await {
+            Err(BooksError::Store(StoreError::Refused(reason))) => {
+                return Err(refused(DecisionRefusal::NotChargeable(reason)));
+            }
+            outcome => outcome?,
+        },
         None => DecisionOutcome::Settled,
     };
     let (credits, repeated) = match outcome {

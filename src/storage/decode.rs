@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use super::books::TransactionView;
+use super::charges::{ChargeView, RefundView};
 use super::deciding::kind_of_row;
 use super::disputes::{DisputeKind, FoundDispute, FoundRow};
 use super::neighbours::row_identity;
-use super::{StoreError, log_content};
-use super::books::TransactionView;
-use super::charges::{ChargeView, RefundView};
 use super::stored::{unreadable, usage_event};
+use super::{StoreError, log_content};
 use crate::domain::decision::Subject;
 use crate::domain::ids::{RecordId, UserId};
 use crate::domain::log_snapshot::NumberedRow;

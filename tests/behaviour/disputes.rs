@@ -16,8 +16,9 @@ const ROW_UNITS: i64 = 2000;
 /// What a sender makes of it that rounds: 5 credits.
 const EVENT_UNITS: i64 = 2500;
 
+/// Seconds are covered as soon as they have passed.
 fn start() -> Rig {
-    let rig = Rig::start(&[("HOOKLEDGER__POLLING__MODE", "pull")]);
+    let rig = Rig::start(&[("HOOKLEDGER__POLLING__MODE", "pull"), ("HOOKLEDGER__POLLING__LOOKBACK", "1s")]);
     rig.wait_for_a_pass();
     rig
 }
@@ -81,6 +82,7 @@ fn assert_books(rig: &Rig, charges: i64, balance: i64) {
     rig.wait_for_a_pass();
     assert_eq!((rig.charges(), rig.books().balance(&rig.user)), (charges, balance));
     rig.books().assert_whole();
+    rig.books().assert_carried_exactly();
     assert_eq!(list(&rig.daemon, &[]), [Value::Null; 0], "nothing is left to decide");
 }
 
@@ -128,7 +130,10 @@ fn a_tied_row_corrects_the_charge_of_its_event() {
     let history = rig.daemon.command_json(&["credits", "history", &rig.user]);
     assert_eq!((&history[0]["type"], &history[0]["amount"]), (&json!("REFUND"), &json!(1)));
     let again = decide(&rig.daemon, &["tie", &id]);
-    assert_eq!((&again["chargeId"], &again["credits"], &again["repeated"]), (&tied["chargeId"], &json!(0), &json!(true)));
+    assert_eq!(
+        (&again["chargeId"], &again["credits"], &again["repeated"]),
+        (&tied["chargeId"], &json!(0), &json!(true))
+    );
     assert!(refused(&rig.daemon, &["charge", &id]).contains("is tied already"));
     assert!(refused(&rig.daemon, &["dismiss", &id]).contains("is tied already"));
     assert_books(&rig, 1, 996);
@@ -173,7 +178,10 @@ fn what_was_dismissed_is_never_charged() {
     assert_eq!(decide(&rig.daemon, &["dismiss", &id, "--reason", "the sender rounds"])["state"], "dismissed");
     assert_eq!(decide(&rig.daemon, &["dismiss", &id])["repeated"], true);
     assert!(refused(&rig.daemon, &["charge", &id]).contains("is dismissed already"));
-    assert_eq!(rig.books().scalar_text("SELECT reason FROM hookledger_rows WHERE state = 'dismissed'"), "Dismissed: the sender rounds");
+    assert_eq!(
+        rig.books().scalar_text("SELECT reason FROM hookledger_rows WHERE state = 'dismissed'"),
+        "Dismissed: the sender rounds"
+    );
     assert_books(&rig, 1, 995);
     let rig = start();
     let late = disputed_event(&rig);
@@ -248,12 +256,14 @@ fn a_row_that_could_not_be_booked_is_charged_when_it_can_be() {
     assert_eq!(failed["kind"], "failed");
     assert!(failed["reason"].as_str().unwrap().contains("no such model"), "{failed}");
     assert!(refused(&rig.daemon, &["tie", id]).contains("nothing to be tied to"));
+    assert!(refused(&rig.daemon, &["charge", id]).contains("no such model"));
     rig.books().execute("DROP TRIGGER no_such_model");
     let charged = decide(&rig.daemon, &["charge", id]);
     assert_eq!((&charged["state"], &charged["credits"]), (&json!("charged"), &json!(4)));
     assert_eq!(decide(&rig.daemon, &["charge", id])["repeated"], true);
     assert_books(&rig, 1, 996);
-    rig.newapi.insert(Row::relayed(2, now, "gpt-4").token(TOKEN, "alice-key").tokens(5_000_000_000, 5).quota(1));
+    rig.newapi
+        .insert(Row::relayed(2, now_secs() + 1, "gpt-4").token(TOKEN, "alice-key").tokens(5_000_000_000, 5).quota(1));
     let failed = wait_for_dispute(&rig);
     let id = failed["id"].as_str().unwrap();
     assert!(refused(&rig.daemon, &["charge", id]).contains("token count"));
@@ -297,7 +307,7 @@ fn a_decision_waits_for_a_row_that_another_program_holds() {
 
 #[test]
 fn a_shared_request_id_corrects_the_charge_without_a_person() {
-    let rig = start();
+    let rig = Rig::start(&[("HOOKLEDGER__POLLING__MODE", "pull")]);
     let now = now_secs();
     let late = rig.newapi.call(&rig.call(now).quota(ROW_UNITS).request_id("shared").late());
     assert_eq!(rig.daemon.post(event("first", now).request_id(&late.request_id).json()).status, 200);

@@ -109,9 +109,8 @@ pub async fn counts(readers: &SqlitePool) -> Result<InboxCounts, StoreError> {
             _ => counts.dead = count,
         }
     }
-    (counts.unpaid_credits, counts.parked_tokens, counts.disputes_open, counts.refunds_open) = sqlx::query_as(COUNTS_SQL)
-        .fetch_one(readers)
-        .await?;
+    (counts.unpaid_credits, counts.parked_tokens, counts.disputes_open, counts.refunds_open) =
+        sqlx::query_as(COUNTS_SQL).fetch_one(readers).await?;
     Ok(counts)
 }
 
