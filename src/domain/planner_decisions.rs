@@ -22,7 +22,7 @@ impl Planner<'_> {
         let booked_before = self.plan.transactions.len();
         let carried = match &decision.subject {
             Subject::Event(event) => self.decide_event(event, &decision.verdict),
-            Subject::Row(row) => self.decide_row(row, &decision.verdict),
+            Subject::Row(row) => self.decide_row(row, &decision.verdict).inspect(|_| self.remember(row)),
         };
         let moved = self.plan.transactions.iter().skip(booked_before).map(|transaction| transaction.amount.get());
         match carried {
@@ -74,6 +74,14 @@ impl Planner<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Another decision of the same batch finds what this one made of the row.
+    fn remember(&mut self, row: &NumberedRow) {
+        let written = self.plan.rows.iter().rev().find(|write| write.identity == row.identity);
+        if let (Some(write), Some(log)) = (written, &mut self.log) {
+            log.known_rows.insert(write.identity.clone(), write.state);
+        }
     }
 
     fn decide_side(&mut self, place: Place, side: &Side, verdict: &Verdict) -> Result<(), DecisionRefusal> {

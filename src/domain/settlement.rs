@@ -285,5 +285,9 @@ mod tests;
 mod two_channels_books;
 
 #[cfg(test)]
+#[path = "decision_tests.rs"]
+mod decision_tests;
+
+#[cfg(test)]
 #[path = "two_channels_tests.rs"]
 mod two_channels_tests;
