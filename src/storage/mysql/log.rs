@@ -20,9 +20,9 @@ macro_rules! near_columns {
     () => {
         "c.call_second, c.claim_id, c.source, CONVERT(c.event_id USING utf8mb4), c.event_at_ms, \
          CONVERT(c.request_id USING utf8mb4), c.log_id, c.row_second, c.row_digest, c.row_nth, \
-         CONVERT(c.row_request_id USING utf8mb4), c.row_log_id, c.tie_rule, c.remote_key_id, c.model, \
+         CONVERT(c.row_request_id USING utf8mb4), c.row_log_id, c.row_source, c.tie_rule, c.remote_key_id, c.model, \
          c.prompt_tokens, c.completion_tokens, c.price_units, c.price_credits, c.price_femtos, c.rate_micros, \
-         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding, c.row_source"
+         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding"
     };
 }
 

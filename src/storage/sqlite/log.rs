@@ -17,9 +17,9 @@ use crate::storage::stored::LoggedRow;
 macro_rules! near_columns {
     () => {
         "c.call_second, c.claim_id, c.source, c.event_id, c.event_at_ms, c.request_id, c.log_id, c.row_second, \
-         c.row_digest, c.row_nth, c.row_request_id, c.row_log_id, c.tie_rule, c.remote_key_id, c.model, \
+         c.row_digest, c.row_nth, c.row_request_id, c.row_log_id, c.row_source, c.tie_rule, c.remote_key_id, c.model, \
          c.prompt_tokens, c.completion_tokens, c.price_units, c.price_credits, c.price_femtos, c.rate_micros, \
-         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding, c.row_source"
+         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding"
     };
 }
 
