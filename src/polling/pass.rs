@@ -239,7 +239,7 @@ impl Pass {
     async fn revisit(&mut self, covered_until_second: i64) -> Result<(), StoreError> {
         let mut after: Option<RemoteKeyId> = None;
         loop {
-            let tokens = self.store.tokens_with_open_sides(after, REVISITED_TOKENS).await?;
+            let tokens = self.store.tokens_with_waiting_sides(after, REVISITED_TOKENS).await?;
             let Some(last) = tokens.last().copied() else { return Ok(()) };
             let is_last = tokens.len() < REVISITED_TOKENS;
             self.report.disputed += self.store.revisit(tokens, Some(covered_until_second)).await?;

@@ -227,14 +227,14 @@ pub async fn set_row_aside(
     super::log::write(connection, context, &plan, context.clock.now()).await
 }
 
-pub async fn tokens_with_open_sides(
+pub async fn tokens_with_waiting_sides(
     readers: &MySqlPool,
     names: &Names,
     after: Option<RemoteKeyId>,
     limit: usize,
 ) -> Result<Vec<RemoteKeyId>, StoreError> {
-    let sql = "SELECT remote_key_id FROM hookledger_inbox WHERE reason IN ('alike', 'disputed') AND remote_key_id > ? \
-               UNION SELECT open_token FROM hookledger_rows WHERE open_token > ? AND state IN ('waiting', 'disputed') \
+    let sql = "SELECT remote_key_id FROM hookledger_inbox WHERE reason = 'alike' AND remote_key_id > ? \
+               UNION SELECT open_token FROM hookledger_rows WHERE open_token > ? AND state = 'waiting' \
                ORDER BY 1 LIMIT ?";
     let after = after.map_or(-1, RemoteKeyId::get);
     let tokens: Vec<i64> = sqlx::query_scalar(names.sql(sql))

@@ -72,6 +72,14 @@ const OPEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth,
          AND r.state IN ('waiting', 'disputed') \
      ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?";
 
+const WAITING_SPANS: &str = "SELECT i.remote_key_id, MIN(i.called_at_ms), MAX(i.called_at_ms) FROM \
+       JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e \
+       STRAIGHT_JOIN hookledger_inbox AS i ON i.reason = 'alike' AND i.remote_key_id = e.v GROUP BY i.remote_key_id \
+     UNION ALL \
+     SELECT r.open_token, MIN(r.row_second) * 1000, MAX(r.row_second) * 1000 FROM \
+       JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e \
+       STRAIGHT_JOIN hookledger_rows AS r ON r.open_token = e.v AND r.state = 'waiting' GROUP BY r.open_token";
+
 const KNOWN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.state FROM \
        JSON_TABLE(?, '$[*]' COLUMNS (a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b BIGINT PATH '$[1]', \
          d VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', f BIGINT PATH '$[3]')) AS e \
@@ -130,6 +138,11 @@ impl LogLooks for Looks<'_> {
             })
         };
         query.fetch_all(&mut *self.connection).await?.iter().map(open).collect()
+    }
+
+    async fn waiting_spans(&mut self, tokens: &str) -> Result<Vec<(i64, i64, i64)>, StoreError> {
+        let query = sqlx::query_as(self.context.sql(WAITING_SPANS)).bind(tokens.to_owned()).bind(tokens.to_owned());
+        Ok(query.fetch_all(&mut *self.connection).await?)
     }
 
     async fn known_rows(&mut self, identities: &str) -> Result<Vec<(RowIdentity, String)>, StoreError> {

@@ -216,14 +216,14 @@ pub async fn set_row_aside(
     super::log::write(connection, &plan, context.clock.now()).await
 }
 
-pub async fn tokens_with_open_sides(
+pub async fn tokens_with_waiting_sides(
     readers: &SqlitePool,
     after: Option<RemoteKeyId>,
     limit: usize,
 ) -> Result<Vec<RemoteKeyId>, StoreError> {
     let tokens: Vec<i64> = sqlx::query_scalar(
-        "SELECT remote_key_id FROM hookledger_inbox WHERE reason IN ('alike', 'disputed') AND remote_key_id > ?1 \
-         UNION SELECT open_token FROM hookledger_rows WHERE open_token > ?1 AND state IN ('waiting', 'disputed') \
+        "SELECT remote_key_id FROM hookledger_inbox WHERE reason = 'alike' AND remote_key_id > ?1 \
+         UNION SELECT open_token FROM hookledger_rows WHERE open_token > ?1 AND state = 'waiting' \
          ORDER BY 1 LIMIT ?2",
     )
     .bind(after.map_or(-1, RemoteKeyId::get))

@@ -66,6 +66,12 @@ const OPEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth,
        AND r.state IN ('waiting', 'disputed') \
      ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?2";
 
+const WAITING_SPANS: &str = "SELECT remote_key_id, MIN(called_at_ms), MAX(called_at_ms) FROM hookledger_inbox \
+       WHERE reason = 'alike' AND remote_key_id IN (SELECT value FROM jsonb_each(?1)) GROUP BY remote_key_id \
+     UNION ALL \
+     SELECT open_token, MIN(row_second) * 1000, MAX(row_second) * 1000 FROM hookledger_rows \
+       WHERE open_token IN (SELECT value FROM jsonb_each(?1)) AND state = 'waiting' GROUP BY open_token";
+
 const KNOWN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.state \
      FROM jsonb_each(?1) AS e CROSS JOIN hookledger_rows AS r \
        ON r.row_second = (e.value ->> 1) AND r.row_digest = (e.value ->> 2) AND r.row_nth = (e.value ->> 3) \
@@ -113,6 +119,10 @@ impl LogLooks for Looks<'_> {
             })
         };
         rows.iter().map(open).collect()
+    }
+
+    async fn waiting_spans(&mut self, tokens: &str) -> Result<Vec<(i64, i64, i64)>, StoreError> {
+        Ok(sqlx::query_as(WAITING_SPANS).bind(tokens).fetch_all(&mut *self.0).await?)
     }
 
     async fn known_rows(&mut self, identities: &str) -> Result<Vec<(RowIdentity, String)>, StoreError> {

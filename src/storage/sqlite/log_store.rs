@@ -28,12 +28,12 @@ impl LogStore for SqliteStore {
         Ok(self.write(|reply| Command::Settle(batch, Purpose::Retry, reply)).await?.disputed)
     }
 
-    async fn tokens_with_open_sides(
+    async fn tokens_with_waiting_sides(
         &self,
         after: Option<RemoteKeyId>,
         limit: usize,
     ) -> Result<Vec<RemoteKeyId>, StoreError> {
-        coverage::tokens_with_open_sides(&self.readers, after, limit).await
+        coverage::tokens_with_waiting_sides(&self.readers, after, limit).await
     }
 
     async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
