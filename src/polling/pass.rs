@@ -28,6 +28,9 @@ const REVISITED_TOKENS: usize = 64;
 /// Tokens that got a key, whose earlier rows one pass reads.
 const MOST_OWNED_MEANWHILE: usize = 100;
 
+/// Rows of tokens whose ambiguity ended, which one pass settles.
+const MOST_WOKEN_ROWS: usize = 10_000;
+
 /// Why a pass ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PassError {
@@ -119,6 +122,7 @@ impl Pass {
         let covered = covered_until(&spans, begins);
         let read = read_until(&spans, begins);
         self.report.coverage = Some(Coverage { begins, covered_until: covered, read_until: read });
+        self.settle_woken().await?;
         self.revisit(covered).await?;
         done?;
         self.read_owned_meanwhile(&of, coverable).await
@@ -275,6 +279,16 @@ impl Pass {
                     self.read(&of, gap, coverable).await?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Rows whose token had several users, and has one owner now.
+    async fn settle_woken(&mut self) -> Result<(), StoreError> {
+        let rows = self.store.woken_rows(MOST_WOKEN_ROWS).await?;
+        if !rows.is_empty() {
+            let tally = rows::settle(self.store.as_ref(), rows, Purpose::Retry).await?;
+            self.report.tally.add(tally);
         }
         Ok(())
     }

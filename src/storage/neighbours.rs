@@ -335,6 +335,14 @@ async fn known_rows(looks: &mut impl LogLooks, batch: &Batch) -> Result<HashMap<
     found.into_iter().map(state).collect()
 }
 
+/// A row that is kept whole, from its columns: source, second, digest, number, content.
+pub fn stored_row(row: (String, i64, String, i64, Option<String>)) -> Result<NumberedRow, StoreError> {
+    let (source, second, digest, number, content) = row;
+    let identity = row_identity(&source, second, &digest, number)?;
+    let row = content.as_deref().and_then(super::log_content::read);
+    Ok(NumberedRow { identity, row: row.ok_or_else(|| unreadable("hookledger_rows.content", content))? })
+}
+
 /// A row's identity from its columns.
 pub fn row_identity(source: &str, second: i64, digest: &str, number: i64) -> Result<RowIdentity, StoreError> {
     let number = u32::try_from(number).map_err(|_| unreadable("hookledger_rows.row_nth", number))?;

@@ -161,4 +161,8 @@ impl LogStore for MysqlStore {
         })
         .await
     }
+
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::woken_rows(&self.readers, &self.context.names, limit).await
+    }
 }

@@ -9,6 +9,7 @@ use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
+use crate::storage::neighbours::stored_row;
 use crate::storage::stored::unreadable;
 
 /// Whether rows of a log were ever settled here.
@@ -203,6 +204,18 @@ pub async fn owned_meanwhile(
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(readers)
         .await?)
+}
+
+const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content \
+     FROM (SELECT DISTINCT open_token AS token FROM hookledger_rows WHERE open_token > 0 AND state = 'ambiguous') AS t \
+     CROSS JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
+     WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k WHERE k.remoteKeyId = CAST(t.token AS TEXT)) < 2 \
+     ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?1";
+
+pub async fn woken_rows(readers: &SqlitePool, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+    let rows: Vec<(String, i64, String, i64, Option<String>)> =
+        sqlx::query_as(WOKEN_ROWS).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(readers).await?;
+    rows.into_iter().map(stored_row).collect()
 }
 
 /// A row that the database refuses to settle is kept as failed.

@@ -84,4 +84,8 @@ impl LogStore for SqliteStore {
         let of = of.clone();
         self.write(|reply| Command::Log(LogCommand::Reopen(of, proved_before, reply))).await
     }
+
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::woken_rows(&self.readers, limit).await
+    }
 }
