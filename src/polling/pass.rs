@@ -168,22 +168,31 @@ impl Pass {
 
     /// Proves what agrees; halves what differs until it is small enough to be read.
     async fn sweep(&mut self, of: &SourceFilter, gap: Gap, coverable: i64) -> Result<(), PassError> {
-        let mut left = vec![gap];
-        while let Some(gap) = left.pop() {
+        // What is still to be looked at, the oldest last; and whether it is to be read without a look at its figures.
+        let mut left = vec![(gap, false)];
+        while let Some((gap, is_busy)) = left.pop() {
+            if is_busy {
+                self.read(of, gap, coverable).await?;
+                continue;
+            }
             match figures::compare(self.gateway.as_ref(), self.store.as_ref(), of, gap).await? {
                 Verdict::Agreed(proved) => {
                     self.cover(of, proved, Proof::Agreed).await?;
                     self.report.spans_agreed += 1;
-                    if proved.until_second < gap.until_second {
-                        left.push(Gap { from_second: proved.until_second + 1, ..gap });
-                    }
+                    left.extend(gap.after(proved.until_second).map(|rest| (rest, false)));
                 }
                 Verdict::Differs(Some(rows)) if rows > READ_AT_MOST_ROWS && gap.from_second < gap.until_second => {
-                    let middle = gap.from_second + (gap.until_second - gap.from_second) / 2;
-                    left.push(Gap { from_second: middle + 1, ..gap });
-                    left.push(Gap { until_second: middle, ..gap });
+                    left.extend(gap.halves().into_iter().rev().map(|half| (half, false)));
                 }
                 Verdict::Differs(_) => self.read(of, gap, coverable).await?,
+                Verdict::ReadFirst(first) => {
+                    left.extend(gap.after(first.until_second).map(|rest| (rest, false)));
+                    left.push((first, true));
+                }
+                Verdict::ReadLast(last) => {
+                    left.push((last, true));
+                    left.extend(gap.before(last.from_second).map(|rest| (rest, false)));
+                }
             }
         }
         Ok(())
@@ -270,11 +279,9 @@ impl Pass {
             match figures::compare_covered(self.gateway.as_ref(), self.store.as_ref(), &of, gap).await? {
                 Verdict::Agreed(_) => {}
                 Verdict::Differs(Some(rows)) if rows > READ_AT_MOST_ROWS && gap.from_second < gap.until_second => {
-                    let middle = gap.from_second + (gap.until_second - gap.from_second) / 2;
-                    left.push(Gap { from_second: middle + 1, ..gap });
-                    left.push(Gap { until_second: middle, ..gap });
+                    left.extend(gap.halves().into_iter().rev());
                 }
-                Verdict::Differs(_) => {
+                Verdict::Differs(_) | Verdict::ReadFirst(_) | Verdict::ReadLast(_) => {
                     self.cover(&of, gap, Proof::Reopened).await?;
                     self.read(&of, gap, coverable).await?;
                 }
