@@ -49,6 +49,12 @@ impl Planner<'_> {
             Err((failure, WaitReason::UnknownKey | WaitReason::BeyondGrace)) if state.is_some() => {
                 self.keep_row(numbered, RowState::Failed, Some(failure.message()))
             }
+            // It stays as it is kept, and is not counted beside that.
+            Err((failure, WaitReason::UnknownKey | WaitReason::BeyondGrace | WaitReason::Ignored))
+                if state.is_some() =>
+            {
+                RowOutcome::Failed(failure.message())
+            }
             Err((_, WaitReason::UnknownKey | WaitReason::BeyondGrace)) => {
                 self.count_unowned(numbered);
                 RowOutcome::Parked

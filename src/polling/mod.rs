@@ -8,7 +8,7 @@ mod figures;
 mod gaps;
 mod pass;
 mod probe;
-mod rows;
+pub mod rows;
 mod source;
 
 pub use channel_facts::ChannelFacts;

@@ -257,6 +257,13 @@ async fn state(store: &dyn Store, named: &Named) -> Result<State, BooksError> {
     }
 }
 
+/// A row that could not be booked, by the id that a person gives it.
+pub async fn failed_row(store: &dyn Store, identity: RowIdentity) -> Result<Option<NumberedRow>, StoreError> {
+    let found = store.row(&identity).await?.filter(|row| row.state == RowState::Failed.as_str());
+    let row = found.and_then(|row| log_content::read(row.content.as_deref()?));
+    Ok(row.map(|row| NumberedRow { identity, row }))
+}
+
 /// The kind of an open row; none where no person is asked.
 pub fn kind_of_row(state: &str) -> Option<DisputeKind> {
     match RowState::parse(state)? {

@@ -125,6 +125,13 @@ pub fn disputed_row<R: BookRow>(row: &R) -> Result<Option<FoundDispute>, StoreEr
     }))
 }
 
+/// A row that could not be booked: source, second, digest, number, content; none where its content cannot be read.
+pub fn failed_row<R: BookRow>(row: &R) -> Result<Option<NumberedRow>, StoreError> {
+    let identity = row_identity(&row.text(0)?, row.number(1)?, &row.text(2)?, row.number(3)?)?;
+    let content = row.optional_text(4)?.as_deref().and_then(log_content::read);
+    Ok(content.map(|row| NumberedRow { identity, row }))
+}
+
 /// A row by its identity: state, content, the charge's id.
 pub fn found_row(row: &impl BookRow) -> Result<FoundRow, StoreError> {
     Ok(FoundRow { state: row.text(0)?, content: row.optional_text(1)?, claim_id: row.optional_text(2)? })

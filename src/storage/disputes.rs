@@ -12,7 +12,7 @@ use super::books::BooksError;
 use crate::domain::decision::{Decision, DecisionOutcome, Subject};
 use crate::domain::ids::{EventId, RemoteKeyId};
 use crate::domain::log_row::RowIdentity;
-use crate::domain::log_snapshot::LogSnapshot;
+use crate::domain::log_snapshot::{LogSnapshot, NumberedRow};
 use crate::domain::ownership::Owner;
 use crate::domain::pricing::PriceBook;
 use crate::domain::settlement::Batch;
@@ -176,12 +176,30 @@ pub struct FoundRow {
     pub claim_id: Option<String>,
 }
 
+/// Which rows that could not be booked.
+#[derive(Debug, Clone, Default)]
+pub struct FailedRows {
+    /// Read at this time or later.
+    pub since: Option<UnixMillis>,
+    /// Read before this time.
+    pub until: Option<UnixMillis>,
+    /// Where the last page ended.
+    pub after: Option<RowIdentity>,
+}
+
 /// The charge of an event.
 #[derive(Debug, Clone)]
 pub struct EventClaim {
     pub claim_id: String,
     /// A row tells of it as well.
     pub has_row: bool,
+}
+
+/// A row's identity in the order of `hookledger_rows`: second, digest, number, source; before all of them without one.
+pub fn row_place(after: Option<RowIdentity>) -> (i64, String, i64, String) {
+    after.map_or((i64::MIN, String::new(), 0, String::new()), |row| {
+        (row.second, row.digest.as_str().to_owned(), row.number.into(), row.source.to_string())
+    })
 }
 
 /// Disputes, and what ends them.
@@ -197,6 +215,9 @@ pub trait Disputes: Send + Sync + 'static {
     async fn owners(&self, tokens: &[RemoteKeyId]) -> Result<HashMap<RemoteKeyId, Owner>, StoreError>;
 
     async fn claim_of_event(&self, event_id: &EventId, at: UnixMillis) -> Result<Option<EventClaim>, StoreError>;
+
+    /// Rows that could not be booked, in the order of their identities, read in this time.
+    async fn failed_rows(&self, selection: FailedRows, limit: usize) -> Result<Vec<NumberedRow>, StoreError>;
 
     async fn row(&self, identity: &RowIdentity) -> Result<Option<FoundRow>, StoreError>;
 

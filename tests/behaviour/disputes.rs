@@ -272,6 +272,33 @@ fn a_row_that_could_not_be_booked_is_charged_when_it_can_be() {
 }
 
 #[test]
+fn a_replay_takes_rows_that_could_not_be_booked_along() {
+    let rig = start();
+    rig.books().refuse_model("strange", "no such model");
+    let now = now_secs();
+    for prompt in [10, 11] {
+        rig.newapi.insert(Row::relayed(2, now, "strange").token(TOKEN, "alice-key").tokens(prompt, 5).quota(ROW_UNITS));
+    }
+    let listed =
+        wait_until("both rows failed", PATIENCE, || Some(list(&rig.daemon, &[])).filter(|listed| listed.len() == 2));
+    let replay = |arguments: &[&str]| {
+        let told = rig.daemon.command_json(&[&["events", "replay"], arguments].concat());
+        [&told["tried"], &told["charged"], &told["credits"], &told["stillFailed"]]
+            .map(|number| number.as_i64().unwrap())
+    };
+    let id = listed[0]["id"].as_str().unwrap();
+    assert_eq!(replay(&["--all-failed"]), [2, 0, 0, 2]);
+    rig.books().execute("DROP TRIGGER no_such_model");
+    assert_eq!(replay(&[id, "--dry-run"]), [1, 1, 4, 0]);
+    assert_eq!(rig.charges(), 0);
+    assert_eq!(replay(&[id]), [1, 1, 4, 0]);
+    assert_eq!(replay(&["--all-failed"]), [1, 1, 4, 0]);
+    assert_eq!(replay(&["--all-failed"]), [0, 0, 0, 0]);
+    assert_eq!(replay(&[id]), [0, 0, 0, 0]);
+    assert_books(&rig, 2, 992);
+}
+
+#[test]
 fn what_waits_for_no_person_is_refused() {
     let rig = start();
     let stray = Usage::new("stray").remote_key(77).quota(500);

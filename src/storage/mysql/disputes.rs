@@ -9,15 +9,15 @@ use super::{MysqlStore, log, prices, snapshot};
 use crate::domain::decision::{Decision, DecisionOutcome};
 use crate::domain::ids::{EventId, RemoteKeyId};
 use crate::domain::log_row::RowIdentity;
-use crate::domain::log_snapshot::LogSnapshot;
+use crate::domain::log_snapshot::{LogSnapshot, NumberedRow};
 use crate::domain::ownership::Owner;
 use crate::domain::pricing::PriceBook;
 use crate::domain::settlement::{Batch, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::books::BooksError;
-use crate::storage::decode::{disputed_event, disputed_row, found_row};
-use crate::storage::disputes::{Disputes, EventClaim, FoundDispute, FoundRow};
+use crate::storage::decode::{disputed_event, disputed_row, failed_row, found_row};
+use crate::storage::disputes::{Disputes, EventClaim, FailedRows, FoundDispute, FoundRow, row_place};
 use crate::storage::neighbours;
 use crate::storage::rows::parameter;
 
@@ -32,6 +32,11 @@ const ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.st
        AND (? IS NULL OR r.open_token IN \
          (SELECT e.v FROM JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e)) \
      ORDER BY r.row_second DESC, r.row_digest, r.row_nth LIMIT ?";
+
+const FAILED: &str = "SELECT source, row_second, row_digest, row_nth, content FROM hookledger_rows \
+     WHERE open_token IS NOT NULL AND state = 'failed' AND (row_second, row_digest, row_nth, source) > (?, ?, ?, ?) \
+       AND (? IS NULL OR read_at_ms >= ?) AND (? IS NULL OR read_at_ms < ?) \
+     ORDER BY row_second, row_digest, row_nth, source LIMIT ?";
 
 const ROW: &str = "SELECT state, content, claim_id FROM hookledger_rows \
      WHERE row_second = ? AND row_digest = ? AND row_nth = ? AND source = ?";
@@ -75,6 +80,25 @@ impl Disputes for MysqlStore {
             .fetch_optional(&self.readers)
             .await?;
         Ok(found.map(|(claim_id, has_row)| EventClaim { claim_id, has_row }))
+    }
+
+    async fn failed_rows(&self, selection: FailedRows, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        let FailedRows { since, until, after } = selection;
+        let (since, until) = (since.map(UnixMillis::as_millis), until.map(UnixMillis::as_millis));
+        let (second, digest, number, source) = row_place(after);
+        let rows = sqlx::query(self.context.sql(FAILED))
+            .bind(second)
+            .bind(digest)
+            .bind(number)
+            .bind(source)
+            .bind(since)
+            .bind(since)
+            .bind(until)
+            .bind(until)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(failed_row::<MySqlRow>).filter_map(Result::transpose).collect()
     }
 
     async fn row(&self, identity: &RowIdentity) -> Result<Option<FoundRow>, StoreError> {

@@ -10,15 +10,15 @@ use super::{SqliteStore, log, prices, snapshot};
 use crate::domain::decision::{Decision, DecisionOutcome};
 use crate::domain::ids::{EventId, RemoteKeyId};
 use crate::domain::log_row::RowIdentity;
-use crate::domain::log_snapshot::LogSnapshot;
+use crate::domain::log_snapshot::{LogSnapshot, NumberedRow};
 use crate::domain::ownership::Owner;
 use crate::domain::pricing::PriceBook;
 use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::books::BooksError;
-use crate::storage::decode::{disputed_event, disputed_row, found_row};
-use crate::storage::disputes::{Disputes, EventClaim, FoundDispute, FoundRow};
+use crate::storage::decode::{disputed_event, disputed_row, failed_row, found_row};
+use crate::storage::disputes::{Disputes, EventClaim, FailedRows, FoundDispute, FoundRow, row_place};
 use crate::storage::neighbours;
 use crate::storage::rows::parameter;
 
@@ -31,6 +31,11 @@ const ROWS: &str = "SELECT source, row_second, row_digest, row_nth, state, conte
      FROM hookledger_rows WHERE open_token IS NOT NULL AND state IN ('disputed', 'failed', 'refund_open') \
        AND (?1 IS NULL OR open_token IN (SELECT value FROM jsonb_each(?1))) \
      ORDER BY row_second DESC, row_digest, row_nth LIMIT ?2";
+
+const FAILED: &str = "SELECT source, row_second, row_digest, row_nth, content FROM hookledger_rows \
+     WHERE open_token IS NOT NULL AND state = 'failed' AND (row_second, row_digest, row_nth, source) > (?1, ?2, ?3, ?4) \
+       AND (?5 IS NULL OR read_at_ms >= ?5) AND (?6 IS NULL OR read_at_ms < ?6) \
+     ORDER BY row_second, row_digest, row_nth, source LIMIT ?7";
 
 const ROW: &str = "SELECT state, content, claim_id FROM hookledger_rows \
      WHERE row_second = ?1 AND row_digest = ?2 AND row_nth = ?3 AND source = ?4";
@@ -68,6 +73,22 @@ impl Disputes for SqliteStore {
             .fetch_optional(&self.readers)
             .await?;
         Ok(found.map(|(claim_id, has_row)| EventClaim { claim_id, has_row }))
+    }
+
+    async fn failed_rows(&self, selection: FailedRows, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        let FailedRows { since, until, after } = selection;
+        let (second, digest, number, source) = row_place(after);
+        let rows = sqlx::query(FAILED)
+            .bind(second)
+            .bind(digest)
+            .bind(number)
+            .bind(source)
+            .bind(since.map(UnixMillis::as_millis))
+            .bind(until.map(UnixMillis::as_millis))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(failed_row::<SqliteRow>).filter_map(Result::transpose).collect()
     }
 
     async fn row(&self, identity: &RowIdentity) -> Result<Option<FoundRow>, StoreError> {
