@@ -70,6 +70,19 @@ pub async fn compare_covered(
     }
 }
 
+/// How many rows fewer the source has of a span than the books know of; none where it does not say how many it has.
+pub async fn missing_rows(
+    gateway: &dyn Gateway,
+    store: &dyn LogStore,
+    of: &SourceFilter,
+    gap: Gap,
+) -> Result<i64, FiguresError> {
+    let book = store.figures(of, gap.from_second, gap.until_second).await?;
+    let Some(window) = Window::new(gap.from_second, gap.until_second) else { return Ok(0) };
+    let said = gateway.count(window, RowKind::Consumption).await?.and_then(|rows| i64::try_from(rows).ok());
+    Ok(said.map_or(0, |said| (book.figures.rows - said).max(0)))
+}
+
 /// The span, shortened so that no event lies near its end. None where one lies near its beginning, or all along its end.
 async fn in_gaps(store: &dyn LogStore, gap: Gap) -> Result<Option<Gap>, StoreError> {
     let begin = gap.from_second;

@@ -8,12 +8,14 @@ mod figures;
 mod gaps;
 mod pass;
 mod probe;
+mod recognition;
 mod rows;
 mod source;
 
 pub use channel_facts::ChannelFacts;
 pub use gaps::Gap;
-pub use pass::{Coverage, Eagerness, Pass, PassError, Report};
+pub use pass::{Coverage, Eagerness, Pass, PassError, Report, RowsMissing};
 pub use probe::{Probe, probe};
+pub use recognition::GatewayIdentity;
 pub use rows::Tally;
 pub use source::{Source, SourceMemory};
