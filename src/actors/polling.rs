@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::channel::ChannelRules;
 use super::observed::Observed;
-use super::source_conditions::SourceConditions;
+use super::source_conditions::{Asked, SourceConditions};
 use crate::clock::SharedClock;
 use crate::config::{Live, PollingMode, Settings};
 use crate::domain::channel::ChannelState;
@@ -195,7 +195,7 @@ impl Polling {
         match done {
             Ok(()) => {
                 self.source.answered(true, now);
-                self.conditions.failed(None, now);
+                self.conditions.failed(Asked::Log, None, now);
             }
             Err(PassError::AnotherGateway(why)) => self.conditions.changed(why, now),
             Err(error) => {
@@ -206,7 +206,7 @@ impl Polling {
                 tracing::warn!(%error, "new-api's log was not read to its end; the next pass goes on there");
                 let failure = gateway.map(|gateway| (gateway.condition(), gateway.to_string()));
                 if failure.is_some() {
-                    self.conditions.failed(failure, now);
+                    self.conditions.failed(Asked::Log, failure, now);
                 }
             }
         }

@@ -22,6 +22,18 @@ const MOST_DISPUTED_OF_100: i64 = 5;
 /// Looks that found price differences, kept for an hour.
 const MOST_LOOKS: usize = 1000;
 
+/// Why new-api did not answer, and the name of the condition that it means, if it means one.
+pub type Failure = (Option<&'static str>, String);
+
+/// What new-api was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// What it says of itself, by a look.
+    Itself,
+    /// Its log, by a pass.
+    Log,
+}
+
 /// Sets the conditions, and keeps what only lasts.
 pub struct SourceConditions {
     observed: Arc<Observed>,
@@ -32,6 +44,8 @@ pub struct SourceConditions {
 struct Kept {
     /// What happened, until when it is told.
     lasting: Vec<(Condition, UnixMillis, String)>,
+    /// Why the last look and the last pass got no answer.
+    failures: [Option<Failure>; 2],
     /// How many more price differences were seen at which look, oldest first.
     differences: VecDeque<(UnixMillis, u64)>,
     /// How many there were at the last look.
@@ -77,20 +91,23 @@ impl SourceConditions {
         if let Some(sentence) = found.unusable_quota {
             self.happened(Condition::QuotaPerUnitChanged, sentence, now);
         }
-        self.failed(found.failure, now);
+        self.failed(Asked::Itself, found.failure, now);
     }
 
-    /// Why new-api does not answer; of these conditions at most one holds.
-    pub fn failed(&self, failure: Option<(Option<&'static str>, String)>, now: UnixMillis) {
+    /// Why new-api does not answer a look or a pass: what one of them found holds until that one finds otherwise.
+    pub fn failed(&self, asked: Asked, failure: Option<Failure>, now: UnixMillis) {
         if let Some((None, reason)) = &failure {
             tracing::warn!(%reason, "new-api could not be looked at");
         }
+        let failures = {
+            let failures = &mut self.kept().failures;
+            failures[asked as usize] = failure;
+            failures.clone()
+        };
         for condition in [Condition::TokenRefused, Condition::NotNewApi, Condition::FilterIgnored] {
-            let sentence = match &failure {
-                Some((Some(name), sentence)) if *name == condition.as_str() => Some(sentence.clone()),
-                _ => None,
-            };
-            self.set(condition, sentence, now);
+            let of_this = |(name, _): &&Failure| *name == Some(condition.as_str());
+            let found = failures.iter().flatten().find(of_this).map(|(_, sentence)| sentence.clone());
+            self.set(condition, found, now);
         }
     }
 
