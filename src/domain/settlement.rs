@@ -56,6 +56,13 @@ impl ClaimSide {
     }
 }
 
+impl Plan {
+    /// Nobody's books move.
+    pub fn moves_nothing(&self) -> bool {
+        self.charges.is_empty() && self.accounts.is_empty()
+    }
+}
+
 impl Charge {
     pub fn key(&self) -> ChargeKey {
         ChargeKey { call_second: self.content.called_at.as_secs(), id: self.id.clone() }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::kit::events::Usage;
 use crate::kit::wait::wait_until;
 use crate::source_conditions::{
     A_DAY, A_MINUTE, LOOKBACK, assert_no_condition, pulling, wait_for_condition, wait_until_over,
@@ -90,8 +91,8 @@ fn a_price_unit_that_is_none_leaves_the_last_one() {
     rig.newapi.set_option("QuotaPerUnit", "0");
     wait_for_condition(&rig, "quota_per_unit_changed", "no price can be computed");
     advance(&rig, A_MINUTE);
-    rig.newapi.call(&rig.call(now(&rig)));
-    rig.wait_for_charges(1);
+    let usage = Usage::new("e").at_secs(now(&rig)).remote_key(42).quota(500);
+    assert_eq!(rig.daemon.post(usage.json()).status, 200);
     assert_eq!(rig.books().balance(&rig.user), 999);
 }
 

@@ -93,8 +93,8 @@ pub async fn plan(
     plan: &Plan,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    if plan.charges.is_empty() {
-        if !plan.inbox.is_empty() {
+    if plan.moves_nothing() {
+        if !plan.inbox.is_empty() || !plan.unknown_tokens.is_empty() || !plan.new_owners.is_empty() {
             let query = bind_inbox(sqlx::query(NOTHING_CHARGED_SQL.as_str()), &plan.inbox, now)?;
             bind_looks(query, plan, now)?.execute(connection).await?;
         }
