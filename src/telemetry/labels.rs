@@ -1,11 +1,13 @@
 //! Every value that a counter's label can have. Rules and dashboards in `monitoring/` rely on them.
 
 /// Of `hookledger_webhook_requests_total`.
-pub(super) const WEBHOOK_OUTCOMES: [&str; 15] = [
+pub(super) const WEBHOOK_OUTCOMES: [&str; 17] = [
     "processed",
     "duplicate",
     "accepted",
+    "waiting",
     "failed",
+    "disputed",
     "unknown_type",
     "conflict",
     "missing_signature",

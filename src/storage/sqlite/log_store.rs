@@ -42,12 +42,12 @@ impl LogStore for SqliteStore {
         Ok(self.settle_batch(batch, Purpose::Retry).await?.disputed)
     }
 
-    async fn tokens_with_open_sides(
+    async fn tokens_with_waiting_sides(
         &self,
         after: Option<RemoteKeyId>,
         limit: usize,
     ) -> Result<Vec<RemoteKeyId>, StoreError> {
-        coverage::tokens_with_open_sides(&self.readers, after, limit).await
+        coverage::tokens_with_waiting_sides(&self.readers, after, limit).await
     }
 
     async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
@@ -118,5 +118,9 @@ impl LogStore for SqliteStore {
     async fn set_note(&self, name: &str, value: String) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.write(|reply| Command::Log(LogCommand::SetNote(name, value, reply))).await
+    }
+
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::woken_rows(&self.readers, limit).await
     }
 }
