@@ -74,6 +74,26 @@ pub async fn compare_covered(
     }
 }
 
+/// Rows that were read and are no longer in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowsMissing {
+    pub count: i64,
+    /// Between which seconds, where there are any.
+    pub from_second: i64,
+    pub until_second: i64,
+}
+
+impl RowsMissing {
+    pub fn add(&mut self, count: i64, gap: Gap) {
+        if count > 0 {
+            let is_first = self.count == 0;
+            self.from_second = if is_first { gap.from_second } else { self.from_second.min(gap.from_second) };
+            self.until_second = self.until_second.max(gap.until_second);
+            self.count += count;
+        }
+    }
+}
+
 /// How many rows fewer the source has of a span than the books know of; none where it does not say how many it has.
 pub async fn missing_rows(
     gateway: &dyn Gateway,

@@ -6,6 +6,7 @@
 mod channel_facts;
 mod figures;
 mod gaps;
+mod newest_id;
 mod pass;
 mod probe;
 mod recognition;
@@ -13,8 +14,9 @@ mod rows;
 mod source;
 
 pub use channel_facts::ChannelFacts;
+pub use figures::RowsMissing;
 pub use gaps::Gap;
-pub use pass::{Coverage, Eagerness, Pass, PassError, Report, RowsMissing};
+pub use pass::{Coverage, Eagerness, Pass, PassError, Report};
 pub use probe::{Probe, probe};
 pub use recognition::GatewayIdentity;
 pub use rows::Tally;

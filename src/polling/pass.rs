@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use super::figures::{self, FiguresError, Verdict};
+use super::figures::{self, FiguresError, RowsMissing, Verdict};
 use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
+use super::newest_id::newest_id;
 use super::recognition::{self, GatewayIdentity};
 use super::rows::{self, Tally};
 use super::source::Source;
@@ -17,7 +18,7 @@ use crate::domain::log_snapshot::NumberedRow;
 use crate::domain::settlement::Purpose;
 use crate::failpoint;
 use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, UnreadableRow, Window};
-use crate::storage::log::{NewestId, Proof, SourceFilter, Span};
+use crate::storage::log::{Proof, SourceFilter, Span};
 use crate::storage::{Store, StoreError};
 
 /// A span that differs and has at most this many rows is read; a larger one is halved, until the difference is found.
@@ -28,9 +29,6 @@ const REVISITED_TOKENS: usize = 64;
 
 /// Tokens that got a key, whose earlier rows one pass reads.
 const MOST_OWNED_MEANWHILE: usize = 100;
-
-/// Several processes of one gateway write rows with seconds of their own clocks: so far apart, ids still rise.
-const ID_ORDER_SECS: i64 = 60;
 
 /// Rows of tokens whose ambiguity ended, which one pass settles.
 const MOST_WOKEN_ROWS: usize = 10_000;
@@ -90,26 +88,6 @@ pub struct Report {
     pub ids_fell: Option<(i64, i64)>,
     /// What a comparison of the last days found the source to lack; none where nothing was compared.
     pub missing: Option<RowsMissing>,
-}
-
-/// Rows that were read and are no longer in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RowsMissing {
-    pub count: i64,
-    /// Between which seconds, where there are any.
-    pub from_second: i64,
-    pub until_second: i64,
-}
-
-impl RowsMissing {
-    fn add(&mut self, count: i64, gap: Gap) {
-        if count > 0 {
-            let is_first = self.count == 0;
-            self.from_second = if is_first { gap.from_second } else { self.from_second.min(gap.from_second) };
-            self.until_second = self.until_second.max(gap.until_second);
-            self.count += count;
-        }
-    }
 }
 
 /// How far the log is known.
@@ -372,24 +350,6 @@ impl Pass {
         }
         Ok(())
     }
-}
-
-/// The newest row with an id after these, which are in the order of their seconds; and the ids between which the source
-/// fell back, if it did.
-fn newest_id(known: Option<NewestId>, rows: &[LogRow]) -> (Option<NewestId>, Option<(i64, i64)>) {
-    let (mut newest, mut fell) = (known, None);
-    for (second, log_id) in rows.iter().filter_map(|row| Some((row.second, row.log_id?))) {
-        newest = Some(match newest {
-            Some(before) if log_id < before.log_id && second > before.second + ID_ORDER_SECS => {
-                fell = Some((before.log_id, log_id));
-                NewestId { second, log_id }
-            }
-            Some(before) if log_id < before.log_id => before,
-            Some(before) => NewestId { second: before.second.max(second), log_id },
-            None => NewestId { second, log_id },
-        });
-    }
-    (newest, fell)
 }
 
 fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {
