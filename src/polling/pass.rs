@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
-use super::figures::{self, FiguresError, Verdict};
+use super::figures::{self, FiguresError, RowsMissing, Verdict};
 use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
+use super::newest_id::newest_id;
+use super::recognition::{self, GatewayIdentity};
 use super::rows::{self, Tally};
 use super::source::Source;
 use crate::clock::SharedClock;
@@ -38,6 +40,8 @@ pub enum PassError {
     Reading(#[from] ReadingError),
     #[error("what was read could not be stored: {0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    AnotherGateway(String),
     #[error("{count} rows of the log cannot be read ({first}); nothing of their seconds counts as read")]
     Unreadable { count: usize, first: String },
 }
@@ -80,6 +84,10 @@ pub struct Report {
     /// Where coverage began, and the last second that is covered, in Unix seconds.
     pub coverage: Option<Coverage>,
     pub ids_made_up: bool,
+    /// The largest id of before, and the newest, which is smaller: the log was emptied or restored.
+    pub ids_fell: Option<(i64, i64)>,
+    /// What a comparison of the last days found the source to lack; none where nothing was compared.
+    pub missing: Option<RowsMissing>,
 }
 
 /// How far the log is known.
@@ -117,7 +125,10 @@ impl Pass {
         let of = self.source.source_filter();
         let begins = self.begin(&of).await?;
         let (readable, coverable) = self.ends();
-        let done = self.read_gaps(&of, begins, readable, coverable, eagerness).await;
+        let done = match self.recognise().await {
+            Ok(()) => self.read_gaps(&of, begins, readable, coverable, eagerness).await,
+            Err(error) => Err(error),
+        };
         let spans = self.store.spans(&of).await?;
         let covered = covered_until(&spans, begins);
         let read = read_until(&spans, begins);
@@ -126,6 +137,22 @@ impl Pass {
         self.revisit(covered).await?;
         done?;
         self.read_owned_meanwhile(&of, coverable).await
+    }
+
+    /// Nothing is read of a gateway that is not the one that the books know.
+    async fn recognise(&self) -> Result<(), PassError> {
+        let (memory, name) = (self.source.memory(), self.source.source_filter().source);
+        if let Some((_, why)) = memory.refused.filter(|(source, _)| *source == name) {
+            return Err(PassError::AnotherGateway(why));
+        }
+        let said = match memory.gateway {
+            Some(said) => said,
+            None => GatewayIdentity::of(&self.gateway.status().await.map_err(ReadingError::from)?),
+        };
+        match recognition::recognise(&self.source, &self.gateway, self.store.as_ref(), &said).await? {
+            None => Ok(()),
+            Some(why) => Err(PassError::AnotherGateway(why)),
+        }
     }
 
     /// The first second of coverage: now, at the first pass of all; where the books of another program were taken over,
@@ -205,7 +232,7 @@ impl Pass {
         let mut reading = Reading::new(self.gateway.clone(), window, RowKind::Consumption, ids);
         while let Some(piece) = reading.next_piece().await? {
             failpoint::hit("polling.piece.read").map_err(StoreError::from)?;
-            self.learn_ids(piece.ids);
+            self.learn_ids(piece.ids, &piece.rows).await?;
             let mut rows = piece.rows;
             let mut unreadable = piece.unreadable;
             let mut refunds = Reading::new(self.gateway.clone(), piece.window, RowKind::Refund, piece.ids);
@@ -243,9 +270,20 @@ impl Pass {
         failpoint::hit("polling.covered").map_err(StoreError::from)
     }
 
-    fn learn_ids(&mut self, ids: Ids) {
+    async fn learn_ids(&mut self, ids: Ids, rows: &[LogRow]) -> Result<(), StoreError> {
         self.report.ids_made_up |= ids == Ids::MadeUp;
         self.source.remember(|memory| memory.ids = ids);
+        if ids != Ids::Stable {
+            return Ok(());
+        }
+        let known = match self.source.memory().newest_id {
+            Some(known) => Some(known),
+            None => self.store.newest_id(&self.source.source_filter().source).await?,
+        };
+        let (newest, fell) = newest_id(known, rows);
+        self.report.ids_fell = fell.or(self.report.ids_fell);
+        self.source.remember(|memory| memory.newest_id = newest);
+        Ok(())
     }
 
     /// Sides that wait for their partner, now that more is known of it.
@@ -274,6 +312,7 @@ impl Pass {
         if from_second > until_second {
             return Ok(());
         }
+        let mut missing = RowsMissing::default();
         let mut left = vec![Gap { from_second, until_second }];
         while let Some(gap) = left.pop() {
             match figures::compare_covered(self.gateway.as_ref(), self.store.as_ref(), &of, gap).await? {
@@ -284,9 +323,12 @@ impl Pass {
                 Verdict::Differs(_) | Verdict::ReadFirst(_) | Verdict::ReadLast(_) => {
                     self.cover(&of, gap, Proof::Reopened).await?;
                     self.read(&of, gap, coverable).await?;
+                    missing
+                        .add(figures::missing_rows(self.gateway.as_ref(), self.store.as_ref(), &of, gap).await?, gap);
                 }
             }
         }
+        self.report.missing = Some(missing);
         Ok(())
     }
 

@@ -38,6 +38,8 @@ mod server_crashes;
 mod server_faults;
 mod server_locks;
 mod server_tls;
+mod source_changes;
+mod source_conditions;
 mod status;
 mod style;
 mod takeover;

@@ -16,7 +16,7 @@ use super::checkpoint::{self, Progress};
 use super::refunds::{self, Reversal};
 use super::retention;
 use super::tokens::{self, Seen};
-use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle};
+use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle, source_looks};
 use crate::clock::SharedClock;
 use crate::domain::event::Delivery;
 use crate::domain::ids::RecordIds;
@@ -65,6 +65,7 @@ pub enum LogCommand {
     BeginCoverage(SourceFilter, i64, Reply<i64>),
     Reopen(SourceFilter, UnixMillis, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
+    SetNote(String, String, Reply<()>),
 }
 
 /// What every write needs beside its connection.
@@ -222,6 +223,9 @@ impl Owner {
                     coverage::set_row_aside(writes, context, &row, &reason).await
                 })
                 .await
+            }
+            LogCommand::SetNote(name, value, reply) => {
+                self.answer(reply, async |writes, _| source_looks::set_note(writes, &name, &value).await).await
             }
             LogCommand::BeginCoverage(of, from_second, reply) => {
                 self.answer(reply, async |writes, _| coverage::begin(writes, &of, from_second).await).await
