@@ -160,7 +160,7 @@ impl Polling {
             self.observed.covered(coverage);
         }
         let tally = report.tally;
-        if tally.changed() > 0 || report.disputed > 0 {
+        if tally.changed() > 0 || report.disputed > 0 || report.refunded > 0 {
             tracing::info!(
                 rows = tally.read(),
                 charged = tally.charged,
@@ -168,6 +168,9 @@ impl Polling {
                 parked = tally.parked,
                 waiting = tally.waiting,
                 disputed = report.disputed,
+                refunded = report.refunded,
+                credits_given_back = report.credits_given_back,
+                refunds_open = report.refunds_open,
                 failed = tally.failed,
                 "new-api's log was read"
             );

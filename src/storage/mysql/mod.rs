@@ -37,6 +37,7 @@ mod settle;
 mod shard;
 mod snapshot;
 mod takeover;
+mod task_refunds;
 mod tokens;
 mod write;
 

@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 
 use super::writer::{Command, LogCommand};
-use super::{SqliteStore, coverage};
+use super::{SqliteStore, coverage, task_refunds};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
-use crate::storage::log::{BookFigures, LogStore, RowLoss, SourceFilter, Span};
+use crate::storage::log::{BookFigures, LogStore, RefundsSettled, RowLoss, SourceFilter, Span, TaskPage};
 
 #[async_trait]
 impl LogStore for SqliteStore {
@@ -21,6 +21,14 @@ impl LogStore for SqliteStore {
     ) -> Result<Vec<RowOutcome>, StoreError> {
         let batch = Batch { rows, ..Batch::default() };
         Ok(self.write(|reply| Command::Settle(batch, purpose, reply)).await?.row_outcomes)
+    }
+
+    async fn settle_refunds(&self, page: TaskPage) -> Result<RefundsSettled, StoreError> {
+        let places = task_refunds::places(&self.readers, &page).await?;
+        if places.is_empty() {
+            return Ok(RefundsSettled::default());
+        }
+        self.write(|reply| Command::Log(LogCommand::SettleRefunds(places, reply))).await
     }
 
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {

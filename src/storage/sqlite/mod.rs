@@ -28,6 +28,7 @@ mod restore;
 mod retention;
 mod settle;
 mod snapshot;
+mod task_refunds;
 mod tokens;
 mod write;
 mod writer;
