@@ -39,6 +39,7 @@ mod server_tls;
 mod status;
 mod style;
 mod takeover;
+mod task_refunds;
 mod tokens;
 mod two_channels;
 mod upgrade;
