@@ -52,6 +52,7 @@ fn tell(repaired: &Repaired, is_dry_run: bool) -> String {
     }
     lines.push(("charges on the platform's side", mended(repaired.booked_charges, "booked again")));
     lines.push(("refunds on the platform's side", mended(repaired.booked_refunds, "booked again")));
+    lines.push(("credits that persons moved", mended(repaired.booked_grants, "booked again")));
     lines.push(("charges in the state", mended(repaired.rebuilt_charges, "rebuilt")));
     lines.push(("refunds in the state", mended(repaired.rebuilt_refunds, "rebuilt")));
     lines.push(("events that wait again", format!("{} {}", repaired.waiting_events, done("taken in"))));
@@ -60,5 +61,10 @@ fn tell(repaired: &Repaired, is_dry_run: bool) -> String {
         let lost = format!("{}: their bodies are lost, only their senders still have them", repaired.lost_events);
         lines.push(("events that are lost", lost));
     }
-    facts(&lines)
+    let mut told = facts(&lines);
+    if !repaired.not_rebuilt.is_empty() {
+        told.push_str("\nwhat no repair brings back:");
+        repaired.not_rebuilt.iter().for_each(|lost| told.push_str(&format!("\n- {lost}")));
+    }
+    told
 }

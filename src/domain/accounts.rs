@@ -34,18 +34,29 @@ pub struct NewestTransaction {
 pub enum TransactionKind {
     Deduct,
     Refund,
+    /// A person gave credits.
+    Recharge,
+    /// A person corrected the balance.
+    AdminAdjust,
 }
 
 impl TransactionKind {
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             TransactionKind::Deduct => "DEDUCT",
             TransactionKind::Refund => "REFUND",
+            TransactionKind::Recharge => "RECHARGE",
+            TransactionKind::AdminAdjust => "ADMIN_ADJUST",
         }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        use TransactionKind::{AdminAdjust, Deduct, Recharge, Refund};
+        [Deduct, Refund, Recharge, AdminAdjust].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
-/// A row of `credit_transactions` that a charge is the reason of.
+/// A row of `credit_transactions`.
 #[derive(Debug, Clone)]
 pub struct Transaction {
     pub kind: TransactionKind,
@@ -54,8 +65,10 @@ pub struct Transaction {
     /// Signed: a deduction is negative.
     pub amount: Credits,
     pub balance_after: Credits,
-    pub charge_id: RecordId,
-    pub model: Arc<str>,
+    /// None: a person moved the credits.
+    pub charge_id: Option<RecordId>,
+    /// The charge's model, or why a person moved them.
+    pub description: Arc<str>,
     pub created_at: UnixMillis,
 }
 
@@ -70,7 +83,7 @@ pub struct AccountChange {
     pub creates_balance: bool,
 }
 
-/// What a charge or a refund does to its user's books.
+/// What a charge, a refund or a person does to a user's books.
 #[derive(Debug)]
 pub struct Movement {
     pub kind: TransactionKind,
@@ -80,8 +93,8 @@ pub struct Movement {
     pub remainder: Remainder,
     /// What is unpaid afterwards.
     pub unpaid: Credits,
-    pub charge_id: RecordId,
-    pub model: Arc<str>,
+    pub charge_id: Option<RecordId>,
+    pub description: Arc<str>,
 }
 
 /// The accounts that a batch touches, each as it stands after what was planned so far.
@@ -144,7 +157,7 @@ impl OpenAccounts {
             amount: movement.amount,
             balance_after,
             charge_id: movement.charge_id,
-            model: movement.model,
+            description: movement.description,
             created_at,
         }))
     }

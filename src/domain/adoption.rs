@@ -2,7 +2,7 @@
 //!
 //! Pure: a store reads the records that may matter under its locks, and writes down what was taken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::event::Content;
@@ -69,6 +69,25 @@ impl ForeignRecord {
         (from..=until).contains(&self.recorded_at)
             && self.model == model
             && (self.prompt_tokens, self.completion_tokens) == (call.tokens.prompt, call.tokens.completion)
+    }
+}
+
+/// What the calls of a batch are told by, but for their time. Records of others are many; these few are kept of them.
+#[derive(Debug)]
+pub struct Wanted(HashSet<(RemoteKeyId, String, i32, i32)>);
+
+impl Wanted {
+    pub fn of<'a>(calls: impl Iterator<Item = &'a Content>) -> Self {
+        let told_by = |call: &Content| {
+            let Content { remote_key_id, model, tokens, .. } = call;
+            (*remote_key_id, fit_column(model), tokens.prompt, tokens.completion)
+        };
+        Wanted(calls.map(told_by).collect())
+    }
+
+    /// Whether a call of that token may take this record.
+    pub fn has(&self, token: RemoteKeyId, record: &ForeignRecord) -> bool {
+        self.0.contains(&(token, record.model.clone(), record.prompt_tokens, record.completion_tokens))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 use uuid::{ContextV7, Timestamp, Uuid};
@@ -138,15 +139,50 @@ impl fmt::Display for RemoteKeyId {
     }
 }
 
+/// How the ids of one installation end: the last 32 of a UUIDv7's random bits, which for all of its ids are the same. So
+/// an index that holds ids tells our rows from others'; what ends so by chance is one row in four thousand million.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMark(u32);
+
+impl IdMark {
+    /// Hex digits that it takes at an id's end.
+    pub const DIGITS: usize = 8;
+
+    pub fn of(installation: &str) -> Self {
+        let digest = Sha256::digest(installation.as_bytes());
+        IdMark(digest.iter().take(4).fold(0, |bits, byte| (bits << 8) | u32::from(*byte)))
+    }
+}
+
+impl fmt::Display for IdMark {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:08x}", self.0)
+    }
+}
+
 /// Makes UUIDv7 ids that increase within this process.
 #[derive(Debug, Default)]
 pub struct RecordIds {
     context: std::sync::Mutex<Option<ContextV7>>,
+    /// The mark at their end, above it one bit: there is one.
+    mark: AtomicU64,
 }
 
 impl RecordIds {
+    const MARKED: u64 = 1 << 32;
+
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From here on, ids end in this.
+    pub fn end_in(&self, mark: IdMark) {
+        self.mark.store(RecordIds::MARKED | u64::from(mark.0), Ordering::Release);
+    }
+
+    fn mark(&self) -> Option<u128> {
+        let mark = self.mark.load(Ordering::Acquire);
+        (mark & RecordIds::MARKED != 0).then_some(u128::from(mark & u64::from(u32::MAX)))
     }
 
     /// A fresh id whose time part is `at`.
@@ -155,8 +191,9 @@ impl RecordIds {
         let nanos = u32::try_from(at.as_millis().rem_euclid(1000)).unwrap_or(0) * 1_000_000;
         let mut guard = self.context.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let context = guard.get_or_insert_with(ContextV7::new);
-        let id = Uuid::new_v7(Timestamp::from_unix(&*context, seconds, nanos));
-        RecordId(Arc::from(id.hyphenated().to_string().as_str()))
+        // What counts within a millisecond lies above the last 32 bits.
+        let id = Uuid::new_v7(Timestamp::from_unix(&*context, seconds, nanos)).as_u128();
+        record_id(self.mark().map_or(id, |mark| (id >> 32 << 32) | mark))
     }
 
     /// A fresh id that sorts after `previous`, also where the clock was set back in between.
@@ -166,14 +203,18 @@ impl RecordIds {
             return fresh;
         };
         match Uuid::try_parse(previous.as_str()) {
-            Ok(id) if id.get_version_num() == 7 => {
-                let follower = Uuid::from_u128(id.as_u128().wrapping_add(1));
-                RecordId(Arc::from(follower.hyphenated().to_string().as_str()))
-            }
+            Ok(id) if id.get_version_num() == 7 => record_id(match self.mark() {
+                Some(mark) => ((id.as_u128() >> 32).wrapping_add(1) << 32) | mark,
+                None => id.as_u128().wrapping_add(1),
+            }),
             // An id that another program chose: its order is not ours to continue.
             _ => fresh,
         }
     }
+}
+
+fn record_id(bits: u128) -> RecordId {
+    RecordId(Arc::from(Uuid::from_u128(bits).hyphenated().to_string().as_str()))
 }
 
 #[cfg(test)]
@@ -225,5 +266,21 @@ mod tests {
         assert!(next > later);
         let third = restarted.next_after(UnixMillis::new(1_000_000), Some(&next));
         assert!(third > next);
+    }
+    #[test]
+    fn marked_ids_are_different_increase_and_end_alike() {
+        let ids = RecordIds::new();
+        ids.end_in(IdMark::of("installation"));
+        let mark = IdMark::of("installation").to_string();
+        let at = UnixMillis::new(2_000_000);
+        let mut made: Vec<RecordId> = (0..10_000).map(|_| ids.next(at)).collect();
+        assert!(made.windows(2).all(|pair| pair[0] < pair[1]), "in their order");
+        made.push(ids.next_after(UnixMillis::new(1_000_000), made.last()));
+        assert!(made[9_999] < made[10_000], "the clock was set back");
+        for id in &made {
+            assert!(id.as_str().ends_with(&mark) && mark.len() == IdMark::DIGITS, "{id}");
+            assert_eq!(Uuid::try_parse(id.as_str()).unwrap().get_version_num(), 7, "{id}");
+        }
+        assert_ne!(IdMark::of("another").to_string(), mark);
     }
 }

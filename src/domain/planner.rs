@@ -46,7 +46,7 @@ pub(super) struct Planner<'a> {
     pub(super) busy_users: HashSet<UserId>,
     pub(super) prices: PriceBook,
     memory_from_second: Option<i64>,
-    foreign: ForeignRecords,
+    pub(super) foreign: ForeignRecords,
     pub(super) log: Option<LogSnapshot>,
     /// Charges of this batch and of before, whose sides change.
     pub(super) sides: BTreeMap<ChargeKey, Sides>,
@@ -142,7 +142,9 @@ impl<'a> Planner<'a> {
     pub(super) fn charge(&mut self, side: &Side, was_ambiguous: bool) -> Result<Booked, NotCharged> {
         let holder = self.payer(side, was_ambiguous)?;
         if let Some(record) = self.foreign.take(side.content()) {
-            return self.adopt(side, record).map_err(unbookable);
+            let claim = self.adopt(side, record, None).map_err(unbookable)?;
+            self.join_neighbours(side, claim, true);
+            return Ok(Booked::Tied);
         }
         if self.log.is_none() {
             return self.charge_alone(side, holder, None);
@@ -178,20 +180,25 @@ impl<'a> Planner<'a> {
     }
 
     /// Another program has billed this call: that is kept, and nothing moves.
-    fn adopt(&mut self, side: &Side, record: ForeignRecord) -> Result<Booked, AmountTooLarge> {
+    pub(super) fn adopt(
+        &mut self,
+        side: &Side,
+        record: ForeignRecord,
+        sides: Option<Sides>,
+    ) -> Result<ChargeKey, AmountTooLarge> {
         let ForeignRecord { id, key_id, user_id, recorded_at, credits, .. } = record;
         let content = side.content();
         // Rate and quota are those of the call's second; what it cost is what the other program took.
         let price = self.prices.price(Price::CreditCost(credits.max(Credits::ZERO)), content.called_at)?;
         let remainder = self.open_accounts.get(&user_id).remainder;
-        let (event, row, _) = alone(side);
+        let (event, row, tie) = sides.unwrap_or_else(|| alone(side));
         let charge = Charge {
             id,
             content: content.clone(),
             channel: side.channel(),
             event,
             row,
-            tie: None,
+            tie,
             user_id,
             key_id,
             price,
@@ -202,9 +209,8 @@ impl<'a> Planner<'a> {
             remainder_after: remainder,
         };
         let claim = ChargeKey { call_second: recorded_at.as_secs(), id: charge.id.clone() };
-        self.join_neighbours(side, claim, true);
         self.plan.adopted.push(Adopted { charge, recorded_at });
-        Ok(Booked::Tied)
+        Ok(claim)
     }
 
     /// Looks whose call it is, and keeps what this look saw of the token.
@@ -258,8 +264,8 @@ impl<'a> Planner<'a> {
             amount: Credits::ZERO.checked_sub(credits)?,
             remainder: remainder_after,
             unpaid: unpaid_after,
-            charge_id: id.clone(),
-            model: content.model.clone(),
+            charge_id: Some(id.clone()),
+            description: content.model.clone(),
         };
         let transaction = self.open_accounts.book(&user_id, movement, self.now, self.ids)?;
         self.plan.transactions.extend(transaction);

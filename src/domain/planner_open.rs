@@ -58,6 +58,10 @@ impl Planner<'_> {
         match self.charge(&side, state == Some(RowState::Ambiguous)) {
             Ok(Booked::Charged { credits, .. }) => RowOutcome::Charged { credits },
             Ok(Booked::Tied) => RowOutcome::Tied,
+            // It was kept while several users had its token: it stays listed.
+            Err((failure, WaitReason::UnknownKey | WaitReason::BeyondGrace)) if state.is_some() => {
+                self.keep_row(numbered, RowState::Failed, Some(failure.message()))
+            }
             Err((_, WaitReason::UnknownKey | WaitReason::BeyondGrace)) => {
                 self.count_unowned(numbered);
                 RowOutcome::Parked
@@ -185,6 +189,13 @@ impl Planner<'_> {
     /// Nobody holds it up any more. If its owner cannot be charged now, it goes on waiting.
     fn charge_open(&mut self, place: Place, side: &Side) {
         let Ok(holder) = self.payer(side, false) else { return };
+        // Since it came, another program may have billed its call.
+        if let Some(record) = self.foreign.take(side.content()) {
+            if let Ok(claim) = self.adopt(side, record, None) {
+                self.stand_as(place, &claim);
+            }
+            return;
+        }
         let tied = match &mut self.log {
             Some(log) => log.neighbours.tie(place, &log.policy),
             None => None,

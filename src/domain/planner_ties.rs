@@ -56,6 +56,11 @@ impl Planner<'_> {
                     let whose = self.whole_side(*pair, place).unwrap_or((mine, None));
                     let (_, Some(side)) = whose else { continue };
                     let sides = self.sides_of(*pair);
+                    if let Some(record) = self.foreign.take(side.content()) {
+                        let claim = self.adopt(&side, record, Some(sides)).map_err(unbookable)?;
+                        [pair.event, pair.row].into_iter().for_each(|place| self.stand_as(place, &claim));
+                        continue;
+                    }
                     booked = self.charge_alone(&side, holder.clone(), Some(sides))?;
                     self.stand_charged(&[pair.event, pair.row]);
                 }
@@ -124,7 +129,7 @@ impl Planner<'_> {
         }
     }
 
-    fn stand_as(&mut self, place: Place, claim: &ChargeKey) {
+    pub(super) fn stand_as(&mut self, place: Place, claim: &ChargeKey) {
         let Some(log) = &mut self.log else { return };
         let node = log.neighbours.node(place);
         let was_open = match &node.standing {
@@ -207,8 +212,8 @@ impl Planner<'_> {
             amount: Credits::ZERO.checked_sub(credits)?,
             remainder,
             unpaid: unpaid_before.checked_add(unpaid)?,
-            charge_id: claim.id.clone(),
-            model: model.clone(),
+            charge_id: Some(claim.id.clone()),
+            description: model.clone(),
         };
         let transaction = self.open_accounts.book(&charge.user_id, movement, self.now, self.ids)?;
         self.plan.transactions.extend(transaction);

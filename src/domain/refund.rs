@@ -269,8 +269,8 @@ impl<'a> RefundPlanner<'a> {
             amount: credits,
             remainder: remainder_after,
             unpaid: unpaid.checked_sub(unpaid_lowered)?,
-            charge_id: request.charge.id.clone(),
-            model: charge.model.clone(),
+            charge_id: Some(request.charge.id.clone()),
+            description: charge.model.clone(),
         };
         let transaction = self.open_accounts.book(&charge.user_id, movement, self.now, self.ids)?;
         let transaction_id = transaction.as_ref().map(|transaction| transaction.id.clone());

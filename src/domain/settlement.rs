@@ -21,7 +21,7 @@ use super::pricing::{ExactPrice, Overdraft, PriceBook, Rounding};
 use super::recording::InboxRow;
 use super::refund::ChargeKey;
 use super::retry::RetryPolicy;
-use super::side::{Channel, SideIdentity};
+use super::side::{Channel, ConsumptionRow, SideIdentity};
 use super::time::UnixMillis;
 
 /// The operator's choices that decide what is booked.
@@ -218,6 +218,13 @@ impl Batch {
         let events = self.events.iter().map(|event| event.content.remote_key_id);
         let rows = self.rows.iter().map(|row| row.row.token);
         events.chain(rows).chain(self.revisited.iter().copied()).collect()
+    }
+
+    /// Every call that it may charge.
+    pub fn contents(&self) -> impl Iterator<Item = Content> + '_ {
+        let events = self.events.iter().map(|event| event.content.clone());
+        let side = |row: &NumberedRow| ConsumptionRow::parse(row.identity.clone(), &row.row).ok();
+        events.chain(self.rows.iter().filter_map(side).map(|row| row.content))
     }
 
     /// Every call that it tells of.

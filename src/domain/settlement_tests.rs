@@ -10,9 +10,12 @@ use crate::domain::adoption::ForeignRecord;
 use crate::domain::event::{Content, Tokens};
 use crate::domain::ids::EventId;
 use crate::domain::known::{KnownEvent, OpenEvent};
+use crate::domain::log_row::{RowDigest, RowIdentity};
+use crate::domain::matching::{MatchPolicy, Neighbours, Standing, facts};
 use crate::domain::money::{QuotaPerUnit, QuotaUnits, Rate};
 use crate::domain::outcome::Failure;
 use crate::domain::pricing::{Dated, Price};
+use crate::domain::side::{ConsumptionRow, Side};
 
 const NOW: i64 = 1_795_558_800_000;
 
@@ -87,7 +90,7 @@ fn a_call_moves_its_credits_and_keeps_the_rest() {
     assert_eq!(plan.outcomes, [SettlementOutcome::Settled { credits: Credits::new(2) }]);
     let [transaction] = plan.transactions.as_slice() else { panic!("{plan:?}") };
     assert_eq!((transaction.amount.get(), transaction.balance_after.get()), (-2, 8));
-    assert_eq!(transaction.charge_id, plan.charges[0].id);
+    assert_eq!(transaction.charge_id.as_ref(), Some(&plan.charges[0].id));
     assert_eq!(plan.accounts[0].remainder.get(), 500_000_000_000_000, "half a credit");
     assert_eq!(plan.inbox[0].status, InboxStatus::Processed);
 }
@@ -347,4 +350,46 @@ fn what_cannot_be_charged_takes_no_record() {
     snapshot.busy_users.insert(user("u1"));
     let plan = settle(&[event("e", 1, 500)], snapshot);
     assert_eq!((plan.outcomes.as_slice(), plan.adopted.len()), ([SettlementOutcome::Deferred].as_slice(), 0));
+}
+
+#[test]
+fn a_waiting_side_that_another_program_has_billed_meanwhile_is_adopted() {
+    let told = event("e", 1, 500);
+    let identity =
+        RowIdentity { source: Arc::from("s"), second: NOW / 1000, digest: RowDigest::of_text("d"), number: 0 };
+    let row = ConsumptionRow {
+        identity: identity.clone(),
+        content: told.content.clone(),
+        request_id: None,
+        log_id: None,
+        task_id: None,
+    };
+    let waiting = Side::Row(Arc::new(row));
+    let policy = MatchPolicy {
+        match_window: CARRY.windows.match_window,
+        dispute_window: CARRY.windows.dispute_window,
+        request_ids_prove: false,
+    };
+    for billed in [true, false] {
+        let mut books = snapshot(&[(1, 10)]);
+        let mut neighbours = Neighbours::default();
+        let facts = facts(&waiting, &books.prices).unwrap();
+        neighbours.add(waiting.identity(), facts, Standing::Open(waiting.clone()), false);
+        books.log = Some(LogSnapshot {
+            policy,
+            neighbours,
+            charges: HashMap::new(),
+            known_rows: HashMap::new(),
+            open_events: HashMap::new(),
+            open_rows: HashMap::new(),
+            taken_over_at: None,
+        });
+        books.foreign = if billed { foreign(&["theirs"], 1) } else { ForeignRecords::default() };
+        let batch = Batch { revisited: BTreeSet::from([told.content.remote_key_id]), ..Batch::default() };
+        let plan = plan(&batch, books, CARRY, Purpose::Retry, now(), &RecordIds::new());
+        assert_eq!((plan.adopted.len(), plan.charges.len()), if billed { (1, 0) } else { (0, 1) });
+        assert_eq!(plan.transactions.len(), plan.charges.len());
+        let write = plan.rows.last().unwrap();
+        assert!(write.identity == identity && write.claim.is_some() && write.open.is_none(), "it waits no longer");
+    }
 }

@@ -16,6 +16,8 @@ pub enum RepairPart {
     Charges,
     /// Refunds without their transaction, likewise.
     Refunds,
+    /// Credits that a person moved here and that have lost their transaction, likewise.
+    Grants,
     /// Usage records without a claim get one.
     Claims,
     /// `REFUND` transactions without a refund of ours get one.
@@ -32,7 +34,8 @@ impl RepairPart {
         match self {
             RepairPart::Installation => Some(RepairPart::Charges),
             RepairPart::Charges => Some(RepairPart::Refunds),
-            RepairPart::Refunds => Some(RepairPart::Claims),
+            RepairPart::Refunds => Some(RepairPart::Grants),
+            RepairPart::Grants => Some(RepairPart::Claims),
             RepairPart::Claims => Some(RepairPart::GivenBack),
             RepairPart::GivenBack => Some(RepairPart::Inbox),
             RepairPart::Inbox => Some(RepairPart::Events),
@@ -97,6 +100,9 @@ pub struct Repaired {
     pub booked_charges: Mended,
     /// Refunds that were missing there.
     pub booked_refunds: Mended,
+    /// Credits that a person had given, or corrected, with `credits grant` and `credits adjust`, and that were missing
+    /// there.
+    pub booked_grants: Mended,
     /// Charges that were missing in our state.
     pub rebuilt_charges: Mended,
     /// Refunds that were missing there.
@@ -107,6 +113,8 @@ pub struct Repaired {
     pub closed_events: u64,
     /// Events that wait again.
     pub waiting_events: u64,
+    /// What no repair brings back, where the state was made anew or is of an earlier time.
+    pub not_rebuilt: Vec<String>,
     /// After the last page: what still does not belong together.
     #[schema(required)]
     pub still_apart: Option<String>,
@@ -122,20 +130,24 @@ impl Repaired {
         self.installation = self.installation.take().or(page.installation);
         self.booked_charges.add(page.booked_charges);
         self.booked_refunds.add(page.booked_refunds);
+        self.booked_grants.add(page.booked_grants);
         self.rebuilt_charges.add(page.rebuilt_charges);
         self.rebuilt_refunds.add(page.rebuilt_refunds);
         self.lost_events += page.lost_events;
         self.closed_events += page.closed_events;
         self.waiting_events += page.waiting_events;
+        let fresh = page.not_rebuilt.into_iter().filter(|told| !self.not_rebuilt.contains(told));
+        self.not_rebuilt.extend(fresh.collect::<Vec<_>>());
         self.still_apart = page.still_apart;
         self.next = page.next;
     }
 
     /// Whether nothing had to be put right.
     pub fn is_nothing(&self) -> bool {
-        let mended = [self.booked_charges, self.booked_refunds, self.rebuilt_charges, self.rebuilt_refunds];
+        let booked = [self.booked_charges, self.booked_refunds, self.booked_grants];
+        let mended = booked.into_iter().chain([self.rebuilt_charges, self.rebuilt_refunds]);
         self.installation.is_none()
-            && mended.iter().all(|mended| mended.count == 0)
+            && mended.into_iter().all(|mended| mended.count == 0)
             && [self.lost_events, self.closed_events, self.waiting_events] == [0; 3]
     }
 }

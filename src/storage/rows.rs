@@ -192,8 +192,8 @@ pub fn transactions(rows: &[Transaction]) -> Result<String, StoreError> {
             transaction.user_id.as_str(),
             transaction.amount.get(),
             transaction.balance_after.get(),
-            transaction.charge_id.as_str(),
-            fit_column(&transaction.model),
+            transaction.charge_id.as_ref().map(RecordId::as_str),
+            fit_column(&transaction.description),
             transaction.created_at.to_column(),
         ])
     });

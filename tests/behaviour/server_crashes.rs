@@ -120,6 +120,25 @@ fn the_link_cut_anywhere_in_a_settlement_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn a_link_that_falls_silent_in_a_transaction_is_given_up_and_its_locks_with_it() {
+    only_on_a_server!();
+    let mut proxy = None;
+    let slow = DaemonOptions::new().fail_points("store.settle.written=1*sleep(2500)->off");
+    let daemon = behind(&mut proxy, slow);
+    let (proxy, books) = (proxy.unwrap(), daemon.books());
+    let body = Usage::new("e").remote_key(1).quota(700).json();
+    let posted = start_delivery(daemon.address(), SECRET, vec![body.clone()], 1, Retry::never());
+    books.wait_for_transaction("trx_rows_modified >= 8", PATIENCE);
+    proxy.fall_silent();
+    posted.finish();
+    deliver(daemon.address(), SECRET, vec![body], 1, patient()).assert_all_acknowledged();
+    let processed = || poll(PATIENCE, || Some(books.inbox("e")?.0).filter(|status| status == "processed"));
+    assert!(processed().is_some(), "{:?}", books.inbox("e"));
+    assert_charged_once(&books, 1);
+    assert!(daemon.output().stderr.contains("was given up"), "it says so");
+}
+
+#[test]
 fn an_answer_to_a_commit_that_never_comes_is_looked_up() {
     only_on_a_server!();
     let server = PrivateServer::start();

@@ -89,6 +89,12 @@ impl ProxyHandle {
         });
     }
 
+    /// On the connections there are nothing gets through any more, and neither side is told: as behind a firewall that
+    /// has forgotten them. New ones are as any.
+    pub fn fall_silent(&self) {
+        self.link.change(|state| state.silent_until = state.taken);
+    }
+
     /// New connections are refused, as if nobody listened; those there are stay.
     pub fn refuse(&self) {
         self.link.change(|state| state.door = Door::Refusing);
@@ -148,6 +154,8 @@ struct State {
     truncations_made: u64,
     connections: BTreeMap<u64, Pair>,
     taken: u64,
+    /// The last connection on which nothing gets through.
+    silent_until: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -228,6 +236,10 @@ impl Link {
         loop {
             if !state.connections.contains_key(&number) {
                 return false;
+            }
+            if number <= state.silent_until {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
             let Some(rest) = state.delay.checked_sub(waited).filter(|rest| !rest.is_zero()) else {
                 return true;

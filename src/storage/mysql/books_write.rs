@@ -8,7 +8,7 @@ use sqlx::MySqlConnection;
 use super::context::Context;
 use super::shard::End;
 use super::{lock, write};
-use crate::domain::accounts::plan_move;
+use crate::domain::accounts::{TransactionKind, plan_move};
 use crate::domain::ids::{RemoteKeyId, UserId};
 use crate::domain::money::Credits;
 use crate::domain::outcome::fit_column;
@@ -122,8 +122,8 @@ pub async fn adjust(
     move_credits(connection, context, Move { kind: ADMIN_ADJUST, user, amount, reason, idempotency_key }).await
 }
 
-const RECHARGE: &str = "RECHARGE";
-const ADMIN_ADJUST: &str = "ADMIN_ADJUST";
+const RECHARGE: &str = TransactionKind::Recharge.as_str();
+const ADMIN_ADJUST: &str = TransactionKind::AdminAdjust.as_str();
 
 /// Credits that a person moves.
 struct Move {
@@ -150,18 +150,17 @@ async fn move_credits(
         return Ok(End::RollBack(repeated));
     }
     let moved = book_move(connection, context, &user_id, kind, amount, reason.as_deref()).await?;
-    if let Some(key) = idempotency_key {
-        sqlx::query(context.sql(
-            "INSERT INTO hookledger_grants (idempotency_key, transaction_id, user_id, amount, kind) VALUES (?, ?, ?, ?, ?)",
-        ))
-        .bind(key)
-        .bind(&moved.id)
-        .bind(user_id.as_str())
-        .bind(amount.get())
-        .bind(kind)
-        .execute(connection)
-        .await?;
-    }
+    // Without a key as well, by a name that nobody else gives: should the platform lose it, repair books it again.
+    sqlx::query(context.sql(
+        "INSERT INTO hookledger_grants (idempotency_key, transaction_id, user_id, amount, kind) VALUES (?, ?, ?, ?, ?)",
+    ))
+    .bind(idempotency_key.unwrap_or(&moved.id))
+    .bind(&moved.id)
+    .bind(user_id.as_str())
+    .bind(amount.get())
+    .bind(kind)
+    .execute(connection)
+    .await?;
     failpoint::hit("store.grant.written").map_err(StoreError::from)?;
     Ok(End::Commit(moved))
 }

@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use sqlx::AssertSqlSafe;
 
-use super::foreign::KeyLooks;
 use super::options::MysqlOptions;
+use super::takeover::AdoptedFrom;
 use crate::clock::SharedClock;
-use crate::domain::ids::RecordIds;
+use crate::domain::ids::{IdMark, RecordIds};
 use crate::domain::settlement::LedgerPolicy;
 
 /// How own tables begin in the statements of this folder.
@@ -27,7 +27,7 @@ pub struct Context {
     pub installation: ArcSwap<String>,
     pub ids: RecordIds,
     pub names: Names,
-    pub key_looks: KeyLooks,
+    pub adopted_from: AdoptedFrom,
     /// Rows of a log were settled here: events look for theirs.
     pub has_log: AtomicBool,
 }
@@ -54,6 +54,12 @@ impl Names {
 }
 
 impl Context {
+    /// Goes on under this id, which the ids of its rows end in.
+    pub fn take_installation(&self, id: String) {
+        self.ids.end_in(IdMark::of(&id));
+        self.installation.store(Arc::new(id));
+    }
+
     pub fn sql(&self, text: &str) -> AssertSqlSafe<String> {
         self.names.sql(text)
     }

@@ -35,6 +35,7 @@ mod route;
 mod server;
 mod settle;
 mod shard;
+mod silence;
 mod snapshot;
 mod takeover;
 mod task_refunds;
@@ -66,10 +67,9 @@ use crate::domain::settlement::{Batch, LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use context::Context;
-use foreign::KeyLooks;
 use server::{CheckError, Checked};
 use shard::{End, Shard};
-use takeover::LastLook;
+use takeover::{AdoptedFrom, LastLook};
 
 pub use migrate::MysqlOpenError;
 pub use options::{MysqlOptions, TlsMode};
@@ -130,9 +130,11 @@ impl MysqlStore {
         let (names, ids) = (checked.names, RecordIds::new());
         let count = shard_count(options.shards);
         let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
-        let (installation, key_looks) = (ArcSwap::from_pointee(installation), KeyLooks::default());
+        let (own_id, adopted_from) = (ArcSwap::default(), AdoptedFrom::default());
         let has_log = AtomicBool::new(coverage::has_rows(&readers, &names).await.map_err(MysqlOpenError::Open)?);
-        let context = Arc::new(Context { options, policy, clock, installation, ids, names, key_looks, has_log });
+        let context = Context { options, policy, clock, installation: own_id, ids, names, adopted_from, has_log };
+        let context = Arc::new(context);
+        context.take_installation(installation);
         takeover::remember(&readers, &context).await?;
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
@@ -255,7 +257,7 @@ impl LedgerStore for MysqlStore {
         if takeover::marks(readers, &context.names).await?.taken_over_at.is_some() {
             return Ok(None);
         }
-        let found = Arc::new(takeover::history(readers, &context.names, context.clock.now(), max_age).await?);
+        let found = Arc::new(takeover::history(readers, context, context.clock.now(), max_age).await?);
         let stored = found.clone();
         let is_first = self
             .write(move |connection, context| {
@@ -268,12 +270,11 @@ impl LedgerStore for MysqlStore {
     }
 
     async fn look_for_others(&self) -> Result<Option<TakenOver>, StoreError> {
-        let at = self.context.clock.now();
         if let Some(seen) = takeover::see(&self.readers, &self.context, &self.last_look).await? {
             let seen = Arc::new(seen);
             self.write(move |connection, context| {
                 let seen = seen.clone();
-                Box::pin(async move { takeover::note(connection, context, &seen, at).await })
+                Box::pin(async move { takeover::note(connection, context, &seen).await })
             })
             .await?;
         }

@@ -1,4 +1,4 @@
-//! Books again what the platform's side has lost: charges from our claims, and refunds.
+//! Books again what the platform's side has lost: charges from our claims, refunds, and credits that a person moved here.
 //!
 //! Our own accounts stay as they are: they know of all of it.
 
@@ -11,25 +11,29 @@ use sqlx::{MySqlConnection, Row};
 use super::context::Context;
 use super::repair::{Looked, page_rows, place_after};
 use super::{lock, write};
-use crate::domain::accounts::{Movement, OpenAccounts, Transaction, TransactionKind};
-use crate::domain::event::{Content, Tokens, UsageEvent};
+use crate::domain::accounts::{Movement, OpenAccounts, TransactionKind};
+use crate::domain::event::{Content, Tokens};
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, RequestId, UserId};
+use crate::domain::matching::TieRule;
 use crate::domain::money::{AmountTooLarge, CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Price, Rounding};
 use crate::domain::settlement::{Charge, ClaimSide, LedgerPolicy};
-use crate::domain::side::Channel;
+use crate::domain::side::{Channel, SideIdentity};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
+use crate::storage::near_claim;
 use crate::storage::repair::{Mended, RepairPart, RepairPlace, Repaired};
 use crate::storage::rows::{self, parameter};
 use crate::storage::stored::unreadable;
 
 const CHARGES: &str = "SELECT c.call_second, c.claim_id, u.id IS NOT NULL AND k.id IS NOT NULL AND r.id IS NULL, \
-       CONVERT(c.event_id USING utf8mb4), COALESCE(c.event_at_ms, c.call_second * 1000), \
+       CONVERT(c.event_id USING utf8mb4), IF(c.source = 'log', c.call_second * 1000, COALESCE(c.event_at_ms, c.call_second * 1000)), \
        CONVERT(c.request_id USING utf8mb4), c.log_id, c.remote_key_id, c.model, c.prompt_tokens, c.completion_tokens, \
        c.price_units, c.price_credits, c.price_femtos, c.rate_micros, c.quota_per_unit, c.user_id, c.key_id, \
-       c.credits_moved, c.credits_unpaid, c.remainder_before, c.remainder_after, c.rounding \
+       c.credits_moved, c.credits_unpaid, c.remainder_before, c.remainder_after, c.rounding, \
+       c.row_second, c.row_digest, c.row_nth, CONVERT(c.row_request_id USING utf8mb4), c.row_log_id, c.row_source, \
+       c.source, c.event_at_ms, c.tie_rule \
      FROM (SELECT call_second, claim_id FROM hookledger_claims \
            WHERE call_second >= ? AND (call_second > ? OR claim_id > ?) ORDER BY call_second, claim_id LIMIT ?) AS p \
      STRAIGHT_JOIN hookledger_claims AS c ON c.call_second = p.call_second AND c.claim_id = p.claim_id \
@@ -45,9 +49,22 @@ const REFUNDS: &str = "SELECT f.refund_id, u.id IS NOT NULL AND f.transaction_id
      LEFT JOIN users AS u ON u.id = f.user_id COLLATE {collation} \
      LEFT JOIN credit_transactions AS t ON t.id = f.transaction_id COLLATE {collation} ORDER BY f.refund_id";
 
-const NEW_TRANSACTIONS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
+const GRANTS: &str = "SELECT g.idempotency_key, u.id IS NOT NULL AND t.id IS NULL, g.user_id, g.amount, g.kind \
+     FROM (SELECT idempotency_key FROM hookledger_grants WHERE idempotency_key > ? ORDER BY idempotency_key LIMIT ?) AS p \
+     STRAIGHT_JOIN hookledger_grants AS g ON g.idempotency_key = p.idempotency_key \
+     LEFT JOIN users AS u ON u.id = g.user_id COLLATE {collation} \
+     LEFT JOIN credit_transactions AS t ON t.id = g.transaction_id COLLATE {collation} ORDER BY g.idempotency_key";
+
+/// Why a person moved credits is not remembered.
+const MOVED_AGAIN: &str = "booked again by repair";
+
+const NEW_REFUND_TRANSACTIONS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
        b VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e \
      STRAIGHT_JOIN hookledger_refunds AS f ON f.refund_id = e.a COLLATE utf8mb4_bin SET f.transaction_id = e.b";
+
+const NEW_GRANT_TRANSACTIONS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
+       a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e \
+     STRAIGHT_JOIN hookledger_grants AS g ON g.idempotency_key = e.a COLLATE utf8mb4_bin SET g.transaction_id = e.b";
 
 /// One page of claims: those without a usage record get one, with its transaction and the balance.
 pub async fn charges(
@@ -74,27 +91,23 @@ pub async fn charges(
     if charges.is_empty() {
         return Ok((Repaired::default(), next));
     }
-    let mut accounts = lock(connection, context, charges.iter().map(|charge| &charge.user_id)).await?;
-    let now = context.clock.now();
-    let mut transactions = Vec::new();
-    let mut booked = Mended::default();
-    for charge in &charges {
-        let amount = Credits::ZERO.checked_sub(charge.credits).map_err(too_large)?;
-        let lost = Lost {
+    let lost = charges.iter().map(|charge| {
+        Ok(Lost {
+            name: charge.id.to_string(),
             kind: TransactionKind::Deduct,
-            amount,
-            user_id: &charge.user_id,
-            charge_id: &charge.id,
-            model: &charge.content.model,
-        };
-        transactions.extend(book(&mut accounts, lost, context, now)?);
-        booked.add(Mended { count: 1, credits: charge.credits.get() });
-    }
+            amount: Credits::ZERO.checked_sub(charge.credits).map_err(too_large)?,
+            user_id: charge.user_id.clone(),
+            charge_id: Some(charge.id.clone()),
+            description: charge.content.model.clone(),
+        })
+    });
+    let lost = lost.collect::<Result<Vec<Lost>, StoreError>>()?;
     let records = rows::usage_records(installation, &charges)?;
     write::each(connection, context, write::USAGE_RECORDS, &[], records, &[]).await?;
-    write::each(connection, context, write::TRANSACTIONS, &[], rows::transactions(&transactions)?, &[]).await?;
-    write::move_balances(connection, context, &accounts.finish(), now).await?;
-    Ok((Repaired { booked_charges: booked, ..Repaired::default() }, next))
+    book_again(connection, context, &lost).await?;
+    let credits = charges.iter().map(|charge| charge.credits.get()).sum();
+    let booked_charges = Mended { count: charges.len() as u64, credits };
+    Ok((Repaired { booked_charges, ..Repaired::default() }, next))
 }
 
 /// One page of refunds: those whose transaction is gone get another, and the balance.
@@ -103,76 +116,115 @@ pub async fn refunds(
     context: &Context,
     place: &RepairPlace,
 ) -> Result<Looked, StoreError> {
-    let rows =
-        sqlx::query(context.sql(REFUNDS)).bind(place.id.clone()).bind(page_rows()).fetch_all(&mut *connection).await?;
+    let rows = page(connection, context, REFUNDS, place).await?;
     let Some(last) = rows.last() else { return Ok(Looked::default()) };
     let next = place_after(RepairPart::Refunds, rows.len(), 0, &last.text(0)?);
     let mut lost = Vec::new();
     for row in &rows {
         if row.flag(1)? {
-            let (charge_id, user_id) = (record_id(row.text(2)?)?, user_id(row.text(3)?)?);
-            lost.push((row.text(0)?, charge_id, user_id, Credits::new(row.number(4)?), row.text(5)?));
+            lost.push(Lost {
+                name: row.text(0)?,
+                kind: TransactionKind::Refund,
+                amount: Credits::new(row.number(4)?),
+                user_id: user_id(row.text(3)?)?,
+                charge_id: Some(record_id(row.text(2)?)?),
+                description: Arc::from(row.text(5)?.as_str()),
+            });
         }
     }
-    if lost.is_empty() {
-        return Ok((Repaired::default(), next));
-    }
-    let mut accounts = lock(connection, context, lost.iter().map(|(_, _, user_id, ..)| user_id)).await?;
-    let now = context.clock.now();
-    let (mut transactions, mut renamed, mut booked) = (Vec::new(), Vec::new(), Mended::default());
-    for (refund_id, charge_id, user_id, amount, model) in &lost {
-        let model: Arc<str> = Arc::from(model.as_str());
-        let lost = Lost { kind: TransactionKind::Refund, amount: *amount, user_id, charge_id, model: &model };
-        let Some(transaction) = book(&mut accounts, lost, context, now)? else { continue };
-        renamed.push((refund_id.clone(), transaction.id.to_string()));
-        transactions.push(transaction);
-        booked.add(Mended { count: 1, credits: amount.get() });
-    }
-    write::each(connection, context, write::TRANSACTIONS, &[], rows::transactions(&transactions)?, &[]).await?;
-    write::each(connection, context, NEW_TRANSACTIONS, &[], parameter(&renamed)?, &[]).await?;
-    write::move_balances(connection, context, &accounts.finish(), now).await?;
-    Ok((Repaired { booked_refunds: booked, ..Repaired::default() }, next))
+    let renamed = book_again(connection, context, &lost).await?;
+    write::each(connection, context, NEW_REFUND_TRANSACTIONS, &[], parameter(&renamed)?, &[]).await?;
+    Ok((Repaired { booked_refunds: sum(&lost), ..Repaired::default() }, next))
 }
 
-/// What the platform's side does not know any more.
-struct Lost<'a> {
+/// One page of what persons moved: what has lost its transaction gets another, and the balance.
+pub async fn grants(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    place: &RepairPlace,
+) -> Result<Looked, StoreError> {
+    let rows = page(connection, context, GRANTS, place).await?;
+    let Some(last) = rows.last() else { return Ok(Looked::default()) };
+    let next = place_after(RepairPart::Grants, rows.len(), 0, &last.text(0)?);
+    let mut lost = Vec::new();
+    for row in &rows {
+        if row.flag(1)? {
+            let kind = row.text(4)?;
+            lost.push(Lost {
+                name: row.text(0)?,
+                kind: TransactionKind::parse(&kind).ok_or_else(|| unreadable("hookledger_grants.kind", kind))?,
+                amount: Credits::new(row.number(3)?),
+                user_id: user_id(row.text(2)?)?,
+                charge_id: None,
+                description: Arc::from(MOVED_AGAIN),
+            });
+        }
+    }
+    let renamed = book_again(connection, context, &lost).await?;
+    write::each(connection, context, NEW_GRANT_TRANSACTIONS, &[], parameter(&renamed)?, &[]).await?;
+    Ok((Repaired { booked_grants: sum(&lost), ..Repaired::default() }, next))
+}
+
+async fn page(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    sql: &str,
+    place: &RepairPlace,
+) -> Result<Vec<MySqlRow>, StoreError> {
+    Ok(sqlx::query(context.sql(sql)).bind(place.id.clone()).bind(page_rows()).fetch_all(connection).await?)
+}
+
+/// A movement of credits that the platform's side does not know any more.
+struct Lost {
+    /// Of the row of ours that remembers it.
+    name: String,
     kind: TransactionKind,
     /// Signed, as it moves the balance.
     amount: Credits,
-    user_id: &'a UserId,
-    charge_id: &'a RecordId,
-    model: &'a Arc<str>,
+    user_id: UserId,
+    charge_id: Option<RecordId>,
+    description: Arc<str>,
 }
 
-fn book(
-    accounts: &mut OpenAccounts,
-    lost: Lost<'_>,
-    context: &Context,
-    now: UnixMillis,
-) -> Result<Option<Transaction>, StoreError> {
-    let account = accounts.get(lost.user_id);
-    let movement = Movement {
-        kind: lost.kind,
-        amount: lost.amount,
-        remainder: account.remainder,
-        unpaid: account.unpaid,
-        charge_id: lost.charge_id.clone(),
-        model: lost.model.clone(),
-    };
-    accounts.book(lost.user_id, movement, now, &context.ids).map_err(too_large)
+fn sum(lost: &[Lost]) -> Mended {
+    Mended { count: lost.len() as u64, credits: lost.iter().map(|lost| lost.amount.get()).sum() }
 }
 
-async fn lock<'a>(
+/// Moves the balances and writes the transactions; the name of each row of ours with the id of its new transaction.
+async fn book_again(
     connection: &mut MySqlConnection,
     context: &Context,
-    users: impl Iterator<Item = &'a UserId>,
-) -> Result<OpenAccounts, StoreError> {
-    let users: BTreeSet<UserId> = users.cloned().collect();
+    lost: &[Lost],
+) -> Result<Vec<(String, String)>, StoreError> {
+    if lost.is_empty() {
+        return Ok(Vec::new());
+    }
+    let users: BTreeSet<UserId> = lost.iter().map(|lost| lost.user_id.clone()).collect();
     let locked = lock::lock(connection, context, &users, &BTreeSet::new()).await?;
     if !locked.busy_users.is_empty() {
         return Err(StoreError::Contended("another program holds a user's row".to_owned()));
     }
-    Ok(OpenAccounts::new(locked.accounts))
+    let mut accounts = OpenAccounts::new(locked.accounts);
+    let now = context.clock.now();
+    let (mut transactions, mut renamed) = (Vec::new(), Vec::new());
+    for Lost { name, kind, amount, user_id, charge_id, description } in lost {
+        let account = accounts.get(user_id);
+        let movement = Movement {
+            kind: *kind,
+            amount: *amount,
+            remainder: account.remainder,
+            unpaid: account.unpaid,
+            charge_id: charge_id.clone(),
+            description: description.clone(),
+        };
+        if let Some(transaction) = accounts.book(user_id, movement, now, &context.ids).map_err(too_large)? {
+            renamed.push((name.clone(), transaction.id.to_string()));
+            transactions.push(transaction);
+        }
+    }
+    write::each(connection, context, write::TRANSACTIONS, &[], rows::transactions(&transactions)?, &[]).await?;
+    write::move_balances(connection, context, &accounts.finish(), now).await?;
+    Ok(renamed)
 }
 
 pub fn too_large(error: AmountTooLarge) -> StoreError {
@@ -203,20 +255,23 @@ fn charge(row: &MySqlRow, policy: LedgerPolicy) -> Result<Charge, StoreError> {
         price: units.map_or(Price::CreditCost(Credits::ZERO), Price::Quota),
         called_at: UnixMillis::new(row.number(4)?),
     };
-    let event = UsageEvent {
-        event_id: EventId::parse(&row.optional_text(3)?.unwrap_or_default()).map_err(|_| odd())?,
-        content,
-        request_id: row.optional_text(5)?.and_then(|id| RequestId::parse(&id).ok()),
-        log_id: row.optional_number(6)?,
-        payload: Arc::from(""),
+    let event = match (row.optional_text(3)?, row.optional_number(30)?) {
+        (Some(event_id), Some(at)) => {
+            let event_id = EventId::parse(&event_id).map_err(|_| odd())?;
+            let request_id = row.optional_text(5)?.and_then(|id| RequestId::parse(&id).ok());
+            let identity = SideIdentity::Event { event_id, request_id, log_id: row.optional_number(6)? };
+            Some(ClaimSide { identity, at: UnixMillis::new(at) })
+        }
+        _ => None,
     };
+    let row_side = near_claim::row_side(row, 23, &odd)?.map(|(identity, at)| ClaimSide { identity, at });
     Ok(Charge {
         id: record_id(id)?,
-        event: Some(ClaimSide::of_event(&event)),
-        content: event.content,
-        channel: Channel::Webhook,
-        row: None,
-        tie: None,
+        event,
+        content,
+        channel: if row.text(29)? == Channel::Log.as_str() { Channel::Log } else { Channel::Webhook },
+        row: row_side,
+        tie: row.optional_text(31)?.as_deref().and_then(TieRule::parse),
         user_id: user_id(row.text(16)?)?,
         key_id: KeyId::parse(&row.text(17)?).map_err(|_| odd())?,
         price: ExactPrice {

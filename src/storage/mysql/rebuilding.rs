@@ -11,19 +11,21 @@ use super::context::Context;
 use super::rebooking::{record_id, too_large, user_id};
 use super::repair::{Looked, page_rows, place_after};
 use super::{lock, write};
-use crate::domain::event::{Content, Tokens, UsageEvent};
-use crate::domain::ids::{EventId, KeyId, RemoteKeyId, RequestId, UserId};
+use crate::domain::event::{Content, Tokens};
+use crate::domain::ids::{EventId, KeyId, RemoteKeyId, UserId};
+use crate::domain::log_snapshot::RowWrite;
+use crate::domain::matching::TieRule;
 use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
-use crate::domain::pricing::{ExactPrice, Price};
+use crate::domain::pricing::{ExactPrice, Price, Rounding};
 use crate::domain::repair::{RebuiltClaim, rebuilt_accounts};
-use crate::domain::settlement::{Charge, ClaimSide, LedgerPolicy};
-use crate::domain::side::Channel;
+use crate::domain::settlement::{Charge, LedgerPolicy, Plan};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
 use crate::storage::raw_meta::{self, StoredMeta};
 use crate::storage::repair::{Mended, RepairPart, RepairPlace, Repaired};
 use crate::storage::rows::{self, parameter};
+use crate::storage::stored::ClaimKey;
 
 const RECORDS: &str = "SELECT r.id, r.rawMeta, r.apiKeyId, k.userId, r.model, CAST(r.promptTokens AS SIGNED), \
        CAST(r.completionTokens AS SIGNED), CAST(r.totalTokens AS SIGNED), CAST(r.creditCost AS SIGNED) \
@@ -38,6 +40,43 @@ const GIVEN_BACK: &str = "SELECT t.id, t.type = 'REFUND' AND f.refund_id IS NULL
      LEFT JOIN hookledger_refunds AS f \
        ON f.claim_id = t.ref COLLATE utf8mb4_bin AND f.transaction_id = t.id COLLATE utf8mb4_bin \
      LEFT JOIN hookledger_accounts AS a ON a.user_id = t.userId COLLATE utf8mb4_bin ORDER BY t.id";
+
+// Records of these keys' calls of these instants; the last condition only spares what is surely of another event.
+const WOULD_BE: &str = "SELECT r.rawMeta FROM JSON_TABLE(?, '$[*]' COLUMNS ( \
+       a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', \
+       c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]')) AS e \
+     STRAIGHT_JOIN api_keys AS k ON k.remoteKeyId = e.a COLLATE {collation} \
+     STRAIGHT_JOIN usage_records AS r ON r.apiKeyId = k.id AND r.timestamp = CAST(e.b AS DATETIME(3)) \
+     WHERE r.id < '1' AND LOCATE(CAST(e.c AS BINARY), CAST(r.rawMeta AS BINARY)) > 0";
+
+/// Whether the claims that our state lacks were made again before, as in a repair, or only would be, as in a dry run.
+#[derive(Debug, Clone, Copy)]
+pub enum Rebuilt<'a> {
+    Is,
+    /// From the records of this installation.
+    WouldBe(&'a str),
+}
+
+/// Which of these events, each with its token, have a usage record of ours, and so would have a claim.
+pub async fn would_be_claimed(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    installation: &str,
+    events: &[(ClaimKey, RemoteKeyId)],
+) -> Result<HashSet<ClaimKey>, StoreError> {
+    let asked = events.iter().map(|((called_at, event_id), token)| {
+        Ok((token.to_string(), called_at.to_column(), parameter(&event_id.as_str())?))
+    });
+    let asked = asked.collect::<Result<BTreeSet<_>, StoreError>>()?;
+    let mark = belonging::mark(&mut *connection, &context.names).await?.unwrap_or(i64::MIN);
+    let found: Vec<Option<String>> =
+        sqlx::query_scalar(context.sql(WOULD_BE)).bind(parameter(&asked)?).fetch_all(connection).await?;
+    let metas = found.iter().flatten().filter_map(|text| raw_meta::read(text));
+    let ours = metas.filter(|meta| meta.installation == installation && second(meta) >= mark);
+    Ok(ours
+        .filter_map(|meta| Some((UnixMillis::new(meta.event_at_ms?), EventId::parse(meta.event_id.as_deref()?).ok()?)))
+        .collect())
+}
 
 /// Why a refund that is made again was given is not known any more.
 const REASON: &str = "rebuilt by repair";
@@ -80,23 +119,18 @@ pub async fn claims(
         remainder_after: charge.remainder_after,
     });
     let accounts = rebuilt_accounts(rebuilt, |user| locked.accounts.get(user)).map_err(too_large)?;
-    write::each(connection, context, &with_their_own_times(), &[], rows::claims(&charges)?, &[]).await?;
+    write::each(connection, context, write::REBUILT_CLAIMS, &[], rows::claims(&charges)?, &[]).await?;
+    // Read again, its row is known.
+    let rows_of_charges = Plan { rows: charges.iter().filter_map(RowWrite::of_charge).collect(), ..Plan::default() };
+    super::log::write(connection, context, &rows_of_charges, context.clock.now()).await?;
     write::each(connection, context, write::ACCOUNTS, &[], rows::accounts(&accounts)?, &[]).await?;
     let credits = charges.iter().map(|charge| charge.credits.get()).sum();
     let rebuilt_charges = Mended { count: charges.len() as u64, credits };
     Ok((Repaired { rebuilt_charges, ..Repaired::default() }, next))
 }
 
-/// A claim was settled when its id was made.
-fn with_their_own_times() -> String {
-    write::CLAIMS.replace(
-        "SELECT ?,",
-        "SELECT CAST(CONV(CONCAT(SUBSTRING(e.c1, 1, 8), SUBSTRING(e.c1, 10, 4)), 16, 10) AS SIGNED),",
-    )
-}
-
 fn second(meta: &StoredMeta) -> i64 {
-    meta.event_at_ms.div_euclid(1000)
+    meta.called_at().as_secs()
 }
 
 /// A usage record as the charge that it was.
@@ -109,22 +143,16 @@ fn charge(id: &str, meta: &StoredMeta, row: &MySqlRow, policy: LedgerPolicy) -> 
         model: Arc::from(meta.model.clone().map_or_else(|| row.text(4), Ok)?.as_str()),
         tokens: Tokens { prompt: tokens(5)?, completion: tokens(6)?, total: tokens(7)? },
         price: units.map_or(Price::CreditCost(Credits::ZERO), Price::Quota),
-        called_at: UnixMillis::new(meta.event_at_ms),
+        called_at: meta.called_at(),
     };
-    let event = UsageEvent {
-        event_id: EventId::parse(&meta.event_id).map_err(|_| odd())?,
-        content,
-        request_id: meta.request_id.as_deref().and_then(|id| RequestId::parse(id).ok()),
-        log_id: meta.log_id,
-        payload: Arc::from(""),
-    };
+    let (event, row_side) = (meta.event_side(), meta.row_side());
     Ok(Charge {
         id: record_id(id.to_owned())?,
-        event: Some(ClaimSide::of_event(&event)),
-        content: event.content,
-        channel: Channel::Webhook,
-        row: None,
-        tie: None,
+        tie: (event.is_some() && row_side.is_some()).then_some(TieRule::Person),
+        event,
+        content,
+        channel: meta.channel(),
+        row: row_side,
         user_id: user_id(row.text(3)?)?,
         key_id: KeyId::parse(&row.text(2)?).map_err(|_| odd())?,
         price: ExactPrice {
@@ -133,8 +161,7 @@ fn charge(id: &str, meta: &StoredMeta, row: &MySqlRow, policy: LedgerPolicy) -> 
             rate: Rate::parse(&meta.rate).map_err(|_| odd())?,
             quota_per_unit: QuotaPerUnit::new(meta.quota_per_unit).ok_or_else(odd)?,
         },
-        // The record does not tell how it was rounded.
-        rounding: policy.rounding,
+        rounding: meta.rounding.as_deref().and_then(Rounding::parse).unwrap_or(policy.rounding),
         credits: Credits::new(row.number(8)?),
         unpaid: Credits::new(meta.unpaid),
         remainder_before: Remainder::new(meta.remainder_before).ok_or_else(odd)?,

@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use sqlx::MySqlConnection;
 
 use super::context::Context;
+use super::rebuilding::{Rebuilt, would_be_claimed};
 use super::repair::{Looked, page_rows, place_after};
 use super::{snapshot, write};
-use crate::domain::ids::RecordId;
+use crate::domain::ids::{RecordId, RemoteKeyId};
 use crate::domain::outcome::InboxStatus;
 use crate::domain::recording::WaitReason;
 use crate::domain::repair::wait_reason;
@@ -39,19 +40,20 @@ pub async fn held_against_logs(
     connection: &mut MySqlConnection,
     context: &Context,
     place: &RepairPlace,
+    rebuilt: Rebuilt<'_>,
 ) -> Result<Looked, StoreError> {
     let rows =
         sqlx::query(context.sql(INBOX)).bind(place.id.clone()).bind(page_rows()).fetch_all(&mut *connection).await?;
     let Some(last) = rows.last() else { return Ok(Looked::default()) };
     let next = place_after(RepairPart::Inbox, rows.len(), 0, &last.text(0)?);
     let (mut repaired, mut gone, mut states) = (Repaired::default(), Vec::new(), Vec::new());
-    let mut keys: HashMap<String, ClaimKey> = HashMap::new();
+    let mut keys: HashMap<String, (ClaimKey, RemoteKeyId)> = HashMap::new();
     for row in &rows {
         if let (Some(stored_id), Some(payload)) = (row.optional_text(3)?, row.optional_text(4)?) {
             keys.extend(claim_key(&stored_id, &payload).map(|key| (stored_id, key)));
         }
     }
-    let charged = charged(connection, context, keys.values()).await?;
+    let charged = charged(connection, context, keys.values().cloned(), rebuilt).await?;
     for row in &rows {
         let (id, state) = (row.text(0)?, row.text(1)?);
         let Some(status) = row.optional_text(2)? else {
@@ -61,7 +63,7 @@ pub async fn held_against_logs(
         };
         let key = row.optional_text(3)?.and_then(|stored_id| keys.get(&stored_id));
         let processed = InboxStatus::Processed.as_str();
-        if status == processed || key.is_some_and(|key| charged.contains(key)) {
+        if status == processed || key.is_some_and(|(key, _)| charged.contains(key)) {
             repaired.closed_events += 1;
             gone.push(id.clone());
             if status != processed {
@@ -81,6 +83,7 @@ pub async fn taken_in(
     connection: &mut MySqlConnection,
     context: &Context,
     place: &RepairPlace,
+    rebuilt: Rebuilt<'_>,
 ) -> Result<Looked, StoreError> {
     let rows =
         sqlx::query(context.sql(LOGS)).bind(place.id.clone()).bind(page_rows()).fetch_all(&mut *connection).await?;
@@ -98,7 +101,8 @@ pub async fn taken_in(
             open.push((row, status, stored::claim_key(&event.event_id, &event.content), event));
         }
     }
-    let charged = charged(connection, context, open.iter().map(|(_, _, key, _)| key)).await?;
+    let events = open.iter().map(|(_, _, key, event)| (key.clone(), event.content.remote_key_id));
+    let charged = charged(connection, context, events, rebuilt).await?;
     let (mut repaired, mut states, mut waiting) = (Repaired::default(), Vec::new(), Vec::new());
     for (row, status, key, event) in &open {
         let id = row.text(0)?;
@@ -120,16 +124,23 @@ pub async fn taken_in(
     Ok((repaired, next))
 }
 
-fn claim_key(stored_id: &str, payload: &str) -> Option<ClaimKey> {
+fn claim_key(stored_id: &str, payload: &str) -> Option<(ClaimKey, RemoteKeyId)> {
     let event_id = own_event_id(stored_id, payload)?;
-    usage_event(payload).map(|event| (event.content.called_at, event_id))
+    usage_event(payload).map(|event| ((event.content.called_at, event_id), event.content.remote_key_id))
 }
 
-/// Which of these events have a claim.
-async fn charged<'a>(
+/// Which of these events, each with its token, have a claim, or would have one by now.
+async fn charged(
     connection: &mut MySqlConnection,
     context: &Context,
-    keys: impl Iterator<Item = &'a ClaimKey>,
+    events: impl Iterator<Item = (ClaimKey, RemoteKeyId)>,
+    rebuilt: Rebuilt<'_>,
 ) -> Result<HashSet<ClaimKey>, StoreError> {
-    snapshot::claims(connection, context, &keys.cloned().collect()).await
+    let events: Vec<(ClaimKey, RemoteKeyId)> = events.collect();
+    let keys = events.iter().map(|(key, _)| key.clone()).collect();
+    let mut charged = snapshot::claims(connection, context, &keys).await?;
+    if let Rebuilt::WouldBe(installation) = rebuilt {
+        charged.extend(would_be_claimed(connection, context, installation, &events).await?);
+    }
+    Ok(charged)
 }

@@ -2,11 +2,10 @@
 //!
 //! What is missing on the platform's side is `rebooking`, on ours `rebuilding`, and what waits is `reinbox`.
 
-use std::sync::Arc;
-
 use sqlx::MySqlConnection;
 
 use super::context::Context;
+use super::rebuilding::Rebuilt;
 use super::shard::End;
 use super::{MysqlStore, belonging, rebooking, rebuilding, reinbox};
 use crate::domain::repair::{Apart, judge, own_installation};
@@ -17,6 +16,16 @@ use crate::storage::repair::{NewRepair, RepairPart, RepairPlace, Repaired};
 
 /// Rows that one page looks at.
 pub const PAGE: usize = 500;
+
+/// What was in the lost state and nowhere else.
+const NOT_REBUILT: [&str; 6] = [
+    "idempotency keys of refunds, reversals, grants and adjustments: repeated with the same key, they move credits again",
+    "reasons of refunds, and their fractions of a credit: each counts with the whole credits that it moved",
+    "who owned a token before: a call of before is its present owner's, as far as its key's age allows",
+    "earlier rates and values of quota_per_unit: calls that are still to be charged take those of now",
+    "tokens that were ignored: say so again with `hookledger key ignore`",
+    "the moment of taking over: usage records of other programs count from webhook.max_age before the latest start",
+];
 
 /// What a part found on its page, and the last row that it looked at.
 pub type Looked = (Repaired, Option<RepairPlace>);
@@ -44,8 +53,11 @@ impl MysqlStore {
         if part == RepairPart::Installation && own != *present {
             repaired.installation = Some(own.clone());
             if !is_dry_run {
-                self.context.installation.store(Arc::new(own));
+                self.context.take_installation(own);
             }
+        }
+        if repaired.installation.is_some() || repaired.rebuilt_charges.count + repaired.rebuilt_refunds.count > 0 {
+            repaired.not_rebuilt = NOT_REBUILT.map(str::to_owned).to_vec();
         }
         repaired.next = last.or_else(|| part.next().map(|part| RepairPlace { part, ..RepairPlace::default() }));
         if repaired.next.is_none() && !is_dry_run {
@@ -62,14 +74,17 @@ async fn carry_out(
     installation: &str,
     is_dry_run: bool,
 ) -> Result<End<Looked>, StoreError> {
+    // What a dry run has not rebuilt counts for it as if it had.
+    let rebuilt = if is_dry_run { Rebuilt::WouldBe(installation) } else { Rebuilt::Is };
     let looked = match place.part {
         RepairPart::Installation => take_over(connection, context, installation).await?,
         RepairPart::Charges => rebooking::charges(connection, context, place, installation).await?,
         RepairPart::Refunds => rebooking::refunds(connection, context, place).await?,
+        RepairPart::Grants => rebooking::grants(connection, context, place).await?,
         RepairPart::Claims => rebuilding::claims(connection, context, place, installation).await?,
         RepairPart::GivenBack => rebuilding::given_back(connection, context, place, installation).await?,
-        RepairPart::Inbox => reinbox::held_against_logs(connection, context, place).await?,
-        RepairPart::Events => reinbox::taken_in(connection, context, place).await?,
+        RepairPart::Inbox => reinbox::held_against_logs(connection, context, place, rebuilt).await?,
+        RepairPart::Events => reinbox::taken_in(connection, context, place, rebuilt).await?,
     };
     failpoint::hit("store.repair.page")?;
     Ok(if is_dry_run { End::RollBack(looked) } else { End::Commit(looked) })

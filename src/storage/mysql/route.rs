@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::MySqlPool;
 
@@ -22,6 +23,9 @@ const USERS: &str = concat!(
     texts!(),
     " STRAIGHT_JOIN api_keys AS k ON k.remoteKeyId = e.v COLLATE {collation} GROUP BY e.v"
 );
+
+/// How long a batch waits to be arranged.
+const USERS_WAIT: Duration = Duration::from_secs(2);
 
 /// What a row has beside its payload, amply.
 const BESIDE_PAYLOAD_BYTES: usize = 1024;
@@ -118,6 +122,7 @@ fn share_of(name: &str, owners: usize) -> usize {
 async fn users(readers: &MySqlPool, names: &Names, tokens: &BTreeSet<RemoteKeyId>) -> HashMap<String, String> {
     let tokens: Vec<String> = tokens.iter().map(RemoteKeyId::to_string).collect();
     let Ok(tokens) = parameter(&tokens) else { return HashMap::new() };
-    let found = sqlx::query_as::<_, (String, String)>(names.sql(USERS)).bind(tokens).fetch_all(readers).await;
-    found.map(|rows| rows.into_iter().collect()).unwrap_or_default()
+    let found = sqlx::query_as::<_, (String, String)>(names.sql(USERS)).bind(tokens).fetch_all(readers);
+    let found = tokio::time::timeout(USERS_WAIT, found).await;
+    found.ok().and_then(Result::ok).map(|rows| rows.into_iter().collect()).unwrap_or_default()
 }

@@ -6,7 +6,10 @@ use sqlx::MySqlConnection;
 
 use super::context::Context;
 use super::shard::End;
-use super::{log, snapshot, write};
+use super::snapshot::Read;
+use super::{foreign, log, snapshot, write};
+use crate::domain::event::Content;
+use crate::domain::log_snapshot::LogSnapshot;
 use crate::domain::settlement::{Batch, Plan, Purpose, plan};
 use crate::failpoint;
 use crate::storage::StoreError;
@@ -20,7 +23,7 @@ pub async fn settle(
     purpose: Purpose,
 ) -> Result<End<Plan>, StoreError> {
     failpoint::hit("store.settle.begin")?;
-    let (mut snapshot, taken) = snapshot::read(connection, context, batch).await?;
+    let Read { mut snapshot, taken, keys_of_tokens } = snapshot::read(connection, context, batch).await?;
     let now = context.clock.now();
     let policy = **context.policy.load();
     if batch.has_rows() {
@@ -30,6 +33,10 @@ pub async fn settle(
         let looks = &mut log::Looks { connection: &mut *connection, context };
         snapshot.log = Some(neighbours::read(looks, batch, policy.windows, &snapshot.prices, now).await?);
     }
+    // Those that wait may be charged as well.
+    let open = snapshot.log.iter().flat_map(LogSnapshot::open_sides);
+    let calls: Vec<Content> = batch.contents().chain(open.map(|side| side.content().clone())).collect();
+    snapshot.foreign = foreign::of_calls(connection, context, &calls, &keys_of_tokens).await?;
     let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     write::plan(connection, context, &plan, &taken, now).await?;

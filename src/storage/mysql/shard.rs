@@ -2,7 +2,8 @@
 //! the commit.
 //!
 //! No transaction leaves its owner and nothing it does is cancelled. After any error the connection is thrown away with
-//! whatever it had begun; where only another transaction was in the way, the whole work is done again.
+//! whatever it had begun; where only another transaction was in the way, the whole work is done again. A link that falls
+//! silent without being cut is such an error too, see `silence`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use sqlx::{Connection, MySqlConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::context::Context;
-use super::{connect, locked_out};
+use super::{connect, locked_out, silence};
 use crate::storage::{AsStoreError, StoreError};
 
 /// Transactions that may wait for one owner.
@@ -49,7 +50,8 @@ impl Shard {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let is_writable = Arc::new(AtomicBool::new(true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let owner = Owner { context, connection: None, is_writable: is_writable.clone(), is_closed: false };
+        let is_writable_here = is_writable.clone();
+        let owner = Owner { context, connection: None, session: None, is_writable: is_writable_here, is_closed: false };
         let work = move || runtime.block_on(owner.run(queue));
         std::thread::Builder::new().name(format!("ledger-writer-{number}")).spawn(work)?;
         Ok(Shard { jobs, is_writable })
@@ -96,7 +98,7 @@ impl Shard {
             Box::pin(async move {
                 owner.is_closed = true;
                 if let Some(connection) = owner.connection.take() {
-                    connection.close().await.ok();
+                    silence::bounded(&owner.context.options, connection.close()).await.ok();
                 }
                 reply.send(()).ok();
             })
@@ -110,6 +112,8 @@ impl Shard {
 pub struct Owner {
     context: Arc<Context>,
     connection: Option<MySqlConnection>,
+    /// The server's number of the connection that was used last.
+    session: Option<i64>,
     is_writable: Arc<AtomicBool>,
     is_closed: bool,
 }
@@ -172,27 +176,51 @@ impl Owner {
     /// Fails if another program keeps the platform's tables locked. The fresh connection is then the next try's.
     async fn look_at_tables(&mut self) -> Result<(), StoreError> {
         let mut connection = connect::writer(&self.context.options).await?;
-        locked_out::look(&mut connection).await?;
+        silence::bounded(&self.context.options, locked_out::look(&mut connection)).await??;
+        self.session = silence::session(&mut connection).await?;
         self.connection = Some(connection);
         Ok(())
     }
 
-    /// One try. A connection on which anything failed is not used again: the server may have ended its transaction by
-    /// itself, and what follows would commit alone.
+    /// One try, given up where the server falls silent.
     async fn attempt<T, E, W>(&mut self, work: &W) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + AsStoreError + Send,
         W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>> + Sync,
     {
-        let mut connection = match self.connection.take() {
-            // One that was idle may have been closed by the server.
-            Some(mut connection) => match connection.ping().await {
-                Ok(()) => connection,
-                Err(_) => connect::writer(&self.context.options).await.map_err(StoreError::from)?,
-            },
-            None => connect::writer(&self.context.options).await.map_err(StoreError::from)?,
-        };
+        let context = self.context.clone();
+        match silence::bounded(&context.options, self.carry_out(work)).await {
+            Ok(outcome) => outcome,
+            // Its connection went with it.
+            Err(silent) => {
+                silence::end(&context.options, self.session.take()).await;
+                Err(silent.into())
+            }
+        }
+    }
+
+    async fn connected(&mut self) -> Result<MySqlConnection, StoreError> {
+        // One that was idle may have been closed by the server.
+        if let Some(mut connection) = self.connection.take()
+            && connection.ping().await.is_ok()
+        {
+            return Ok(connection);
+        }
+        let mut connection = connect::writer(&self.context.options).await?;
+        self.session = silence::session(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// A connection on which anything failed is not used again: the server may have ended its transaction by
+    /// itself, and what follows would commit alone.
+    async fn carry_out<T, E, W>(&mut self, work: &W) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + AsStoreError + Send,
+        W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>> + Sync,
+    {
+        let mut connection = self.connected().await?;
         let mut transaction = connection.begin().await.map_err(StoreError::from)?;
         let outcome = match work(&mut transaction, &self.context).await {
             Ok(End::Commit(value)) => {

@@ -10,7 +10,8 @@ use sqlx::{MySqlConnection, Row};
 
 use super::context::Context;
 use super::lock::lock;
-use super::{foreign, prices};
+use super::prices;
+use crate::domain::adoption::ForeignRecords;
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, UserId};
 use crate::domain::known::KnownEvents;
 use crate::domain::ownership::{Owner, PastOwner, TokenHistory};
@@ -82,12 +83,16 @@ const TOKEN_OWNERS: &str = concat!(
 
 const MEMORY: &str = "SELECT CAST(value AS SIGNED) FROM hookledger_meta WHERE name = 'claims_remembered_from_second'";
 
-/// Everything that settling `batch` depends on but for the log, its locks held.
-pub async fn read(
-    connection: &mut MySqlConnection,
-    context: &Context,
-    batch: &Batch,
-) -> Result<(Snapshot, Taken), StoreError> {
+/// What settling a batch depends on, but for the log and the records of other programs.
+pub struct Read {
+    pub snapshot: Snapshot,
+    pub taken: Taken,
+    /// Each token's present and former keys.
+    pub keys_of_tokens: BTreeSet<(RemoteKeyId, KeyId)>,
+}
+
+/// Takes the locks of `batch`, and reads under them.
+pub async fn read(connection: &mut MySqlConnection, context: &Context, batch: &Batch) -> Result<Read, StoreError> {
     let (events, tokens) = (&batch.events, batch.tokens());
     touch_tokens(connection, context, &tokens).await?;
     let (keys, mut histories) = ownership_rows(connection, context, &tokens).await?;
@@ -97,10 +102,8 @@ pub async fn read(
     key_ids.extend(keys.iter().map(|key| key.key_id.clone()));
     users.extend(keys.iter().map(|key| key.user_id.clone()));
     let mut locked = lock(connection, context, &users, &key_ids).await?;
-    // A key that another session holds is its user's: a usage record would wait for it.
-    let busy: Vec<UserId> =
-        keys.iter().filter(|key| !locked.keys.contains_key(&key.key_id)).map(|key| key.user_id.clone()).collect();
-    locked.busy_users.extend(busy);
+    let keys_of_tokens = keys_of_tokens(&keys, &histories);
+    locked.busy_users.extend(held_back(&keys, &histories, &keys_of_tokens, &locked.keys));
     if keys.iter().any(|key| locked.keys.get(&key.key_id).is_some_and(|now| !is_same(now, key))) {
         return Err(StoreError::Contended("a key has changed hands meanwhile".to_owned()));
     }
@@ -114,14 +117,6 @@ pub async fn read(
     for row in sqlx::query(context.sql(IGNORED_TOKENS)).bind(&numbers).fetch_all(&mut *connection).await? {
         history(&mut histories, row.try_get(0)?)?.is_ignored = true;
     }
-    let mut keys_of_tokens: BTreeSet<(RemoteKeyId, KeyId)> = BTreeSet::new();
-    keys_of_tokens
-        .extend(keys.iter().filter_map(|key| Some((RemoteKeyId::parse(&key.remote_key_id)?, key.key_id.clone()))));
-    for (token, history) in &histories {
-        let owners = history.owners.iter().filter(|owner| owner.has_key);
-        keys_of_tokens.extend(owners.map(|owner| (*token, owner.key_id.clone())));
-    }
-    let foreign = foreign::of_calls(connection, context, batch, &keys_of_tokens).await?;
     let memory: Option<Option<i64>> = sqlx::query_scalar(context.sql(MEMORY)).fetch_optional(&mut *connection).await?;
     let snapshot = Snapshot {
         known,
@@ -131,10 +126,36 @@ pub async fn read(
         busy_users: locked.busy_users,
         prices: prices::read(connection, context).await?,
         memory_from_second: memory.flatten(),
-        foreign,
+        foreign: ForeignRecords::default(),
         log: None,
     };
-    Ok((snapshot, taken))
+    Ok(Read { snapshot, taken, keys_of_tokens })
+}
+
+/// The keys of each token, present and former.
+fn keys_of_tokens(keys: &[KeyRow], histories: &HashMap<RemoteKeyId, TokenHistory>) -> BTreeSet<(RemoteKeyId, KeyId)> {
+    let present = keys.iter().filter_map(|key| Some((RemoteKeyId::parse(&key.remote_key_id)?, key.key_id.clone())));
+    let former = histories.iter().flat_map(|(token, history)| {
+        let owners = history.owners.iter().filter(|owner| owner.has_key);
+        owners.map(|owner| (*token, owner.key_id.clone()))
+    });
+    present.chain(former).collect()
+}
+
+/// Users of tokens of which another session holds a key: it may be writing a usage record there, which is that session's
+/// until it ends, and may be of a call that is to be charged here.
+fn held_back(
+    keys: &[KeyRow],
+    histories: &HashMap<RemoteKeyId, TokenHistory>,
+    keys_of_tokens: &BTreeSet<(RemoteKeyId, KeyId)>,
+    locked: &HashMap<KeyId, KeyRow>,
+) -> HashSet<UserId> {
+    let held = keys_of_tokens.iter().filter(|(_, key)| !locked.contains_key(key));
+    let held: BTreeSet<RemoteKeyId> = held.map(|(token, _)| *token).collect();
+    let is_held = |token: Option<RemoteKeyId>| token.is_some_and(|token| held.contains(&token));
+    let present = keys.iter().filter(|key| is_held(RemoteKeyId::parse(&key.remote_key_id)));
+    let former = histories.iter().filter(|(token, _)| held.contains(token)).flat_map(|(_, history)| &history.owners);
+    present.map(|key| key.user_id.clone()).chain(former.map(|owner| owner.user_id.clone())).collect()
 }
 
 fn is_same(one: &KeyRow, other: &KeyRow) -> bool {

@@ -1,6 +1,7 @@
 //! The moment from which we bill, and what other programs write after it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::{MySqlConnection, MySqlPool, Row};
@@ -21,6 +22,12 @@ use crate::storage::takeover::{ForeignDeductions, FoundHistory, TakenOver};
 /// Between two looks through all keys.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// Between two walks through all that was written since the moment, as late as it was written.
+const WALK_EVERY: Duration = Duration::from_secs(20 * 3600);
+
+/// Keys of which a look walks through everything.
+const WALK_PAGE: i64 = 100;
+
 /// Records that came no later than this ago are told.
 const TOLD_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -31,29 +38,77 @@ const USERS_NAMED: i64 = 3;
 const KEYS_PAGE: i64 = 500;
 
 const MARKS: &str = "SELECT name, CAST(value AS SIGNED) FROM hookledger_meta \
-     WHERE name IN ('taken_over_at_ms', 'adopted_from_ms', 'foreign_newest_at_ms', 'foreign_looked_at_ms', \
-       'adopted_forgotten')";
+     WHERE name IN ('taken_over_at_ms', 'adopted_from_ms', 'foreign_looked_at_ms', 'adopted_forgotten')";
+
+/// How far adoption reaches back, for settlements; nothing before the first start has stored it.
+#[derive(Debug, Default)]
+pub struct AdoptedFrom(AtomicI64);
+
+impl AdoptedFrom {
+    fn set(&self, at: UnixMillis) {
+        self.0.store(at.as_millis(), Ordering::Release);
+    }
+
+    pub fn get(&self) -> Option<UnixMillis> {
+        Some(self.0.load(Ordering::Acquire)).filter(|at| *at > 0).map(UnixMillis::new)
+    }
+}
 
 /// What is stored of the taking over.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Marks {
     pub taken_over_at: Option<UnixMillis>,
     adopted_from: Option<UnixMillis>,
-    newest_foreign: Option<UnixMillis>,
     looked_at: Option<UnixMillis>,
     /// Adopted records that are no longer kept one by one.
     adopted_forgotten: i64,
 }
 
-/// When the keys were last gone through by this process; 0 before the first time.
+/// When the keys were last gone through by this process.
 #[derive(Debug, Default)]
-pub struct LastLook(AtomicI64);
+pub struct LastLook(Mutex<Looked>);
+
+#[derive(Debug, Default)]
+struct Looked {
+    at: Option<UnixMillis>,
+    walk_began_at: Option<UnixMillis>,
+    /// The key after which a walk goes on that is under way.
+    walked_to: Option<String>,
+}
 
 impl LastLook {
-    fn is_due(&self, now: UnixMillis) -> bool {
-        let last = UnixMillis::new(self.0.load(Ordering::Acquire));
-        now < last || now.since(last) >= LOOK_EVERY
+    fn with<T>(&self, of: impl FnOnce(&mut Looked) -> T) -> T {
+        of(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn is_due(&self, now: UnixMillis) -> bool {
+        self.with(|looked| has_passed(looked.at, LOOK_EVERY, now))
+    }
+
+    /// After which key to walk on; none: no walk is due.
+    fn walks_after(&self, now: UnixMillis) -> Option<String> {
+        self.with(|looked| {
+            if looked.walked_to.is_none() && has_passed(looked.walk_began_at, WALK_EVERY, now) {
+                looked.walk_began_at = Some(now);
+                looked.walked_to = Some(String::new());
+            }
+            looked.walked_to.clone()
+        })
+    }
+}
+
+/// Where the clock was set back, it has.
+fn has_passed(since: Option<UnixMillis>, duration: Duration, now: UnixMillis) -> bool {
+    since.is_none_or(|since| now < since || now.since(since) >= duration)
+}
+
+/// What a look saw.
+#[derive(Debug)]
+pub struct Seen {
+    at: UnixMillis,
+    records: Vec<ForeignRecord>,
+    /// It did not end early because there were so many.
+    is_whole: bool,
 }
 
 pub async fn marks(readers: &MySqlPool, names: &Names) -> Result<Marks, sqlx::Error> {
@@ -64,7 +119,6 @@ pub async fn marks(readers: &MySqlPool, names: &Names) -> Result<Marks, sqlx::Er
         match row.try_get::<String, _>(0)?.as_str() {
             "taken_over_at_ms" => marks.taken_over_at = at,
             "adopted_from_ms" => marks.adopted_from = at,
-            "foreign_newest_at_ms" => marks.newest_foreign = at,
             "adopted_forgotten" => marks.adopted_forgotten = value,
             _ => marks.looked_at = at,
         }
@@ -74,16 +128,8 @@ pub async fn marks(readers: &MySqlPool, names: &Names) -> Result<Marks, sqlx::Er
 
 /// Lets settlements go by what is stored.
 pub async fn remember(readers: &MySqlPool, context: &Context) -> Result<(), sqlx::Error> {
-    let marks = marks(readers, &context.names).await?;
-    if let Some(from) = marks.adopted_from {
-        context.key_looks.adopt_from(from);
-    }
-    let noticed: Option<i64> =
-        sqlx::query_scalar(context.sql("SELECT MAX(recorded_at_ms) FROM hookledger_foreign_records"))
-            .fetch_one(readers)
-            .await?;
-    for at in [marks.newest_foreign, noticed.map(UnixMillis::new)].into_iter().flatten() {
-        context.key_looks.saw(at);
+    if let Some(from) = marks(readers, &context.names).await?.adopted_from {
+        context.adopted_from.set(from);
     }
     Ok(())
 }
@@ -91,7 +137,7 @@ pub async fn remember(readers: &MySqlPool, context: &Context) -> Result<(), sqlx
 /// What the database holds of others, at the first start on it.
 pub async fn history(
     readers: &MySqlPool,
-    names: &Names,
+    context: &Context,
     moment: UnixMillis,
     max_age: Duration,
 ) -> Result<FoundHistory, StoreError> {
@@ -99,11 +145,11 @@ pub async fn history(
     let mut connection = readers.acquire().await?;
     let (mut usage_records, mut newest, mut after) = (0, None, String::new());
     loop {
-        let keys = keys_after(&mut connection, &after).await?;
+        let keys = keys_after(&mut connection, &after, KEYS_PAGE).await?;
         let Some(last) = keys.last() else { break };
         after = last.to_string();
         let ranges = from(keys, adopted_from);
-        let (count, at) = foreign::count(&mut connection, names, &ranges).await?;
+        let (count, at) = foreign::count(&mut connection, context, &ranges).await?;
         usage_records += count;
         newest = newest.max(at);
     }
@@ -133,9 +179,6 @@ pub async fn store(
         return Ok(End::RollBack(false));
     }
     put(connection, context, "adopted_from_ms", found.adopted_from).await?;
-    if let Some(newest) = found.newest_record_at {
-        put(connection, context, "foreign_newest_at_ms", newest).await?;
-    }
     Ok(End::Commit(true))
 }
 
@@ -153,12 +196,9 @@ async fn put(
     Ok(done.rows_affected() > 0)
 }
 
-/// Goes through all keys for records of others later than the moment, if that is due.
-pub async fn see(
-    readers: &MySqlPool,
-    context: &Context,
-    last: &LastLook,
-) -> Result<Option<Vec<ForeignRecord>>, StoreError> {
+/// Goes through all keys for records of others later than the moment, if that is due: those of the last minutes, and of
+/// some keys all, since a record may be written long after its call. In a day all keys have had their turn.
+pub async fn see(readers: &MySqlPool, context: &Context, last: &LastLook) -> Result<Option<Seen>, StoreError> {
     let now = context.clock.now();
     if !last.is_due(now) {
         return Ok(None);
@@ -166,60 +206,75 @@ pub async fn see(
     let marks = marks(readers, &context.names).await?;
     let Some(moment) = marks.taken_over_at else { return Ok(None) };
     let just_after = moment.plus(Duration::from_millis(1));
-    // A record may be written some time after its call.
     let since = marks.looked_at.map_or(just_after, |at| at.minus(TIE_WITHIN).max(just_after));
     let mut connection = readers.acquire().await?;
-    let (mut found, mut after) = (Vec::new(), String::new());
-    loop {
-        let keys = keys_after(&mut connection, &after).await?;
+    let mut seen = Seen { at: now, records: Vec::new(), is_whole: true };
+    let mut after = String::new();
+    while seen.is_whole {
+        let keys = keys_after(&mut connection, &after, KEYS_PAGE).await?;
         let Some(key) = keys.last() else { break };
         after = key.to_string();
-        found.extend(foreign::find(&mut connection, &context.names, &from(keys, since)).await?.0);
+        seen.add(foreign::unnoticed(&mut connection, context, &from(keys, since)).await?);
     }
-    found.iter().for_each(|record| context.key_looks.saw(record.recorded_at));
-    last.0.store(now.as_millis(), Ordering::Release);
-    Ok(Some(found))
+    if seen.is_whole
+        && let Some(after) = last.walks_after(now)
+    {
+        let keys = keys_after(&mut connection, &after, WALK_PAGE).await?;
+        let walked_to = keys.last().map(KeyId::to_string);
+        // What was noticed before that is forgotten.
+        let since = just_after.max(now.minus(FOREIGN_RECORDS_KEPT_FOR));
+        seen.add(foreign::unnoticed(&mut connection, context, &from(keys, since)).await?);
+        if seen.is_whole {
+            last.with(|looked| looked.walked_to = walked_to);
+        }
+    }
+    // What was too much is noticed by the next look, which is due at once.
+    if seen.is_whole {
+        last.with(|looked| looked.at = Some(now));
+    }
+    Ok(Some(seen))
+}
+
+impl Seen {
+    fn add(&mut self, records: Vec<ForeignRecord>) {
+        self.is_whole &= records.len() < foreign::MAX_UNNOTICED;
+        self.records.extend(records);
+    }
 }
 
 /// Writes down what a look saw.
-pub async fn note(
-    connection: &mut MySqlConnection,
-    context: &Context,
-    seen: &[ForeignRecord],
-    at: UnixMillis,
-) -> Result<End<()>, StoreError> {
-    write::foreign_records(connection, context, seen, at).await?;
-    sqlx::query(context.sql(
-        "INSERT INTO hookledger_meta (name, value) VALUES ('foreign_looked_at_ms', ?) \
-         ON DUPLICATE KEY UPDATE value = VALUES(value)",
-    ))
-    .bind(at.as_millis().to_string())
-    .execute(connection)
-    .await?;
+pub async fn note(connection: &mut MySqlConnection, context: &Context, seen: &Seen) -> Result<End<()>, StoreError> {
+    write::foreign_records(connection, context, &seen.records, seen.at).await?;
+    if seen.is_whole {
+        sqlx::query(context.sql(
+            "INSERT INTO hookledger_meta (name, value) VALUES ('foreign_looked_at_ms', ?) \
+             ON DUPLICATE KEY UPDATE value = VALUES(value)",
+        ))
+        .bind(seen.at.as_millis().to_string())
+        .execute(connection)
+        .await?;
+    }
     Ok(End::Commit(()))
 }
 
-/// Forgets records that were noticed long ago; how many were adopted and when the newest was stays known.
+/// Forgets records that were noticed long ago; how many were adopted stays known.
 pub async fn forget(connection: &mut MySqlConnection, context: &Context, ids: &[String]) -> Result<u64, StoreError> {
     let ids = parameter(&ids)?;
     let found = format!(
-        "SELECT CAST(COALESCE(SUM(f.is_adopted), 0) AS SIGNED), MAX(f.recorded_at_ms) FROM {IDS} \
+        "SELECT CAST(SUM(f.is_adopted) AS SIGNED) FROM {IDS} \
          STRAIGHT_JOIN hookledger_foreign_records AS f FORCE INDEX (PRIMARY) \
          ON f.record_id = e.v COLLATE utf8mb4_bin FOR UPDATE"
     );
-    let (adopted, newest) = sqlx::query_as::<_, (i64, Option<i64>)>(context.sql(&found))
-        .bind(ids.clone())
-        .fetch_one(&mut *connection)
-        .await?;
-    let Some(newest) = newest else { return Ok(0) };
-    for (name, value, sum) in [
-        ("adopted_forgotten", adopted, "CAST(value AS SIGNED) + CAST(VALUES(value) AS SIGNED)"),
-        ("foreign_newest_at_ms", newest, "GREATEST(CAST(value AS SIGNED), CAST(VALUES(value) AS SIGNED))"),
-    ] {
-        let sql =
-            format!("INSERT INTO hookledger_meta (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = {sum}");
-        sqlx::query(context.sql(&sql)).bind(name).bind(value.to_string()).execute(&mut *connection).await?;
-    }
+    let adopted: Option<i64> =
+        sqlx::query_scalar(context.sql(&found)).bind(ids.clone()).fetch_one(&mut *connection).await?;
+    let Some(adopted) = adopted else { return Ok(0) };
+    sqlx::query(context.sql(
+        "INSERT INTO hookledger_meta (name, value) VALUES ('adopted_forgotten', ?) \
+         ON DUPLICATE KEY UPDATE value = CAST(value AS SIGNED) + CAST(VALUES(value) AS SIGNED)",
+    ))
+    .bind(adopted.to_string())
+    .execute(&mut *connection)
+    .await?;
     let sql = format!(
         "DELETE f FROM {IDS} STRAIGHT_JOIN hookledger_foreign_records AS f FORCE INDEX (PRIMARY) \
          ON f.record_id = e.v COLLATE utf8mb4_bin"
@@ -273,10 +328,10 @@ pub async fn told(readers: &MySqlPool, context: &Context) -> Result<Option<Taken
     Ok(Some(TakenOver { taken_over_at, adopted, foreign: Some(foreign) }))
 }
 
-async fn keys_after(connection: &mut MySqlConnection, after: &str) -> Result<Vec<KeyId>, StoreError> {
+async fn keys_after(connection: &mut MySqlConnection, after: &str, page: i64) -> Result<Vec<KeyId>, StoreError> {
     let keys: Vec<String> = sqlx::query_scalar("SELECT id FROM api_keys WHERE id > ? ORDER BY id LIMIT ?")
         .bind(after.to_owned())
-        .bind(KEYS_PAGE)
+        .bind(page)
         .fetch_all(connection)
         .await?;
     Ok(keys.iter().filter_map(|key| KeyId::parse(key).ok()).collect())

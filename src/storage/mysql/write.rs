@@ -52,12 +52,15 @@ const NEW_OWNERS: &str = "INSERT INTO hookledger_token_owners (remote_key_id, fr
      SELECT e.a, e.b, e.c, e.d FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', \
        c VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', d VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[3]')) AS e";
 
-pub(super) const CLAIMS: &str = "INSERT INTO hookledger_claims (settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
+/// Claims that were settled at this time.
+macro_rules! claims {
+    ($settled_at_ms:literal) => {
+        concat!("INSERT INTO hookledger_claims (settled_at_ms, call_second, claim_id, event_id, event_at_ms, \
        request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
        price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, remainder_before, \
        remainder_after, rounding, source, row_source, row_second, row_digest, row_nth, row_request_id, row_log_id, \
        tie_rule, untied_row_token, task_token) \
-     SELECT ?, e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
+     SELECT ", $settled_at_ms, ", e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
        e.c10, e.c11, e.c12, e.c13, e.c14, e.c15, e.c16, e.c17, e.c18, e.c19, e.c20, e.c21, \
        e.c22, e.r0, e.r1, e.r2, e.r3, CAST(e.r4 AS BINARY), e.r5, e.c24, e.c25, \
        CASE WHEN e.c8 = 0 AND e.c9 = 0 THEN e.c6 END \
@@ -73,7 +76,15 @@ pub(super) const CLAIMS: &str = "INSERT INTO hookledger_claims (settled_at_ms, c
        r1 BIGINT PATH '$[23][1]', r2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[23][2]', \
        r3 BIGINT PATH '$[23][3]', r4 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[23][4]', \
        r5 BIGINT PATH '$[23][5]', c24 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[24]', \
-       c25 BIGINT PATH '$[25]')) AS e";
+       c25 BIGINT PATH '$[25]')) AS e")
+    };
+}
+
+pub(super) const CLAIMS: &str = claims!("?");
+
+// A claim that is made again was settled when its id was made.
+pub(super) const REBUILT_CLAIMS: &str =
+    claims!("CAST(CONV(CONCAT(SUBSTRING(e.c1, 1, 8), SUBSTRING(e.c1, 10, 4)), 16, 10) AS SIGNED)");
 
 // What was noticed before may have taken a call since.
 const FOREIGN_RECORDS: &str = "INSERT INTO hookledger_foreign_records (noticed_at_ms, record_id, recorded_at_ms, \
