@@ -181,7 +181,7 @@ pub async fn plan(
     each(connection, context, UNKNOWN_TOKENS, &[&millis], rows::unknown_tokens(plan)?, &[]).await?;
     owners(connection, context, &plan.new_owners).await?;
     adopted(connection, context, &plan.adopted, now).await?;
-    if plan.charges.is_empty() {
+    if !plan.moves_money() {
         return Ok(());
     }
     each(connection, context, CLAIMS, &[&millis], rows::claims(&plan.charges)?, &[]).await?;

@@ -94,7 +94,7 @@ pub async fn plan(
     plan: &Plan,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    if plan.charges.is_empty() {
+    if !plan.moves_money() {
         if !plan.inbox.is_empty() {
             let query = bind_inbox(sqlx::query(NOTHING_CHARGED_SQL.as_str()), &plan.inbox, now)?;
             bind_looks(query, plan, now)?.execute(connection).await?;
