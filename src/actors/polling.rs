@@ -179,7 +179,7 @@ impl Polling {
         }
         self.observed.passed(report.coverage, done.as_ref().map(|()| now).map_err(|error| (now, error.to_string())));
         let tally = report.tally;
-        if tally.changed() > 0 || report.disputed > 0 {
+        if tally.changed() > 0 || report.disputed > 0 || report.refunded > 0 {
             tracing::info!(
                 rows = tally.read(),
                 charged = tally.charged,
@@ -187,6 +187,9 @@ impl Polling {
                 parked = tally.parked,
                 waiting = tally.waiting,
                 disputed = report.disputed,
+                refunded = report.refunded,
+                credits_given_back = report.credits_given_back,
+                refunds_open = report.refunds_open,
                 failed = tally.failed,
                 "new-api's log was read"
             );

@@ -2,6 +2,7 @@
 //!
 //! Coverage moves only behind committed rows; an error moves nothing, and the next pass begins where this one ended.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::figures::{self, FiguresError, RowsMissing, Verdict};
@@ -14,12 +15,13 @@ use crate::clock::SharedClock;
 use crate::config::PollingSettings;
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::{LogRow, RowKind, number_rows};
-use crate::domain::log_snapshot::NumberedRow;
+use crate::domain::log_snapshot::{NumberedRow, TaskMark};
 use crate::domain::settlement::Purpose;
 use crate::failpoint;
 use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, UnreadableRow, Window};
-use crate::storage::log::{Proof, SourceFilter, Span};
+use crate::storage::log::{Proof, SourceFilter, Span, TaskPage};
 use crate::storage::{Store, StoreError};
+use crate::telemetry::metrics;
 
 /// A span that differs and has at most this many rows is read; a larger one is halved, until the difference is found.
 const READ_AT_MOST_ROWS: u64 = 500;
@@ -80,6 +82,12 @@ pub struct Report {
     pub tally: Tally,
     /// Sides that are disputed from now on.
     pub disputed: u64,
+    /// Rows of tasks whose money went back.
+    pub refunded: u64,
+    /// Whole credits that were added to balances for them.
+    pub credits_given_back: i64,
+    /// Rows of tasks that still look for their charge.
+    pub refunds_open: u64,
     pub spans_agreed: u64,
     /// Where coverage began, and the last second that is covered, in Unix seconds.
     pub coverage: Option<Coverage>,
@@ -136,7 +144,9 @@ impl Pass {
         self.settle_woken().await?;
         self.revisit(covered).await?;
         done?;
-        self.read_owned_meanwhile(&of, coverable).await
+        self.read_owned_meanwhile(&of, coverable).await?;
+        self.report.refunds_open = self.settle_refunds(None).await?;
+        Ok(())
     }
 
     /// Nothing is read of a gateway that is not the one that the books know.
@@ -257,11 +267,41 @@ impl Pass {
     async fn settle(&mut self, of: &SourceFilter, seconds: Gap, rows: Vec<LogRow>) -> Result<(), PassError> {
         let source: Arc<str> = Arc::from(of.source.as_str());
         let numbered = number_rows(&source, rows);
-        let numbered = numbered.into_iter().map(|(identity, row)| NumberedRow { identity, row }).collect();
+        let numbered: Vec<NumberedRow> =
+            numbered.into_iter().map(|(identity, row)| NumberedRow { identity, row }).collect();
         self.store.forget_unowned(&of.source, seconds.from_second, seconds.until_second).await?;
+        let tokens = tokens_of_tasks(&numbered);
         let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Retry).await?;
         self.report.tally.add(tally);
+        if !tokens.is_empty() {
+            self.settle_refunds(Some(tokens)).await?;
+        }
         Ok(())
+    }
+
+    /// Gives back what rows of tasks say, of these tokens or of all. How many stay open.
+    async fn settle_refunds(&mut self, tokens: Option<Vec<RemoteKeyId>>) -> Result<u64, StoreError> {
+        let mut page = TaskPage { tokens, after: None };
+        let mut still_open = 0;
+        loop {
+            let settled = match self.store.settle_refunds(page.clone()).await {
+                Err(StoreError::Refused(reason)) => {
+                    tracing::error!(%reason, "what tasks give back cannot be booked: their rows stay open");
+                    return Ok(still_open);
+                }
+                settled => settled?,
+            };
+            self.report.refunded += settled.refunded;
+            self.report.credits_given_back += settled.credits;
+            if settled.refunded > 0 {
+                metrics::rows_settled("refunded", settled.refunded);
+            }
+            still_open += settled.still_open;
+            match settled.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(still_open),
+            }
+        }
     }
 
     async fn cover(&self, of: &SourceFilter, seconds: Gap, proof: Proof) -> Result<(), StoreError> {
@@ -350,6 +390,12 @@ impl Pass {
         }
         Ok(())
     }
+}
+
+/// Tokens of which these rows bring something that a task's charge is looked for.
+fn tokens_of_tasks(rows: &[NumberedRow]) -> Vec<RemoteKeyId> {
+    let tokens: BTreeSet<RemoteKeyId> = rows.iter().filter_map(TaskMark::of).map(|mark| mark.token).collect();
+    tokens.into_iter().collect()
 }
 
 fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {

@@ -9,6 +9,7 @@ use super::StoreError;
 use super::noticed::Notices;
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::RowDigest;
+use crate::domain::log_row::RowIdentity;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
@@ -154,6 +155,32 @@ pub struct RowPart {
     pub rows: Vec<NumberedRow>,
 }
 
+/// Where a look at rows of tasks stopped: by token, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskPlace {
+    pub token: RemoteKeyId,
+    pub identity: RowIdentity,
+}
+
+/// Which rows that look for their task's charge are settled in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct TaskPage {
+    /// Only those of these tokens; none: all.
+    pub tokens: Option<Vec<RemoteKeyId>>,
+    pub after: Option<TaskPlace>,
+}
+
+/// What one page of them came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefundsSettled {
+    pub refunded: u64,
+    /// Whole credits that were added to balances.
+    pub credits: i64,
+    pub still_open: u64,
+    /// Where to go on; none: that were all.
+    pub next: Option<TaskPlace>,
+}
+
 /// The writes and looks of whoever reads the log.
 #[async_trait]
 pub trait LogStore: Notices + Send + Sync + 'static {
@@ -169,6 +196,9 @@ pub trait LogStore: Notices + Send + Sync + 'static {
         rows: Vec<NumberedRow>,
         purpose: Purpose,
     ) -> Result<Vec<RowOutcome>, StoreError>;
+
+    /// Gives back what rows of tasks say, as far as their charges are found; the rest stays open and says why.
+    async fn settle_refunds(&self, page: TaskPage) -> Result<RefundsSettled, StoreError>;
 
     /// Stores a row that the database refuses to settle as failed, so that the others can go on.
     async fn set_row_aside(&self, row: NumberedRow, reason: String) -> Result<(), StoreError>;

@@ -27,6 +27,7 @@ mod rows;
 pub mod sqlite;
 mod stored;
 pub mod takeover;
+mod task_refunds;
 mod views;
 
 use std::sync::Arc;

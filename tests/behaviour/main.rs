@@ -44,6 +44,7 @@ mod status;
 mod style;
 mod takeover;
 mod takeover_looks;
+mod task_refunds;
 mod tokens;
 mod two_channels;
 mod upgrade;

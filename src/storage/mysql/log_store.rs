@@ -8,14 +8,17 @@ use sqlx::MySqlConnection;
 
 use super::context::Context;
 use super::shard::End;
-use super::{MysqlStore, coverage, route, settle, source_looks};
+use super::{MysqlStore, coverage, route, settle, source_looks, task_refunds};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::StoreError;
-use crate::storage::log::{Agreement, BookFigures, KnownRow, LogStore, NewestId, RowLoss, RowPart, SourceFilter, Span};
+use crate::storage::log::{
+    Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, RowPart, SourceFilter, Span,
+    TaskPage,
+};
 use crate::storage::noticed::{Noticed, Notices};
 
 impl MysqlStore {
@@ -67,6 +70,24 @@ impl LogStore for MysqlStore {
         }
         let batch = Batch { rows, ..Batch::default() };
         Ok(self.settle_batch(lane, batch, purpose).await?.row_outcomes)
+    }
+
+    async fn settle_refunds(&self, page: TaskPage) -> Result<RefundsSettled, StoreError> {
+        if self.is_apart() {
+            return Err(apart());
+        }
+        let places = task_refunds::places(&self.readers, &self.context.names, &page).await?;
+        if places.is_empty() {
+            return Ok(RefundsSettled::default());
+        }
+        let settled = self
+            .write(move |connection, context| {
+                let places = places.clone();
+                Box::pin(async move { task_refunds::settle(connection, context, places).await })
+            })
+            .await?;
+        failpoint::hit("store.task_refunds.committed")?;
+        Ok(settled)
     }
 
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {

@@ -40,6 +40,7 @@ mod silence;
 mod snapshot;
 mod source_looks;
 mod takeover;
+mod task_refunds;
 mod tokens;
 mod write;
 

@@ -3,13 +3,15 @@
 use async_trait::async_trait;
 
 use super::writer::{Command, LogCommand};
-use super::{SqliteStore, coverage, source_looks};
+use super::{SqliteStore, coverage, source_looks, task_refunds};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
-use crate::storage::log::{Agreement, BookFigures, KnownRow, LogStore, NewestId, RowLoss, SourceFilter, Span};
+use crate::storage::log::{
+    Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, SourceFilter, Span, TaskPage,
+};
 use crate::storage::noticed::{Noticed, Notices};
 
 impl SqliteStore {
@@ -35,6 +37,14 @@ impl LogStore for SqliteStore {
         purpose: Purpose,
     ) -> Result<Vec<RowOutcome>, StoreError> {
         Ok(self.settle_batch(Batch { rows, ..Batch::default() }, purpose).await?.row_outcomes)
+    }
+
+    async fn settle_refunds(&self, page: TaskPage) -> Result<RefundsSettled, StoreError> {
+        let places = task_refunds::places(&self.readers, &page).await?;
+        if places.is_empty() {
+            return Ok(RefundsSettled::default());
+        }
+        self.write(|reply| Command::Log(LogCommand::SettleRefunds(places, reply))).await
     }
 
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {

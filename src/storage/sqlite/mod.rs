@@ -30,6 +30,7 @@ mod retention;
 mod settle;
 mod snapshot;
 mod source_looks;
+mod task_refunds;
 mod tokens;
 mod write;
 mod writer;
