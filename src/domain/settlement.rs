@@ -145,13 +145,6 @@ pub struct Plan {
     pub tied_by_request_id: bool,
 }
 
-impl Plan {
-    /// A call is charged, or the price of an earlier charge is corrected.
-    pub fn moves_money(&self) -> bool {
-        !self.charges.is_empty() || !self.accounts.is_empty()
-    }
-}
-
 /// A side with its time, as a claim keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimSide {
