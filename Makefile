@@ -7,7 +7,7 @@ TEST_FEATURES = --features failpoints
 # `make test MORE_DATABASES=mariadb`.
 MORE_DATABASES ?=
 
-.PHONY: help run build test check lint bench bench-retention tools deny clean
+.PHONY: help run build test check lint bench bench-retention bench-server tools deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: ## how many events a second the store settles, by batch size
 
 bench-retention: ## what clearing a million old rows costs the webhooks that come in meanwhile
 	scripts/bench-retention.sh
+
+bench-server: ## events a second, statements and bytes on a private MariaDB, and what a held row costs the others
+	scripts/bench-server.sh
 
 tools:
 	@scripts/install-test-tools.sh
