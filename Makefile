@@ -4,8 +4,8 @@ CARGO ?= cargo
 # The tests break things on purpose, which only this feature makes possible. Never in a release.
 TEST_FEATURES = --features failpoints
 # The behaviour suite runs on SQLite, and then on each of these (as HOOKLEDGER_TEST_DATABASE, see docs/TESTING.md):
-# `make test MORE_DATABASES=mariadb`.
-MORE_DATABASES ?=
+# `make test MORE_DATABASES=` leaves them out.
+MORE_DATABASES ?= mariadb
 
 .PHONY: help run build test check lint bench bench-retention bench-server tools deny clean
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hookledger::clock::SystemClock;
 use hookledger::domain::event::{Content, Tokens, UsageEvent};
 use hookledger::domain::ids::{EventId, RemoteKeyId};
+use hookledger::domain::matching::Windows;
 use hookledger::domain::money::{QuotaPerUnit, QuotaUnits, Rate};
 use hookledger::domain::pricing::{Overdraft, Price, Rounding};
 use hookledger::domain::retry::RetryPolicy;
@@ -43,6 +44,8 @@ async fn run() {
                 base_delay: Duration::from_secs(2),
                 max_delay: Duration::from_secs(600),
             },
+            reads_log: std::env::var_os("BENCH_READS_LOG").is_some(),
+            windows: Windows { match_window: Duration::from_secs(60), dispute_window: Duration::from_secs(900) },
         },
     };
     let store = SqliteStore::open_for_daemon(&options, Arc::new(SystemClock), true).await.unwrap();

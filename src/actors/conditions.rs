@@ -18,11 +18,42 @@ pub enum Condition {
     ForeignDeductions,
     /// Our state and the platform's tables were restored, dropped or replaced apart from each other.
     SchemasApart,
+    /// new-api writes no consumption log.
+    LoggingOff,
+    /// new-api answers rows that were not asked for.
+    FilterIgnored,
+    /// The ids of its rows are made up for each answer.
+    IdsUnstable,
+    /// Its clock and ours are far apart.
+    ClockSkew,
+    /// Calls came without their event.
+    EventsMissing,
+    /// Many calls are told differently by their event and their row.
+    ChannelsDisagree,
+    /// Calls whose event and row state different prices.
+    PriceDiffers,
+    /// It does not take the access token.
+    TokenRefused,
+    /// Something else answers in its place.
+    NotNewApi,
 }
 
 impl Condition {
-    pub const ALL: [Condition; 4] =
-        [Condition::RateInvalid, Condition::AmbiguousKey, Condition::ForeignDeductions, Condition::SchemasApart];
+    pub const ALL: [Condition; 13] = [
+        Condition::RateInvalid,
+        Condition::AmbiguousKey,
+        Condition::ForeignDeductions,
+        Condition::SchemasApart,
+        Condition::LoggingOff,
+        Condition::FilterIgnored,
+        Condition::IdsUnstable,
+        Condition::ClockSkew,
+        Condition::EventsMissing,
+        Condition::ChannelsDisagree,
+        Condition::PriceDiffers,
+        Condition::TokenRefused,
+        Condition::NotNewApi,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,6 +61,15 @@ impl Condition {
             Condition::AmbiguousKey => "ambiguous_key",
             Condition::ForeignDeductions => "foreign_deductions",
             Condition::SchemasApart => "schemas_apart",
+            Condition::LoggingOff => "logging_off",
+            Condition::FilterIgnored => "filter_ignored",
+            Condition::IdsUnstable => "ids_unstable",
+            Condition::ClockSkew => "clock_skew",
+            Condition::EventsMissing => "events_missing",
+            Condition::ChannelsDisagree => "channels_disagree",
+            Condition::PriceDiffers => "price_differs",
+            Condition::TokenRefused => "token_refused",
+            Condition::NotNewApi => "not_new_api",
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod lives;
 pub mod logger;
 pub mod mailbox;
 pub mod observed;
+pub mod polling;
 pub mod receiver;
 pub mod retaining;
 pub mod scheduler;

@@ -7,6 +7,7 @@ use super::conditions::{Condition, Conditions};
 use super::lives::Lives;
 use crate::domain::repair::Apart;
 use crate::domain::time::UnixMillis;
+use crate::polling::Coverage;
 use crate::storage::takeover::TakenOver;
 use crate::storage::{InboxCounts, Store};
 
@@ -26,6 +27,7 @@ pub struct Observed {
     counted: Mutex<Option<Counted>>,
     database_problem: Mutex<Option<String>>,
     taken_over: Mutex<Option<TakenOver>>,
+    coverage: Mutex<Option<Coverage>>,
 }
 
 impl Observed {
@@ -56,6 +58,16 @@ impl Observed {
             format!("{apart}; events are taken, and nothing is settled until `hookledger repair` was run")
         });
         self.conditions.set(Condition::SchemasApart, sentence, now);
+    }
+
+    /// How far new-api's log is known.
+    pub fn covered(&self, coverage: Coverage) {
+        *self.coverage.lock().unwrap_or_else(PoisonError::into_inner) = Some(coverage);
+    }
+
+    /// Nothing before the first pass, and where no log is read.
+    pub fn coverage(&self) -> Option<Coverage> {
+        *self.coverage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn inbox_counted(&self, counted: Counted) {

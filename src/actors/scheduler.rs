@@ -15,6 +15,7 @@ use super::ledger::SettleWaiting;
 use super::limits::Limits;
 use super::logger::CountInbox;
 use super::observed::Observed;
+use super::polling::Polling;
 use super::retaining::{self, Cleared};
 use super::steps::{Step, StepTimes};
 use super::supervisor::Guard;
@@ -46,6 +47,7 @@ pub struct SchedulerParts {
     pub live: Live<Settings>,
     pub times: Arc<StepTimes>,
     pub observed: Arc<Observed>,
+    pub polling: Polling,
 }
 
 pub struct Scheduler {
@@ -64,6 +66,7 @@ impl Scheduler {
             return;
         }
         let now = self.parts.clock.now();
+        self.parts.observed.channel.go_by(self.parts.polling.rules());
         self.parts.observed.channel.judge(self.parts.live.get().webhook.enabled, now);
         for step in Step::ALL {
             if self.parts.times.begin_if_due(step, now) {
@@ -84,6 +87,8 @@ impl Scheduler {
             Step::MeasureDisk => return self.measure_disk(context),
             Step::Upkeep => return self.upkeep(context),
             Step::LookWhetherApart => return self.look_whether_apart(context),
+            Step::Probe => return self.probe(context),
+            Step::Poll => return self.poll(context),
         }
         self.parts.times.finish(step);
     }
@@ -172,6 +177,20 @@ impl Scheduler {
                 }
             }
         });
+        context.spawn(done);
+    }
+
+    fn probe(&mut self, context: &mut Context<Self>) {
+        let polling = self.parts.polling.clone();
+        let work = async move { polling.probe_if_due().await };
+        let done = work.into_actor(self).map(|(), scheduler, _| scheduler.parts.times.finish(Step::Probe));
+        context.spawn(done);
+    }
+
+    fn poll(&mut self, context: &mut Context<Self>) {
+        let polling = self.parts.polling.clone();
+        let work = async move { polling.pass_if_due().await };
+        let done = work.into_actor(self).map(|(), scheduler, _| scheduler.parts.times.finish(Step::Poll));
         context.spawn(done);
     }
 

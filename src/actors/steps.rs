@@ -28,10 +28,14 @@ pub enum Step {
     Upkeep,
     /// Whether our state and the platform's tables belong together is looked at.
     LookWhetherApart,
+    /// new-api's own settings are looked at.
+    Probe,
+    /// new-api's log is read, if the channel asks for it.
+    Poll,
 }
 
 impl Step {
-    pub const ALL: [Step; 9] = [
+    pub const ALL: [Step; 11] = [
         Step::LookWhetherApart,
         Step::SettleDue,
         Step::LookAtTokens,
@@ -41,6 +45,8 @@ impl Step {
         Step::MeasureDisk,
         Step::Retain,
         Step::Upkeep,
+        Step::Probe,
+        Step::Poll,
     ];
 
     fn every(self) -> Duration {
@@ -54,6 +60,8 @@ impl Step {
             Step::MeasureDisk => Duration::from_secs(15),
             Step::Upkeep => Duration::from_secs(2),
             Step::LookWhetherApart => Duration::from_secs(3600),
+            // Whether it is time is decided by `polling` beside the settings.
+            Step::Probe | Step::Poll => Duration::from_secs(1),
         }
     }
 }

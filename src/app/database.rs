@@ -4,9 +4,8 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::time::Duration;
 
-use crate::config::{DatabaseTls, DatabaseUrl, MysqlUrl, Settings};
+use crate::config::{DatabaseTls, DatabaseUrl, MysqlUrl, PollingMode, Settings};
 use crate::domain::matching::Windows;
 use crate::domain::settlement::LedgerPolicy;
 use crate::storage::mysql::{MysqlOptions, TlsMode};
@@ -67,8 +66,11 @@ pub(super) fn ledger_policy(settings: &Settings) -> LedgerPolicy {
         overdraft: settings.ledger.overdraft,
         key_grace: settings.ledger.key_grace,
         retry: settings.retry.policy(),
-        reads_log: false,
-        windows: Windows { match_window: Duration::from_secs(60), dispute_window: Duration::from_secs(900) },
+        reads_log: settings.newapi.access.is_some() && settings.polling.mode != PollingMode::Off,
+        windows: Windows {
+            match_window: settings.polling.match_window,
+            dispute_window: settings.polling.dispute_window,
+        },
     }
 }
 
@@ -84,6 +86,8 @@ pub(super) fn make_state_folder(settings: &Settings) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use secrecy::ExposeSecret;
 
     use super::*;

@@ -12,6 +12,7 @@ use crate::actors::ledger::{Ledger, LedgerParts};
 use crate::actors::limits::Limits;
 use crate::actors::logger::{Logger, LoggerParts};
 use crate::actors::observed::Observed;
+use crate::actors::polling::Polling;
 use crate::actors::receiver::{Receiver, ReceiverParts};
 use crate::actors::scheduler::{Scheduler, SchedulerParts};
 use crate::actors::steps::StepTimes;
@@ -75,6 +76,7 @@ impl Parts {
                 live: live.clone(),
                 times: Arc::new(StepTimes::default()),
                 observed: observed.clone(),
+                polling: Polling::new(store.clone(), clock.clone(), live.clone(), observed.clone()),
             },
             policy: Live::new(RequestPolicy::new(&settings)),
             observed,

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use ::config::ValueKind;
-use tokio_cron_scheduler::Job;
+use chrono::{DateTime, Utc};
+use croner::Cron;
+use croner::parser::{CronParser, Seconds};
 
 use super::keys::{Effect, Kind, SectionKeys};
 use super::reader::{Reader, Section};
@@ -56,14 +58,16 @@ pub enum StartFrom {
     At(UnixMillis),
 }
 
-/// A cron expression that the scheduler takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CronExpression(String);
+/// Moments in UTC, as a crontab names them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CronExpression(Cron);
 
 impl CronExpression {
-    /// Six fields, the first of them seconds.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// Whether a moment has come since `last`; before the first run, none has been missed.
+    pub fn is_due(&self, last: Option<UnixMillis>, now: UnixMillis) -> bool {
+        let Some(last) = last.filter(|last| *last < now) else { return false };
+        let Some(last) = DateTime::<Utc>::from_timestamp_millis(last.as_millis()) else { return false };
+        self.0.find_next_occurrence(&last, false).is_ok_and(|next| next.timestamp_millis() <= now.as_millis())
     }
 }
 
@@ -179,11 +183,8 @@ fn parse_cron(kind: &ValueKind) -> Parsed<CronExpression> {
         6 => fields.join(" "),
         _ => return Err(refused()),
     };
-    // Whoever runs it later judges: the job is thrown away.
-    match Job::new(expression.as_str(), |_, _| {}) {
-        Ok(_) => Ok(CronExpression(expression)),
-        Err(_) => Err(refused()),
-    }
+    let parser = CronParser::builder().seconds(Seconds::Required).build();
+    parser.parse(&expression).map(CronExpression).map_err(|_| refused())
 }
 
 fn parse_start_from(kind: &ValueKind) -> Parsed<StartFrom> {

@@ -12,13 +12,15 @@ fn polling_of(text: &str) -> PollingSettings {
 
 #[test]
 fn cron_expressions_of_five_fields_begin_at_second_0() {
-    for (written, read) in [
-        ("*/5 * * * *", "0 */5 * * * *"),
-        ("30 */5 * * * *", "30 */5 * * * *"),
-        (" 0  4 * * MON-FRI ", "0 0 4 * * MON-FRI"),
-    ] {
+    // 2026-11-24 22:19:49 UTC, a Tuesday.
+    let last = UnixMillis::new(1_795_558_789_000);
+    for (written, due_after_secs) in
+        [("*/5 * * * *", 11), ("30 */5 * * * *", 41), (" 0  4 * * MON-FRI ", 5 * 3600 + 40 * 60 + 11)]
+    {
         let cron = polling_of(&format!("polling.cron = \"{written}\"")).cron.unwrap();
-        assert_eq!(cron.as_str(), read);
+        let is_due = |secs: u64| cron.is_due(Some(last), last.plus(std::time::Duration::from_secs(secs)));
+        assert!(is_due(due_after_secs) && !is_due(due_after_secs - 1), "{written}");
+        assert!(!cron.is_due(None, last), "nothing was missed before the first run");
     }
     for written in ["", "5m", "* * * *", "61 * * * *", "* * * * * * *", "every day at 4 o'clock"] {
         let problems = problems_of(&format!("polling.cron = \"{written}\""));

@@ -13,6 +13,8 @@ use super::money::{AmountTooLarge, CreditFemtos, FEMTOS_PER_CREDIT, QuotaUnits};
 use super::pricing::PriceBook;
 use super::refund::ChargeKey;
 use super::side::{Channel, Side, SideIdentity};
+
+pub use super::side::TieRule;
 use super::time::UnixMillis;
 
 /// How far an adopted record and a side may lie apart.
@@ -71,40 +73,6 @@ pub fn facts(side: &Side, prices: &PriceBook) -> Result<Facts, AmountTooLarge> {
         credits: price.credits,
         at: content.called_at,
     })
-}
-
-/// Why two sides are tied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TieRule {
-    /// They share an exact identity.
-    Identity,
-    /// They agree in everything, and nothing proves them different.
-    Agreement,
-    /// The event was priced in credits: of the rows that agree in all else, this one was the nearest.
-    Nearest,
-    /// One of them belongs to another program's record.
-    Adoption,
-    /// A person joined them.
-    Person,
-}
-
-impl TieRule {
-    const ALL: [TieRule; 5] =
-        [TieRule::Identity, TieRule::Agreement, TieRule::Nearest, TieRule::Adoption, TieRule::Person];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            TieRule::Identity => "identity",
-            TieRule::Agreement => "agreement",
-            TieRule::Nearest => "nearest",
-            TieRule::Adoption => "adoption",
-            TieRule::Person => "person",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        TieRule::ALL.into_iter().find(|rule| rule.as_str() == text)
-    }
 }
 
 /// What became of a side as far as money goes.

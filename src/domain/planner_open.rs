@@ -45,6 +45,10 @@ impl Planner<'_> {
         match self.charge(&side, state == Some(RowState::Ambiguous)) {
             Ok(Booked::Charged { credits, .. }) => RowOutcome::Charged { credits },
             Ok(Booked::Tied) => RowOutcome::Tied,
+            // It was kept while several users had its token: it stays listed.
+            Err((failure, WaitReason::UnknownKey | WaitReason::BeyondGrace)) if state.is_some() => {
+                self.keep_row(numbered, RowState::Failed, Some(failure.message()))
+            }
             Err((_, WaitReason::UnknownKey | WaitReason::BeyondGrace)) => {
                 self.count_unowned(numbered);
                 RowOutcome::Parked

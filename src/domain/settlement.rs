@@ -250,5 +250,9 @@ pub fn plan(
 mod tests;
 
 #[cfg(test)]
+#[path = "two_channels_books.rs"]
+mod two_channels_books;
+
+#[cfg(test)]
 #[path = "two_channels_tests.rs"]
 mod two_channels_tests;

@@ -103,6 +103,40 @@ impl Side {
     }
 }
 
+/// Why two sides are tied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TieRule {
+    /// They share an exact identity.
+    Identity,
+    /// They agree in everything, and nothing proves them different.
+    Agreement,
+    /// The event was priced in credits: of the rows that agree in all else, this one was the nearest.
+    Nearest,
+    /// One of them belongs to another program's record.
+    Adoption,
+    /// A person joined them.
+    Person,
+}
+
+impl TieRule {
+    const ALL: [TieRule; 5] =
+        [TieRule::Identity, TieRule::Agreement, TieRule::Nearest, TieRule::Adoption, TieRule::Person];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TieRule::Identity => "identity",
+            TieRule::Agreement => "agreement",
+            TieRule::Nearest => "nearest",
+            TieRule::Adoption => "adoption",
+            TieRule::Person => "person",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        TieRule::ALL.into_iter().find(|rule| rule.as_str() == text)
+    }
+}
+
 /// Why a row is no side of a call that could be booked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableRow {

@@ -1,4 +1,4 @@
-//! Whether the ids of an answer are those of rows in a database, or numbers that were made up for this answer.
+//! Whether the ids of an answer are those of rows in a database, or were made up for this answer.
 //!
 //! A ClickHouse log store has no ids: new-api then numbers the rows of each answer from 1. Nothing may be told by those.
 

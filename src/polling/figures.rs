@@ -28,6 +28,9 @@ pub enum Verdict {
     Agreed(Gap),
     /// It has to be read. How many rows the source says it has, if it says so.
     Differs(Option<u64>),
+    /// Calls are too near to its beginning or end: this part is read, and the rest looked at by itself.
+    ReadFirst(Gap),
+    ReadLast(Gap),
 }
 
 /// Compares the source's figures with the books.
@@ -38,8 +41,9 @@ pub async fn compare(
     gap: Gap,
 ) -> Result<Verdict, FiguresError> {
     match in_gaps(store, gap).await? {
-        Some(gap) => compare_covered(gateway, store, of, gap).await,
-        None => Ok(Verdict::Differs(None)),
+        Quiet::Span(gap) => compare_covered(gateway, store, of, gap).await,
+        Quiet::From(until_second) => Ok(Verdict::ReadFirst(Gap { until_second, ..gap })),
+        Quiet::Until(from_second) => Ok(Verdict::ReadLast(Gap { from_second, ..gap })),
     }
 }
 
@@ -70,16 +74,45 @@ pub async fn compare_covered(
     }
 }
 
-/// The span, shortened so that no event lies near its end. None where one lies near its beginning, or all along its end.
-async fn in_gaps(store: &dyn LogStore, gap: Gap) -> Result<Option<Gap>, StoreError> {
+/// Where a span begins and ends in quiet.
+enum Quiet {
+    /// Here, which may be a little before its end.
+    Span(Gap),
+    /// Its beginning, up to this second, is too busy.
+    From(i64),
+    /// Its end, from this second on, is too busy.
+    Until(i64),
+}
+
+async fn in_gaps(store: &dyn LogStore, gap: Gap) -> Result<Quiet, StoreError> {
     let begin = gap.from_second;
-    let near_begin = store.event_seconds(begin - MARGIN_SECS, begin + MARGIN_SECS - 1).await?;
-    if !near_begin.is_empty() {
-        return Ok(None);
+    let latest_begin = (begin + LONGEST_SHORTENING_SECS).min(gap.until_second);
+    let seconds = store.event_seconds(begin - MARGIN_SECS, latest_begin + MARGIN_SECS).await?;
+    match first_quiet_begin(&seconds, begin, latest_begin) {
+        Some(quiet) if quiet == begin => {}
+        Some(quiet) => return Ok(Quiet::From(quiet - 1)),
+        None => return Ok(Quiet::From(latest_begin)),
     }
     let earliest_end = (gap.until_second - LONGEST_SHORTENING_SECS).max(begin);
     let seconds = store.event_seconds(earliest_end - MARGIN_SECS, gap.until_second + MARGIN_SECS).await?;
-    Ok(last_quiet_end(&seconds, earliest_end, gap.until_second).map(|until_second| Gap { until_second, ..gap }))
+    Ok(match last_quiet_end(&seconds, earliest_end, gap.until_second) {
+        Some(until_second) => Quiet::Span(Gap { until_second, ..gap }),
+        None => Quiet::Until(earliest_end),
+    })
+}
+
+/// The earliest second at or after `begin` around whose beginning no event lies.
+fn first_quiet_begin(event_seconds: &[i64], begin: i64, latest: i64) -> Option<i64> {
+    let mut candidate = begin;
+    for second in event_seconds {
+        if *second >= candidate + MARGIN_SECS {
+            break;
+        }
+        if *second >= candidate - MARGIN_SECS {
+            candidate = second + MARGIN_SECS + 1;
+        }
+    }
+    (candidate <= latest).then_some(candidate)
 }
 
 /// The latest second at or before `end` around whose end no event lies.
@@ -109,7 +142,13 @@ mod tests {
         assert_eq!(last_quiet_end(&[99], 0, 100), Some(96));
         assert_eq!(last_quiet_end(&[95, 99, 102], 0, 100), Some(92));
         assert_eq!(last_quiet_end(&[103], 0, 100), Some(100));
+        assert_eq!(first_quiet_begin(&[], 0, 100), Some(0));
+        assert_eq!(first_quiet_begin(&[2], 0, 100), Some(0));
+        assert_eq!(first_quiet_begin(&[-2], 0, 100), Some(1));
+        assert_eq!(first_quiet_begin(&[1, 4, 8], 0, 100), Some(11));
+        assert_eq!(first_quiet_begin(&[1, 4, 9], 0, 100), Some(7));
         let crowded: Vec<i64> = (0..=100).collect();
         assert_eq!(last_quiet_end(&crowded, 0, 100), None);
+        assert_eq!(first_quiet_begin(&crowded, 0, 100), None);
     }
 }

@@ -45,6 +45,11 @@ impl Tally {
             + self.failed
     }
 
+    /// Rows that were not settled before.
+    pub fn changed(&self) -> u64 {
+        self.read() - self.already_claimed - self.ignored
+    }
+
     pub fn add(&mut self, other: Tally) {
         self.charged += other.charged;
         self.credits += other.credits;

@@ -104,13 +104,13 @@ pub struct BookFigures {
     pub priced_in_credits: i64,
 }
 
-/// How many of our rows came without their event.
+/// How many of our calls came without their event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowLoss {
-    /// Type-2 rows of tokens that have a key, without a task's id.
+    /// Calls of tokens that have a key, without those that carry a task's id.
     pub rows: i64,
     pub without_event: i64,
-    /// The newest of them, in Unix seconds.
+    /// The newest row among them, in Unix seconds.
     pub newest_second: Option<i64>,
 }
 
@@ -160,12 +160,15 @@ pub trait LogStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(i64, i64)>, StoreError>;
 
-    /// Looks again at every waiting side of these tokens. Up to `covered_until_second`, included, no side is missing any
+    /// Rows that waited because several users had their token, which has one owner now, oldest first, at most `limit`.
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError>;
+
+    /// Looks again at every side of these tokens that waits for its partner. Up to `covered_until_second`, included, no side is missing any
     /// more: what is alike there is disputed. How many became so.
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError>;
 
-    /// Tokens that have waiting or disputed sides, at most `limit`, in their order, above `after`.
-    async fn tokens_with_open_sides(
+    /// Tokens that have sides which wait for their partner, at most `limit`, in their order, above `after`.
+    async fn tokens_with_waiting_sides(
         &self,
         after: Option<RemoteKeyId>,
         limit: usize,

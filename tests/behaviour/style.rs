@@ -81,7 +81,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("storage", &["domain", "clock", "failpoint"]),
     ("gateway", &["clock", "config", "domain", "failpoint"]),
     ("telemetry", &["config", "domain", "gateway", "storage"]),
-    ("actors", &["clock", "config", "domain", "failpoint", "storage", "telemetry"]),
+    ("polling", &["clock", "config", "domain", "failpoint", "gateway", "storage", "telemetry"]),
+    ("actors", &["clock", "config", "domain", "failpoint", "gateway", "polling", "storage", "telemetry"]),
     ("http", &["actors", "clock", "config", "domain", "failpoint", "status", "storage", "telemetry"]),
     ("cli", &["actors", "app", "clock", "config", "domain", "failpoint", "status", "storage"]),
 ];

@@ -9,6 +9,7 @@ use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
+use crate::storage::neighbours::stored_row;
 use crate::storage::stored::unreadable;
 
 /// Whether rows of a log were ever settled here.
@@ -182,10 +183,12 @@ pub async fn row_loss(
     from_second: i64,
     until_second: i64,
 ) -> Result<RowLoss, StoreError> {
-    let sql = "SELECT COUNT(*), CAST(COALESCE(SUM(c.event_id IS NULL), 0) AS SIGNED), MAX(r.row_second) \
-               FROM hookledger_rows AS r \
-               JOIN hookledger_claims AS c ON c.call_second = r.call_second AND c.claim_id = r.claim_id \
-               WHERE r.row_second BETWEEN ? AND ? AND r.source = ? AND r.is_refund = 0 AND r.task_id IS NULL";
+    let sql = "SELECT COUNT(*), CAST(COALESCE(SUM(c.event_id IS NULL), 0) AS SIGNED), MAX(c.row_second) \
+               FROM hookledger_claims AS c \
+               LEFT JOIN hookledger_rows AS r ON r.row_second = c.row_second AND r.row_digest = c.row_digest \
+                 AND r.row_nth = c.row_nth AND r.source = c.row_source \
+               WHERE c.call_second BETWEEN ? AND ? AND (c.row_source IS NULL OR c.row_source = ?) \
+                 AND r.task_id IS NULL";
     let row: (i64, i64, Option<i64>) =
         sqlx::query_as(names.sql(sql)).bind(from_second).bind(until_second).bind(&of.source).fetch_one(readers).await?;
     Ok(RowLoss { rows: row.0, without_event: row.1, newest_second: row.2 })
@@ -214,6 +217,19 @@ pub async fn owned_meanwhile(
         .await?)
 }
 
+const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content \
+     FROM (SELECT DISTINCT open_token AS token FROM hookledger_rows WHERE open_token > 0 AND state = 'ambiguous') AS t \
+     STRAIGHT_JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
+     WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k \
+            WHERE k.remoteKeyId = CAST(t.token AS CHAR CHARACTER SET utf8mb4) COLLATE {collation}) < 2 \
+     ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?";
+
+pub async fn woken_rows(readers: &MySqlPool, names: &Names, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+    let query = sqlx::query_as(names.sql(WOKEN_ROWS)).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    let rows: Vec<(String, i64, String, i64, Option<String>)> = query.fetch_all(readers).await?;
+    rows.into_iter().map(stored_row).collect()
+}
+
 /// A row that the database refuses to settle is kept as failed.
 pub async fn set_row_aside(
     connection: &mut MySqlConnection,
@@ -225,14 +241,14 @@ pub async fn set_row_aside(
     super::log::write(connection, context, &plan, context.clock.now()).await
 }
 
-pub async fn tokens_with_open_sides(
+pub async fn tokens_with_waiting_sides(
     readers: &MySqlPool,
     names: &Names,
     after: Option<RemoteKeyId>,
     limit: usize,
 ) -> Result<Vec<RemoteKeyId>, StoreError> {
-    let sql = "SELECT remote_key_id FROM hookledger_inbox WHERE reason IN ('alike', 'disputed') AND remote_key_id > ? \
-               UNION SELECT open_token FROM hookledger_rows WHERE open_token > ? AND state IN ('waiting', 'disputed') \
+    let sql = "SELECT remote_key_id FROM hookledger_inbox WHERE reason = 'alike' AND remote_key_id > ? \
+               UNION SELECT open_token FROM hookledger_rows WHERE open_token > ? AND state = 'waiting' \
                ORDER BY 1 LIMIT ?";
     let after = after.map_or(-1, RemoteKeyId::get);
     let tokens: Vec<i64> = sqlx::query_scalar(names.sql(sql))

@@ -69,12 +69,12 @@ impl LogStore for MysqlStore {
         Ok(self.settle_batch(0, batch, Purpose::Retry).await?.disputed)
     }
 
-    async fn tokens_with_open_sides(
+    async fn tokens_with_waiting_sides(
         &self,
         after: Option<RemoteKeyId>,
         limit: usize,
     ) -> Result<Vec<RemoteKeyId>, StoreError> {
-        coverage::tokens_with_open_sides(&self.readers, &self.context.names, after, limit).await
+        coverage::tokens_with_waiting_sides(&self.readers, &self.context.names, after, limit).await
     }
 
     async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
@@ -160,5 +160,9 @@ impl LogStore for MysqlStore {
             })
         })
         .await
+    }
+
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::woken_rows(&self.readers, &self.context.names, limit).await
     }
 }

@@ -79,10 +79,11 @@ pub async fn run(options: &MysqlOptions, now_ms: i64) -> Result<(), MysqlOpenErr
     check_versions(options, &applied, true)?;
     for (version, description, sql) in MIGRATIONS.iter().filter(|(version, ..)| !applied.contains(version)) {
         for statement in sql.split(";\n\n") {
-            match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await {
+            if let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await
                 // It was there before the version was noted: a migration that was cut off is repeated.
-                Err(error) if super::error::number(&error) == Some(DUPLICATE_COLUMN) => {}
-                done => drop(done?),
+                && super::error::number(&error) != Some(DUPLICATE_COLUMN)
+            {
+                return Err(error.into());
             }
         }
         sqlx::query("INSERT INTO hookledger_migrations (version, description, installed_at_ms) VALUES (?, ?, ?)")

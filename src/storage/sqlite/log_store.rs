@@ -28,12 +28,12 @@ impl LogStore for SqliteStore {
         Ok(self.write(|reply| Command::Settle(batch, Purpose::Retry, reply)).await?.disputed)
     }
 
-    async fn tokens_with_open_sides(
+    async fn tokens_with_waiting_sides(
         &self,
         after: Option<RemoteKeyId>,
         limit: usize,
     ) -> Result<Vec<RemoteKeyId>, StoreError> {
-        coverage::tokens_with_open_sides(&self.readers, after, limit).await
+        coverage::tokens_with_waiting_sides(&self.readers, after, limit).await
     }
 
     async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
@@ -83,5 +83,9 @@ impl LogStore for SqliteStore {
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
         let of = of.clone();
         self.write(|reply| Command::Log(LogCommand::Reopen(of, proved_before, reply))).await
+    }
+
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::woken_rows(&self.readers, limit).await
     }
 }
