@@ -193,6 +193,10 @@ pub struct BacklogStatus {
     pub oldest_pending_age_secs: Option<u64>,
     /// Tokens without a key that have waiting events.
     pub parked_tokens: i64,
+    /// Events and rows of new-api's log that may be one call or two: a person decides.
+    pub disputes_open: i64,
+    /// Refunds in new-api's log for which no charge was found.
+    pub refunds_open: i64,
     /// Credits not deducted for want of balance, over all users.
     pub unpaid_credits: i64,
     /// UTC.
@@ -268,6 +272,9 @@ impl BacklogStatus {
         }
         if self.parked_tokens > 0 {
             advice.push("`hookledger key unmatched` lists the tokens without a key, each with what to do".to_owned());
+        }
+        if self.disputes_open > 0 || self.refunds_open > 0 {
+            advice.push("`hookledger disputes list` shows what a person must decide".to_owned());
         }
         if self.failed > 0 {
             advice.push("`hookledger events list --status failed` says why events are not charged".to_owned());

@@ -188,11 +188,13 @@ fn backlog(backlog: Option<&BacklogStatus>, paint: Paint) -> Vec<String> {
         line(
             "backlog",
             format!(
-                "{}{age}, {}, {}, {}, {}",
+                "{}{age}, {}, {}, {}, {}, {}, {}",
                 count(backlog.pending, "pending", Mood::Quiet),
                 count(backlog.failed, "failed", Mood::Attention),
                 count(backlog.dead, "dead", Mood::Bad),
                 count(backlog.parked_tokens, "tokens without a key", Mood::Attention),
+                count(backlog.disputes_open, "disputes", Mood::Attention),
+                count(backlog.refunds_open, "open refunds", Mood::Attention),
                 count(backlog.unpaid_credits, "credits unpaid", Mood::Attention),
             ),
         ),

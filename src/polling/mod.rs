@@ -10,7 +10,7 @@ mod newest_id;
 mod pass;
 mod probe;
 mod recognition;
-mod rows;
+pub mod rows;
 mod source;
 
 pub use channel_facts::ChannelFacts;

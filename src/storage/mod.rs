@@ -6,7 +6,9 @@
 pub mod backup;
 pub mod books;
 pub mod charges;
+pub mod deciding;
 mod decode;
+pub mod disputes;
 pub mod log;
 mod log_content;
 mod log_writes;
@@ -44,6 +46,7 @@ use noticed::Notices;
 use takeover::{FoundHistory, TakenOver};
 
 pub use books::{Books, BooksError};
+pub use disputes::Disputes;
 pub use log::LogStore;
 
 /// Why the books could not be read or written. Whatever it is, the batch was not half done: redo it whole.
@@ -139,6 +142,10 @@ pub struct InboxCounts {
     pub unpaid_credits: i64,
     /// Distinct tokens without a key that have waiting events.
     pub parked_tokens: i64,
+    /// Disputed events and rows.
+    pub disputes_open: i64,
+    /// Refunds without a charge.
+    pub refunds_open: i64,
 }
 
 /// What the database takes of its disk, and what is left there.
@@ -343,5 +350,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + LogStore + Books {}
-impl<T: LedgerStore + LogStore + Books> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books + Disputes {}
+impl<T: LedgerStore + LogStore + Books + Disputes> Store for T {}

@@ -21,6 +21,8 @@ const UNPAID_CREDITS: &str = "hookledger_ledger_unpaid_credits";
 const EVENTS: &str = "hookledger_events";
 const OLDEST_PENDING_AGE: &str = "hookledger_oldest_pending_age_seconds";
 const PARKED_TOKENS: &str = "hookledger_parked_tokens";
+const DISPUTES_OPEN: &str = "hookledger_disputes_open";
+const REFUNDS_OPEN: &str = "hookledger_refunds_open";
 const POLL_ROWS: &str = "hookledger_poll_rows_total";
 const POLL_RUNS: &str = "hookledger_poll_runs_total";
 const POLL_DURATION: &str = "hookledger_poll_duration_seconds";
@@ -99,6 +101,8 @@ fn describe() {
     describe_gauge!(EVENTS, "Events in the inbox that are not settled, by status; aggregate with max().");
     describe_gauge!(OLDEST_PENDING_AGE, Unit::Seconds, "Age of the oldest pending event; aggregate with max().");
     describe_gauge!(PARKED_TOKENS, "Tokens without a key that have waiting events; aggregate with max().");
+    describe_gauge!(DISPUTES_OPEN, "Events and rows that a person must decide; aggregate with max().");
+    describe_gauge!(REFUNDS_OPEN, "Refunds in new-api's log without a charge; aggregate with max().");
     describe_gauge!(SOURCE_CONDITION, "1 while a named condition holds that someone should look at.");
     describe_counter!(POLL_ROWS, "Rows of new-api's log that were read, by what became of them.");
     describe_counter!(POLL_RUNS, "Passes over new-api's log, by how they ended.");
@@ -286,6 +290,8 @@ pub fn inbox_counted(counts: &InboxCounts, oldest_pending_age: Duration) {
     gauge!(OLDEST_PENDING_AGE).set(oldest_pending_age.as_secs_f64());
     gauge!(UNPAID_CREDITS).set(counts.unpaid_credits as f64);
     gauge!(PARKED_TOKENS).set(counts.parked_tokens as f64);
+    gauge!(DISPUTES_OPEN).set(counts.disputes_open as f64);
+    gauge!(REFUNDS_OPEN).set(counts.refunds_open as f64);
 }
 
 /// `count` old rows of a kind were cleared.

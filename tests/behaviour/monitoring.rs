@@ -278,6 +278,8 @@ fn every_counter_is_there_from_the_start() {
         ("hookledger_events{status=\"dead\"}", 0.0),
         ("hookledger_oldest_pending_age_seconds", 0.0),
         ("hookledger_parked_tokens", 0.0),
+        ("hookledger_disputes_open", 0.0),
+        ("hookledger_refunds_open", 0.0),
         ("hookledger_ledger_unpaid_credits", 0.0),
     ] {
         assert_eq!(daemon.metric(name), Some(value), "{name}");

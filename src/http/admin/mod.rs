@@ -5,6 +5,7 @@
 
 mod charges;
 mod credits;
+mod disputes;
 mod events;
 mod gate;
 mod keys;
@@ -99,6 +100,10 @@ routes! {
     POST "/admin/v1/charges/reversals" => charges::reverse;
     GET "/admin/v1/charges/find" => charges::find;
     GET "/admin/v1/charges/{chargeId}" => charges::show;
+    GET "/admin/v1/disputes" => disputes::list;
+    POST "/admin/v1/disputes/tie" => disputes::tie;
+    POST "/admin/v1/disputes/charge" => disputes::charge;
+    POST "/admin/v1/disputes/dismiss" => disputes::dismiss;
     GET "/admin/v1/events" => events::list;
     POST "/admin/v1/events/replay" => events::replay;
     GET "/admin/v1/events/{eventId}" => events::show;

@@ -136,6 +136,8 @@ fn backlog(counted: Counted, now: UnixMillis) -> BacklogStatus {
             .as_ref()
             .map(Duration::as_secs),
         parked_tokens: counts.parked_tokens,
+        disputes_open: counts.disputes_open,
+        refunds_open: counts.refunds_open,
         unpaid_credits: counts.unpaid_credits,
         counted_at: counted.at.to_rfc3339(),
     }

@@ -13,6 +13,7 @@ mod charges;
 mod connect;
 mod context;
 mod coverage;
+mod disputes;
 pub mod error;
 mod foreign;
 mod inbox;

@@ -11,6 +11,7 @@ mod checkpoint;
 mod connect;
 mod coverage;
 mod disk;
+mod disputes;
 mod error;
 mod files;
 mod inbox;

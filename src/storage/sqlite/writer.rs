@@ -121,6 +121,11 @@ impl Writer {
         self.policy.store(Arc::new(policy));
     }
 
+    /// That of the next batch.
+    pub fn policy(&self) -> LedgerPolicy {
+        **self.policy.load()
+    }
+
     /// Queues a command; refuses at once when too many wait.
     pub fn submit(&self, command: Command) -> Result<(), StoreError> {
         self.commands.try_send(command).map_err(|error| match error {
