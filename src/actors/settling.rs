@@ -55,6 +55,7 @@ fn settle_part<'a>(
                 if !purpose.is_dry_run() {
                     metrics::batch_committed(events.len(), started.elapsed());
                     count(&outcomes);
+                    metrics::moved(store.noticed().take_moved());
                 }
                 return Ok(outcomes);
             }
@@ -196,13 +197,9 @@ fn count(outcomes: &[SettlementOutcome]) {
         "disputed",
     ];
     let mut counts = [0u64; NAMES.len()];
-    let mut credits_moved = 0;
     for outcome in outcomes {
         let index = match outcome {
-            SettlementOutcome::Settled { credits } => {
-                credits_moved += u64::try_from(credits.get()).unwrap_or(0);
-                0
-            }
+            SettlementOutcome::Settled { .. } => 0,
             SettlementOutcome::Unpaid { .. } => 1,
             SettlementOutcome::AlreadySettled => 2,
             SettlementOutcome::Conflict => 3,
@@ -226,8 +223,5 @@ fn count(outcomes: &[SettlementOutcome]) {
     }
     for (name, count) in NAMES.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
         metrics::settled(name, count);
-    }
-    if credits_moved > 0 {
-        metrics::credits_moved(TransactionKind::Deduct.as_str(), credits_moved);
     }
 }

@@ -31,4 +31,6 @@ pub mod retry;
 pub mod settlement;
 pub mod side;
 pub mod signature;
+pub mod task_refunds;
+mod task_shares;
 pub mod time;

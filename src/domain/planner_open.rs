@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::event::UsageEvent;
 use super::known::KnownEvent;
 use super::log_row::RowKind;
-use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite, UnownedRows};
+use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite, TaskMark, UnownedRows};
 use super::matching::{MatchPolicy, Neighbours, Node, Place, Standing};
 use super::money::{AmountTooLarge, Credits, QuotaUnits};
 use super::outcome::{Failure, SettlementOutcome};
@@ -17,8 +17,21 @@ use super::settlement::{Batch, Purpose};
 use super::side::{ConsumptionRow, Side, SideIdentity};
 use super::time::UnixMillis;
 
+/// Refunds of Midjourney are like that.
+const WHOSE_IS_UNKNOWN: &str = "it names no token: nobody can know whose it is";
+
 impl Planner<'_> {
     pub(super) fn settle_row(&mut self, numbered: &NumberedRow) -> RowOutcome {
+        let outcome = self.settle_one_row(numbered);
+        let is_stored = !matches!(
+            outcome,
+            RowOutcome::AlreadyClaimed | RowOutcome::Parked | RowOutcome::Ignored | RowOutcome::Deferred
+        );
+        self.plan.task_rows.extend(TaskMark::of(numbered).filter(|_| is_stored));
+        outcome
+    }
+
+    fn settle_one_row(&mut self, numbered: &NumberedRow) -> RowOutcome {
         let NumberedRow { identity, row } = numbered;
         let state = self.log.as_ref().and_then(|log| log.known_rows.get(identity)).copied();
         let is_tried = match state {
@@ -30,7 +43,7 @@ impl Planner<'_> {
         if !is_tried {
             return RowOutcome::AlreadyClaimed;
         }
-        let is_refund = row.kind == RowKind::Refund || row.quota_units < 0;
+        let is_refund = row.is_refund();
         if row.token.is_nobody() && !is_refund {
             self.count_unowned(numbered);
             return RowOutcome::Ignored;
@@ -80,7 +93,8 @@ impl Planner<'_> {
             self.count_unowned(numbered);
             return RowOutcome::Parked;
         }
-        self.keep_row(numbered, RowState::RefundOpen, None)
+        let reason = numbered.row.token.is_nobody().then(|| WHOSE_IS_UNKNOWN.to_owned());
+        self.keep_row(numbered, RowState::RefundOpen, reason)
     }
 
     fn keep_row(&mut self, numbered: &NumberedRow, state: RowState, reason: Option<String>) -> RowOutcome {

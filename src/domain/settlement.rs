@@ -12,7 +12,7 @@ use super::decision::{Decision, DecisionOutcome, Subject};
 use super::event::{Content, UsageEvent};
 use super::ids::{KeyId, RecordId, RecordIds, RemoteKeyId, UserId};
 use super::known::KnownEvents;
-use super::log_snapshot::{LogSnapshot, NumberedRow, RowOutcome, RowWrite, UnownedRows};
+use super::log_snapshot::{LogSnapshot, NumberedRow, RowOutcome, RowWrite, TaskMark, UnownedRows};
 use super::matching::{TieRule, Windows};
 use super::money::{Credits, Remainder};
 use super::outcome::{InboxStatus, SettlementOutcome};
@@ -134,6 +134,8 @@ pub struct Plan {
     pub ties: Vec<Tie>,
     pub rows: Vec<RowWrite>,
     pub unowned_rows: Vec<UnownedRows>,
+    /// Rows among those written that look for their task's charge.
+    pub task_rows: Vec<TaskMark>,
     pub corrections: Vec<Correction>,
     /// Calls whose sides stated different prices.
     pub price_differences: u64,

@@ -183,10 +183,7 @@ pub type Earlier = ((RefundOrigin, Arc<str>), EarlierRefund);
 /// The columns of an earlier refund.
 pub fn earlier_refund(row: &impl BookRow) -> Result<Earlier, StoreError> {
     let origin: String = row.text(0)?;
-    let origin = [RefundOrigin::Operator, RefundOrigin::Reversal]
-        .into_iter()
-        .find(|known| known.as_str() == origin)
-        .ok_or_else(|| unreadable("hookledger_refunds.origin", origin))?;
+    let origin = RefundOrigin::parse(&origin).ok_or_else(|| unreadable("hookledger_refunds.origin", origin))?;
     let charge = ChargeKey { call_second: row.number(3)?, id: record_id("hookledger_refunds.claim_id", row.text(4)?)? };
     let transaction_id = row.optional_text(12)?;
     let refund = Refund {

@@ -28,6 +28,7 @@ use super::server::HttpState;
 use crate::actors::Directory;
 use crate::actors::limits::Limits;
 use crate::actors::observed::Observed;
+use crate::actors::polling::Polling;
 use crate::domain::time::UnixMillis;
 use crate::storage::Store;
 use openapi::Frame;
@@ -44,6 +45,7 @@ pub struct AdminState {
     pub http: web::Data<HttpState>,
     pub observed: Arc<Observed>,
     pub limits: Arc<Limits>,
+    pub polling: Polling,
     pub started_at: UnixMillis,
     /// Without a password.
     pub database_url: String,

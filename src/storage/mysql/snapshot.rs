@@ -166,7 +166,7 @@ fn token_numbers(tokens: &BTreeSet<RemoteKeyId>) -> Result<String, StoreError> {
     parameter(&tokens.iter().map(|token| token.get()).collect::<Vec<_>>())
 }
 
-async fn touch_tokens(
+pub(super) async fn touch_tokens(
     connection: &mut MySqlConnection,
     context: &Context,
     tokens: &BTreeSet<RemoteKeyId>,
