@@ -171,9 +171,6 @@ async fn replay_rows(store: &dyn Store, page: Vec<NumberedRow>, purpose: Purpose
     let next = page.last().filter(|_| page.len() == REPLAYED_PAGE).map(|last| row_id(&last.identity));
     let tally = rows::settle(store, page, purpose).await?;
     let already_charged = tally.tied + tally.already_claimed;
-    if !purpose.is_dry_run() {
-        metrics::credits_moved(TransactionKind::Deduct.as_str(), u64::try_from(tally.credits).unwrap_or(0));
-    }
     Ok(Replayed {
         tried,
         charged: tally.charged,

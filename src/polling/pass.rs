@@ -32,6 +32,9 @@ const REVISITED_TOKENS: usize = 64;
 /// Tokens that got a key, whose earlier rows one pass reads.
 const MOST_OWNED_MEANWHILE: usize = 100;
 
+/// The note that keeps the name of the source that was read first.
+const FIRST_SOURCE: &str = "first_source";
+
 /// Rows of tokens whose ambiguity ended, which one pass settles.
 const MOST_WOKEN_ROWS: usize = 10_000;
 
@@ -173,11 +176,22 @@ impl Pass {
         let begins = match self.settings.start_from {
             StartFrom::At(instant) => instant,
             StartFrom::Now => match self.store.look_for_others().await? {
-                Some(taken_over) => taken_over.taken_over_at.minus(self.settings.lookback),
-                None => now,
+                Some(taken_over) if self.is_first_source(of).await? => {
+                    taken_over.taken_over_at.minus(self.settings.lookback)
+                }
+                _ => now,
             },
         };
         self.store.begin_coverage(of, begins.min(now).as_secs()).await
+    }
+
+    /// The source that was read first was there when the books were taken over; one that is named later has a history
+    /// that nobody asked to bill.
+    async fn is_first_source(&self, of: &SourceFilter) -> Result<bool, StoreError> {
+        match self.store.note(FIRST_SOURCE).await? {
+            Some(first) => Ok(first == of.source),
+            None => self.store.set_note(FIRST_SOURCE, of.source.clone()).await.map(|()| true),
+        }
     }
 
     async fn read_gaps(

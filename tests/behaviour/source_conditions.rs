@@ -127,7 +127,7 @@ fn calls_whose_event_is_lost_are_counted() {
     rig.newapi.set_option("webhook_url", "http://127.0.0.1:1/api/webhooks/events");
     let called = rig.newapi.call(&rig.call(now_secs()).tokens(1, 1));
     assert_eq!(rig.daemon.post(called.usage("e").json()).status, 200);
-    rig.newapi.call(&rig.call(now_secs()).tokens(2, 2));
+    rig.newapi.call(&rig.call(now_secs() + 1).tokens(2, 2));
     rig.wait_for_charges(2);
     wait_for_condition(&rig, "events_missing", "1 of the last hour's 2 calls");
     assert!(advice(&rig).contains("webhook_secret"));

@@ -7,7 +7,6 @@ use utoipa::IntoParams;
 use super::AdminState;
 use super::refusal::{ErrorAnswer, Refusal};
 use super::request::{Body, NoQuery, Query, limit};
-use crate::domain::accounts::TransactionKind;
 use crate::storage::deciding;
 use crate::storage::disputes::{Decided, DisputeFilter, DisputeView, NewDismissal, NewOwnCharge, NewTie};
 use crate::telemetry::metrics;
@@ -53,7 +52,7 @@ pub async fn tie(
     _: Query<NoQuery>,
     Body(new): Body<NewTie>,
 ) -> Result<web::Json<Decided>, Refusal> {
-    Ok(told(deciding::tie(state.store.as_ref(), new).await?))
+    Ok(told(&state, deciding::tie(state.store.as_ref(), new).await?))
 }
 
 /// Charges a disputed side, or a row that could not be booked: it is a call of its own.
@@ -68,7 +67,7 @@ pub async fn charge(
     _: Query<NoQuery>,
     Body(new): Body<NewOwnCharge>,
 ) -> Result<web::Json<Decided>, Refusal> {
-    Ok(told(deciding::charge(state.store.as_ref(), new).await?))
+    Ok(told(&state, deciding::charge(state.store.as_ref(), new).await?))
 }
 
 /// Closes a disputed side, a row that could not be booked, or a refund, without a charge.
@@ -83,14 +82,11 @@ pub async fn dismiss(
     _: Query<NoQuery>,
     Body(new): Body<NewDismissal>,
 ) -> Result<web::Json<Decided>, Refusal> {
-    Ok(told(deciding::dismiss(state.store.as_ref(), new).await?))
+    Ok(told(&state, deciding::dismiss(state.store.as_ref(), new).await?))
 }
 
-fn told(decided: Decided) -> web::Json<Decided> {
-    let kind = if decided.credits < 0 { TransactionKind::Refund } else { TransactionKind::Deduct };
-    if decided.credits != 0 {
-        metrics::credits_moved(kind.as_str(), decided.credits.unsigned_abs());
-    }
+fn told(state: &AdminState, decided: Decided) -> web::Json<Decided> {
+    metrics::moved(state.store.noticed().take_moved());
     tracing::info!(id = %decided.id, state = %decided.state, repeated = decided.repeated, "a dispute was decided");
     web::Json(decided)
 }

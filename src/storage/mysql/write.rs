@@ -185,7 +185,7 @@ pub async fn plan(
         return Ok(());
     }
     each(connection, context, CLAIMS, &[&millis], rows::claims(&plan.charges)?, &[]).await?;
-    let records = rows::usage_records(&context.installation.load(), &plan.charges)?;
+    let records = rows::usage_records(Some(&context.installation.load()), &plan.charges)?;
     each(connection, context, USAGE_RECORDS, &[], records, &[]).await?;
     each(connection, context, TRANSACTIONS, &[], rows::transactions(&plan.transactions)?, &[]).await?;
     move_balances(connection, context, &plan.accounts, now).await?;

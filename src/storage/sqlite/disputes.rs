@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 
-use super::writer::Command;
 use super::{SqliteStore, log, prices, snapshot};
 use crate::domain::decision::{Decision, DecisionOutcome};
 use crate::domain::ids::{EventId, RemoteKeyId};
@@ -13,7 +12,7 @@ use crate::domain::log_row::RowIdentity;
 use crate::domain::log_snapshot::{LogSnapshot, NumberedRow};
 use crate::domain::ownership::Owner;
 use crate::domain::pricing::PriceBook;
-use crate::domain::settlement::{Batch, Plan, Purpose};
+use crate::domain::settlement::{Batch, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::books::BooksError;
@@ -104,8 +103,7 @@ impl Disputes for SqliteStore {
 
     async fn decide(&self, decision: Decision) -> Result<DecisionOutcome, BooksError> {
         let batch = Batch { decisions: vec![decision], ..Batch::default() };
-        let plan: Result<Plan, StoreError> =
-            self.write(|reply| Command::Settle(batch, Purpose::BY_A_PERSON, reply)).await;
+        let plan = self.settle_batch(batch, Purpose::BY_A_PERSON).await;
         Ok(plan?.decisions.pop().unwrap_or(DecisionOutcome::Settled))
     }
 }

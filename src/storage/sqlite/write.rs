@@ -106,7 +106,7 @@ pub async fn plan(
     bind_looks(query, plan, now)?
         .bind(now.as_millis())
         .bind(rows::claims(&plan.charges)?)
-        .bind(rows::usage_records(&context.installation, &plan.charges)?)
+        .bind(rows::usage_records(Some(&context.installation), &plan.charges)?)
         .bind(rows::transactions(&plan.transactions)?)
         .bind(at.clone())
         .bind(at.clone())
