@@ -36,7 +36,7 @@ struct Times {
     probed_at: Option<UnixMillis>,
     passed_at: Option<UnixMillis>,
     rechecked_at: Option<UnixMillis>,
-    /// What the channel was when the last pass began.
+    /// What the channel was at the last look whether a pass is due.
     state: Option<ChannelState>,
 }
 
@@ -91,12 +91,17 @@ impl Polling {
     pub async fn pass_if_due(&self) {
         let now = self.clock.now();
         let state = self.observed.channel.state();
-        if !self.is_on() || !self.is_pass_due(state, now) {
+        if !self.is_on() {
             return;
         }
+        let is_due = self.is_pass_due(state, now);
         {
             let mut times = self.times();
-            (times.passed_at, times.state) = (Some(now), state);
+            times.state = state;
+            if !is_due {
+                return;
+            }
+            times.passed_at = Some(now);
         }
         let gateway = match self.source.gateway() {
             Ok(Some(gateway)) => gateway,

@@ -25,6 +25,9 @@ const READ_AT_MOST_ROWS: u64 = 500;
 /// Tokens whose waiting sides are looked at in one transaction.
 const REVISITED_TOKENS: usize = 64;
 
+/// Rows of one look for those whose token has one owner again.
+const OWNED_AGAIN_ROWS: usize = 256;
+
 /// Tokens that got a key, whose earlier rows one pass reads.
 const MOST_OWNED_MEANWHILE: usize = 100;
 
@@ -120,6 +123,7 @@ impl Pass {
         let read = read_until(&spans, begins);
         self.report.coverage = Some(Coverage { begins, covered_until: covered, read_until: read });
         self.revisit(covered).await?;
+        self.settle_owned_again().await?;
         done?;
         self.read_owned_meanwhile(&of, coverable).await
     }
@@ -178,6 +182,10 @@ impl Pass {
                     let middle = gap.from_second + (gap.until_second - gap.from_second) / 2;
                     left.push(Gap { from_second: middle + 1, ..gap });
                     left.push(Gap { until_second: middle, ..gap });
+                }
+                Verdict::BeginsAmongEvents(until_second) => {
+                    self.read(of, Gap { until_second, ..gap }, coverable).await?;
+                    left.push(Gap { from_second: until_second + 1, ..gap });
                 }
                 Verdict::Differs(_) => self.read(of, gap, coverable).await?,
             }
@@ -250,6 +258,20 @@ impl Pass {
         }
     }
 
+    /// Rows whose token several users had, and one has now. They are kept whole: nothing is read for them.
+    async fn settle_owned_again(&mut self) -> Result<(), StoreError> {
+        loop {
+            let rows = self.store.rows_owned_again(OWNED_AGAIN_ROWS).await?;
+            let count = rows.len();
+            let tally = rows::settle(self.store.as_ref(), rows, Purpose::Retry).await?;
+            self.report.tally.add(tally);
+            // What goes on waiting would be found again at once.
+            if count < OWNED_AGAIN_ROWS || tally.charged + tally.tied + tally.failed == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// Compares the figures of what was covered lately again: late rows are found, and charged.
     pub async fn recheck(&mut self) -> Result<(), PassError> {
         let of = self.source.source_filter();
@@ -270,7 +292,7 @@ impl Pass {
                     left.push(Gap { from_second: middle + 1, ..gap });
                     left.push(Gap { until_second: middle, ..gap });
                 }
-                Verdict::Differs(_) => {
+                Verdict::Differs(_) | Verdict::BeginsAmongEvents(_) => {
                     self.cover(&of, gap, Proof::Reopened).await?;
                     self.read(&of, gap, coverable).await?;
                 }

@@ -160,6 +160,9 @@ pub trait LogStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(i64, i64)>, StoreError>;
 
+    /// Rows that were kept because several users had their token, of tokens that one user has now; at most `limit`.
+    async fn rows_owned_again(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError>;
+
     /// Looks again at every waiting side of these tokens. Up to `covered_until_second`, included, no side is missing any
     /// more: what is alike there is disputed. How many became so.
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError>;

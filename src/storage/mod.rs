@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod books;
+mod chains;
 pub mod charges;
 mod decode;
 pub mod log;

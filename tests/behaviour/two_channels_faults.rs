@@ -151,9 +151,7 @@ fn fault_9_an_outage_is_never_taken_for_no_usage() {
         calls += 1;
         rig.newapi.call(&rig.call(rig.now_secs()).tokens(calls, 1));
         rig.advance_secs(1200);
-        wait_until(&format!("passes fail by {fault:?}"), PATIENCE, || {
-            (failed() >= failed_before + 2.0).then_some(())
-        });
+        wait_until(&format!("passes fail by {fault:?}"), PATIENCE, || (failed() >= failed_before + 2.0).then_some(()));
         assert_eq!(covered(), covered_before, "{fault:?}: nothing was read, nothing counts as read");
         assert_eq!(rig.charges(), calls - 1, "{fault:?}");
         rig.newapi.heal();

@@ -137,7 +137,7 @@ fn ids_that_are_made_up_for_each_answer_lead_nobody_astray() {
     rig.wait_for_charges(280);
     rig.cover_everything();
     rig.assert_billed(280);
-    assert_eq!(rig.daemon.metric("hookledger_condition{condition=\"ids_unstable\"}"), Some(1.0));
+    assert_eq!(rig.daemon.metric("hookledger_source_condition{condition=\"ids_unstable\"}"), Some(1.0));
 }
 
 #[test]

@@ -16,11 +16,9 @@ fn swept_by_hand() -> Rig {
     let rig = Rig::start(&[
         ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", "30h"),
         ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
-        ("HOOKLEDGER__POLLING__INTERVAL", "30h"),
+        ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
     ]);
-    wait_until("coverage has begun", PATIENCE, || {
-        rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}")
-    });
+    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
     rig
 }
 

@@ -1,6 +1,7 @@
 //! What was read of new-api's log: spans that follow each other, and what was counted of rows that nobody pays for.
 
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::mysql::MySqlRow;
+use sqlx::{MySqlConnection, MySqlPool, Row};
 
 use super::context::{Context, Names};
 use crate::domain::ids::RemoteKeyId;
@@ -9,6 +10,7 @@ use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
+use crate::storage::neighbours::numbered_row;
 use crate::storage::stored::unreadable;
 
 /// Whether rows of a log were ever settled here.
@@ -244,4 +246,24 @@ pub async fn tokens_with_open_sides(
         .fetch_all(readers)
         .await?;
     tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
+}
+
+/// Rows that were kept because several users had their token, of tokens that one user has now.
+pub async fn rows_owned_again(
+    readers: &MySqlPool,
+    names: &Names,
+    limit: usize,
+) -> Result<Vec<NumberedRow>, StoreError> {
+    let sql = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
+               WHERE r.open_token IS NOT NULL AND r.state = 'ambiguous' \
+                 AND (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k \
+                   WHERE k.remoteKeyId = CAST(r.open_token AS CHAR CHARACTER SET utf8mb4) COLLATE {collation}) = 1 \
+               ORDER BY r.open_token, r.row_second, r.row_digest, r.row_nth LIMIT ?";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = sqlx::query(names.sql(sql)).bind(limit).fetch_all(readers).await?;
+    let numbered = |row: &MySqlRow| {
+        let content: Option<String> = row.try_get(4)?;
+        numbered_row(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, content)
+    };
+    rows.iter().map(numbered).collect()
 }

@@ -61,6 +61,10 @@ impl LogStore for MysqlStore {
         Ok(self.settle_batch(lane, batch, purpose).await?.row_outcomes)
     }
 
+    async fn rows_owned_again(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::rows_owned_again(&self.readers, &self.context.names, limit).await
+    }
+
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {
         if self.is_apart() {
             return Err(apart());

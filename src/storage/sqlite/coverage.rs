@@ -9,6 +9,7 @@ use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
+use crate::storage::neighbours::numbered_row;
 use crate::storage::stored::unreadable;
 
 /// Whether rows of a log were ever settled here.
@@ -231,4 +232,20 @@ pub async fn tokens_with_open_sides(
     .fetch_all(readers)
     .await?;
     tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
+}
+
+/// Rows that were kept because several users had their token, of tokens that one user has now.
+pub async fn rows_owned_again(readers: &SqlitePool, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+    let rows: Vec<(String, i64, String, i64, Option<String>)> = sqlx::query_as(
+        "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
+         WHERE r.open_token IS NOT NULL AND r.state = 'ambiguous' \
+           AND (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k WHERE k.remoteKeyId = CAST(r.open_token AS TEXT)) = 1 \
+         ORDER BY r.open_token, r.row_second, r.row_digest, r.row_nth LIMIT ?1",
+    )
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(readers)
+    .await?;
+    rows.into_iter()
+        .map(|(source, second, digest, number, content)| numbered_row(&source, second, &digest, number, content))
+        .collect()
 }

@@ -23,6 +23,10 @@ impl LogStore for SqliteStore {
         Ok(self.write(|reply| Command::Settle(batch, purpose, reply)).await?.row_outcomes)
     }
 
+    async fn rows_owned_again(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::rows_owned_again(&self.readers, limit).await
+    }
+
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {
         let batch = Batch { revisited: tokens.into_iter().collect(), covered_until_second, ..Batch::default() };
         Ok(self.write(|reply| Command::Settle(batch, Purpose::Retry, reply)).await?.disputed)
