@@ -11,6 +11,8 @@ use crate::kit::wait::wait_until;
 
 pub const UNITS_PER_CREDIT: i64 = 500;
 pub const PULL: (&str, &str) = ("HOOKLEDGER__POLLING__MODE", "pull");
+/// Where new-api is told to send events to; the test itself delivers them.
+pub const WEBHOOK_URL: &str = "http://127.0.0.1:1/api/webhooks/events";
 pub const DAY_SECS: i64 = 24 * 3600;
 /// A little more than `polling.lookback`.
 const COVERED_AFTER_SECS: i64 = 660;
@@ -28,6 +30,7 @@ impl Rig {
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let newapi = NewApi::start();
         newapi.add_token(Token::new(42, "alice-key").owned_by(1));
+        newapi.set_option("webhook_url", WEBHOOK_URL);
         let mut options = DaemonOptions::new().movable_clock();
         for (name, value) in Rig::settings_for(&newapi) {
             options = options.set(&name, value);
@@ -201,7 +204,6 @@ fn events_that_stop_are_noticed_and_the_log_takes_over() {
         ("HOOKLEDGER__POLLING__INTERVAL", "1s"),
         ("HOOKLEDGER__POLLING__PROBE_INTERVAL", "1s"),
     ]);
-    rig.newapi.set_option("webhook_url", "http://127.0.0.1:1/api/webhooks/events");
     let called = rig.newapi.call(&rig.call(now_secs()).tokens(1, 1));
     assert_eq!(rig.daemon.post(called.usage("e").json()).status, 200);
     rig.newapi.call(&rig.call(now_secs() + 1).tokens(2, 2));

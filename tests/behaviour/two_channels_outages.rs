@@ -5,9 +5,8 @@ use std::cell::Cell;
 use crate::kit::newapi::Fault;
 use crate::kit::wait::wait_until;
 
-use super::two_channels::{PATIENCE, PULL, Rig};
+use super::two_channels::{PATIENCE, PULL, Rig, WEBHOOK_URL};
 
-const ADDRESS: &str = "http://127.0.0.1:1/api/webhooks/events";
 const WEEK_SECS: i64 = 7 * 24 * 3600;
 
 #[track_caller]
@@ -19,7 +18,6 @@ fn wait_for_state(rig: &Rig, state: &str) {
 #[test]
 fn a_webhook_that_is_switched_off_in_new_api_under_traffic_and_on_again_loses_no_call() {
     let rig = Rig::start(&[]);
-    rig.newapi.set_option("webhook_url", ADDRESS);
     wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
     rig.advance_secs(90);
     let calls = Cell::new(0);
@@ -38,7 +36,7 @@ fn a_webhook_that_is_switched_off_in_new_api_under_traffic_and_on_again_loses_no
     wait_for_state(&rig, "disabled");
     rig.wait_for_charges(20);
     // On again; those in between are read before the channel is trusted, or by the next sweep.
-    rig.newapi.set_option("webhook_url", ADDRESS);
+    rig.newapi.set_option("webhook_url", WEBHOOK_URL);
     (0..5).for_each(|_| call(false));
     (0..200).for_each(|_| call(true));
     rig.advance_secs(61);
@@ -94,7 +92,6 @@ fn a_week_without_the_daemon_is_caught_up() {
 #[test]
 fn a_quiet_night_is_idle_and_nothing_to_look_at() {
     let rig = Rig::start(&[]);
-    rig.newapi.set_option("webhook_url", ADDRESS);
     wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
     rig.advance_secs(60);
     for number in 1..=20 {

@@ -67,19 +67,24 @@ fn rows_of_a_token_that_two_users_have_wait_until_one_of_them_is_left() {
     let user = rig.another_user(43);
     books.insert_user("rival", "rival@example.com");
     books.insert_key("rivals", "rival", "43", "ACTIVE");
+    // Older than the key of him who will be left: he was none of them.
+    for prompt in 11..=12 {
+        rig.newapi.call(&call_of(43, rig.now_secs() - 20, prompt));
+    }
+    rig.advance_secs(30);
     for prompt in 1..=3 {
         rig.newapi.call(&call_of(43, rig.now_secs() - 5, prompt));
     }
     let told = rig.newapi.call(&call_of(43, rig.now_secs() - 5, 4));
     assert_eq!(rig.daemon.post(told.usage_by_cost("told").json()).json()["success"], false);
     rig.cover_everything();
-    assert_eq!((rig.charges(), rig.rows_in_state("ambiguous")), (0, 4), "nobody is charged");
+    assert_eq!((rig.charges(), rig.rows_in_state("ambiguous")), (0, 6), "nobody is charged");
     books.execute("DELETE FROM api_keys WHERE id = 'rivals'");
     rig.advance_secs(61);
     rig.wait_for_charges(4);
     rig.cover_everything();
     assert_eq!((rig.charges(), books.balance(&user), books.balance("rival")), (4, 996, 0));
-    assert_eq!((rig.rows_in_state("ambiguous"), rig.tied()), (0, 1));
+    assert_eq!((rig.rows_in_state("ambiguous"), rig.rows_in_state("failed"), rig.tied()), (0, 2, 1));
     books.assert_whole();
 }
 
