@@ -4,10 +4,10 @@ CARGO ?= cargo
 # The tests break things on purpose, which only this feature makes possible. Never in a release.
 TEST_FEATURES = --features failpoints
 # The behaviour suite runs on SQLite, and then on each of these (as HOOKLEDGER_TEST_DATABASE, see docs/TESTING.md):
-# `make test MORE_DATABASES=mariadb`.
-MORE_DATABASES ?=
+# `make test MORE_DATABASES=` leaves them out.
+MORE_DATABASES ?= mariadb
 
-.PHONY: help run build test check lint bench bench-retention tools deny clean
+.PHONY: help run build test check lint bench bench-log bench-retention tools deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: ## how many events a second the store settles, by batch size
 
 bench-retention: ## what clearing a million old rows costs the webhooks that come in meanwhile
 	scripts/bench-retention.sh
+
+bench-log: ## how fast new-api's log is caught up with, and what that costs the webhooks
+	$(CARGO) test --release --locked $(TEST_FEATURES) --test behaviour log_figures -- --ignored --nocapture --test-threads 1
 
 tools:
 	@scripts/install-test-tools.sh

@@ -7,10 +7,12 @@ use super::ids::{EventId, KeyId, RemoteKeyId, UserId};
 use super::known::OpenEvent;
 use super::log_row::{LogRow, RowIdentity, RowKind};
 use super::matching::{MatchPolicy, Neighbours, Place, Standing};
-use super::money::Credits;
+use super::money::{Credits, QuotaUnits};
 use super::pricing::{ExactPrice, Rounding};
 use super::refund::ChargeKey;
+use super::settlement::Charge;
 use super::side::Side;
+use super::side::SideIdentity;
 use super::time::UnixMillis;
 
 /// What became of a row that was read. Rows of tokens without a key have no state: they are counted by second.
@@ -128,6 +130,21 @@ pub struct RowWrite {
 }
 
 impl RowWrite {
+    /// The row of a charge that has one.
+    pub fn of_charge(charge: &Charge) -> Option<Self> {
+        let SideIdentity::Row { row, .. } = &charge.row.as_ref()?.identity else { return None };
+        Some(RowWrite {
+            identity: row.clone(),
+            state: if charge.event.is_some() { RowState::Tied } else { RowState::Charged },
+            claim: Some(charge.key()),
+            open: None,
+            reason: None,
+            units: charge.price.units.map_or(0, QuotaUnits::get),
+            is_refund: false,
+            task_id: None,
+        })
+    }
+
     /// A row that the database itself refuses to settle.
     pub fn failed(numbered: &NumberedRow, reason: &str) -> Self {
         RowWrite {

@@ -18,25 +18,62 @@ use crate::domain::outcome::{Failure, InboxStatus, RecordOutcome, SettlementOutc
 pub enum Answer {
     ForbiddenSource,
     NotFound,
-    WrongMethod { allowed: &'static str },
-    TooLarge { limit_bytes: usize },
+    WrongMethod {
+        allowed: &'static str,
+    },
+    TooLarge {
+        limit_bytes: usize,
+    },
     BodyTooSlow,
     BodyBroken,
     MissingSignature,
     BadSignature,
-    TooManyBadSignatures { retry_after: Duration },
-    RateLimited { retry_after: Duration },
-    Malformed { message: String },
-    UnknownType { message: String, event_id: String },
-    Ping { event_id: String },
-    Expired { message: String, event_id: String },
-    Disabled { event_id: String },
-    Unavailable { message: &'static str },
-    Conflict { event_id: String },
-    Processed { event_id: String },
-    Duplicate { event_id: String },
-    Accepted { event_id: String },
-    Failed { message: String, event_id: String },
+    TooManyBadSignatures {
+        retry_after: Duration,
+    },
+    RateLimited {
+        retry_after: Duration,
+    },
+    Malformed {
+        message: String,
+    },
+    UnknownType {
+        message: String,
+        event_id: String,
+    },
+    Ping {
+        event_id: String,
+    },
+    Expired {
+        message: String,
+        event_id: String,
+    },
+    Disabled {
+        event_id: String,
+    },
+    Unavailable {
+        message: &'static str,
+    },
+    Conflict {
+        event_id: String,
+    },
+    Processed {
+        event_id: String,
+    },
+    Duplicate {
+        event_id: String,
+    },
+    Accepted {
+        event_id: String,
+    },
+    /// Accepted, until the log tells whether an alike row is the same call.
+    Waiting {
+        event_id: String,
+    },
+    Failed {
+        message: String,
+        event_id: String,
+    },
 }
 
 /// The words for a service that cannot take an event now.
@@ -78,7 +115,8 @@ impl Answer {
         match outcome {
             SettlementOutcome::Settled { .. } | SettlementOutcome::Unpaid { .. } => Answer::Processed { event_id },
             SettlementOutcome::AlreadySettled | SettlementOutcome::Tied => Answer::Duplicate { event_id },
-            SettlementOutcome::Deferred | SettlementOutcome::Waits => Answer::Accepted { event_id },
+            SettlementOutcome::Deferred => Answer::Accepted { event_id },
+            SettlementOutcome::Waits => Answer::Waiting { event_id },
             SettlementOutcome::Conflict => Answer::Conflict { event_id },
             SettlementOutcome::Failed(failure) => Answer::of_failure(&failure, event_id),
         }
@@ -125,7 +163,7 @@ impl Answer {
             Answer::TooManyBadSignatures { .. } | Answer::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Answer::Disabled { .. } | Answer::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Answer::Conflict { .. } => StatusCode::CONFLICT,
-            Answer::Accepted { .. } => StatusCode::ACCEPTED,
+            Answer::Accepted { .. } | Answer::Waiting { .. } => StatusCode::ACCEPTED,
             Answer::UnknownType { .. }
             | Answer::Ping { .. }
             | Answer::Processed { .. }
@@ -137,7 +175,11 @@ impl Answer {
     fn is_success(&self) -> bool {
         matches!(
             self,
-            Answer::Ping { .. } | Answer::Processed { .. } | Answer::Duplicate { .. } | Answer::Accepted { .. }
+            Answer::Ping { .. }
+                | Answer::Processed { .. }
+                | Answer::Duplicate { .. }
+                | Answer::Accepted { .. }
+                | Answer::Waiting { .. }
         )
     }
 
@@ -162,6 +204,8 @@ impl Answer {
             Answer::Conflict { .. } => "conflict",
             Answer::Duplicate { .. } => "duplicate",
             Answer::Accepted { .. } => "accepted",
+            Answer::Waiting { .. } => "waiting",
+            Answer::Failed { message, .. } if Failure::is_disputed(message) => "disputed",
             Answer::Failed { .. } => "failed",
         }
     }
@@ -190,7 +234,7 @@ impl Answer {
             }
             Answer::Processed { .. } => "Event processed successfully".to_owned(),
             Answer::Duplicate { .. } => "Event already processed (idempotent)".to_owned(),
-            Answer::Accepted { .. } => "Event accepted, processing".to_owned(),
+            Answer::Accepted { .. } | Answer::Waiting { .. } => "Event accepted, processing".to_owned(),
         }
     }
 
@@ -204,6 +248,7 @@ impl Answer {
             | Answer::Processed { event_id }
             | Answer::Duplicate { event_id }
             | Answer::Accepted { event_id }
+            | Answer::Waiting { event_id }
             | Answer::Failed { event_id, .. } => Some(event_id),
             _ => None,
         }
@@ -231,7 +276,7 @@ impl Answer {
             Answer::Processed { .. } | Answer::Duplicate { .. } | Answer::Ping { .. } => {
                 tracing::debug!(event_id, status, outcome, "webhook answered");
             }
-            Answer::Accepted { .. } | Answer::UnknownType { .. } => {
+            Answer::Accepted { .. } | Answer::Waiting { .. } | Answer::UnknownType { .. } => {
                 tracing::info!(event_id, status, outcome, reason = %message, "webhook recorded");
             }
             // Anyone can cause these: a line each at debug, so that a flood does not fill the disk.

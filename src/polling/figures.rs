@@ -9,7 +9,7 @@ use crate::storage::{LogStore, StoreError};
 /// No event may lie this near to either end: its row might lie beyond.
 const MARGIN_SECS: i64 = 2;
 
-/// How far a span is shortened at either end to begin and end in a gap.
+/// How far back from its end a span is shortened to end in a gap.
 const LONGEST_SHORTENING_SECS: i64 = 900;
 
 /// Why figures could not be compared.
@@ -26,10 +26,11 @@ pub enum FiguresError {
 pub enum Verdict {
     /// The part of the span that is proved: it begins where the span does, and may end before it.
     Agreed(Gap),
-    /// It begins among events: it has to be read up to this second, included, and the rest may be compared.
-    BeginsAmongEvents(i64),
     /// It has to be read. How many rows the source says it has, if it says so.
     Differs(Option<u64>),
+    /// Calls are too near to its beginning or end: this part is read, and the rest looked at by itself.
+    ReadFirst(Gap),
+    ReadLast(Gap),
 }
 
 /// Compares the source's figures with the books.
@@ -39,16 +40,10 @@ pub async fn compare(
     of: &SourceFilter,
     gap: Gap,
 ) -> Result<Verdict, FiguresError> {
-    let latest_begin = gap.from_second.saturating_add(LONGEST_SHORTENING_SECS).min(gap.until_second);
-    let seconds = store.event_seconds(gap.from_second - MARGIN_SECS, latest_begin + MARGIN_SECS).await?;
-    match first_quiet_begin(&seconds, gap.from_second, latest_begin) {
-        Some(begin) if begin == gap.from_second => {}
-        Some(begin) => return Ok(Verdict::BeginsAmongEvents(begin - 1)),
-        None => return Ok(Verdict::Differs(None)),
-    }
-    match ending_in_a_gap(store, gap).await? {
-        Some(gap) => compare_covered(gateway, store, of, gap).await,
-        None => Ok(Verdict::Differs(None)),
+    match in_gaps(store, gap).await? {
+        Quiet::Span(gap) => compare_covered(gateway, store, of, gap).await,
+        Quiet::From(until_second) => Ok(Verdict::ReadFirst(Gap { until_second, ..gap })),
+        Quiet::Until(from_second) => Ok(Verdict::ReadLast(Gap { from_second, ..gap })),
     }
 }
 
@@ -79,25 +74,43 @@ pub async fn compare_covered(
     }
 }
 
-/// The span, shortened so that no event lies near its end. None where one lies all along it.
-async fn ending_in_a_gap(store: &dyn LogStore, gap: Gap) -> Result<Option<Gap>, StoreError> {
-    let earliest_end = (gap.until_second - LONGEST_SHORTENING_SECS).max(gap.from_second);
-    let seconds = store.event_seconds(earliest_end - MARGIN_SECS, gap.until_second + MARGIN_SECS).await?;
-    Ok(last_quiet_end(&seconds, earliest_end, gap.until_second).map(|until_second| Gap { until_second, ..gap }))
+/// Where a span begins and ends in quiet.
+enum Quiet {
+    /// Here, which may be a little before its end.
+    Span(Gap),
+    /// Its beginning, up to this second, is too busy.
+    From(i64),
+    /// Its end, from this second on, is too busy.
+    Until(i64),
 }
 
-/// The first second at or after `begin` before which no event is near.
+async fn in_gaps(store: &dyn LogStore, gap: Gap) -> Result<Quiet, StoreError> {
+    let begin = gap.from_second;
+    let latest_begin = (begin + LONGEST_SHORTENING_SECS).min(gap.until_second);
+    let seconds = store.event_seconds(begin - MARGIN_SECS, latest_begin + MARGIN_SECS).await?;
+    match first_quiet_begin(&seconds, begin, latest_begin) {
+        Some(quiet) if quiet == begin => {}
+        Some(quiet) => return Ok(Quiet::From(quiet - 1)),
+        None => return Ok(Quiet::From(latest_begin)),
+    }
+    let earliest_end = (gap.until_second - LONGEST_SHORTENING_SECS).max(begin);
+    let seconds = store.event_seconds(earliest_end - MARGIN_SECS, gap.until_second + MARGIN_SECS).await?;
+    Ok(match last_quiet_end(&seconds, earliest_end, gap.until_second) {
+        Some(until_second) => Quiet::Span(Gap { until_second, ..gap }),
+        None => Quiet::Until(earliest_end),
+    })
+}
+
+/// The earliest second at or after `begin` around whose beginning no event lies.
 fn first_quiet_begin(event_seconds: &[i64], begin: i64, latest: i64) -> Option<i64> {
     let mut candidate = begin;
     for second in event_seconds {
-        // The boundary lies between the candidate and the second before it.
-        if *second < candidate - MARGIN_SECS {
-            continue;
-        }
         if *second >= candidate + MARGIN_SECS {
             break;
         }
-        candidate = second + MARGIN_SECS + 1;
+        if *second >= candidate - MARGIN_SECS {
+            candidate = second + MARGIN_SECS + 1;
+        }
     }
     (candidate <= latest).then_some(candidate)
 }
@@ -123,24 +136,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_begins_where_no_event_is_near() {
-        assert_eq!(first_quiet_begin(&[], 0, 100), Some(0));
-        assert_eq!(first_quiet_begin(&[-3, 2], 0, 100), Some(0));
-        assert_eq!(first_quiet_begin(&[1], 0, 100), Some(4));
-        assert_eq!(first_quiet_begin(&[-2, 2, 5], 0, 100), Some(8));
-        assert_eq!(first_quiet_begin(&[-2, 4], 0, 100), Some(1), "that is how far the margin reaches");
-        let crowded: Vec<i64> = (0..=110).collect();
-        assert_eq!(first_quiet_begin(&crowded, 0, 100), None);
-    }
-
-    #[test]
     fn a_span_ends_where_no_event_is_near() {
         assert_eq!(last_quiet_end(&[], 0, 100), Some(100));
         assert_eq!(last_quiet_end(&[98], 0, 100), Some(100));
         assert_eq!(last_quiet_end(&[99], 0, 100), Some(96));
         assert_eq!(last_quiet_end(&[95, 99, 102], 0, 100), Some(92));
         assert_eq!(last_quiet_end(&[103], 0, 100), Some(100));
+        assert_eq!(first_quiet_begin(&[], 0, 100), Some(0));
+        assert_eq!(first_quiet_begin(&[2], 0, 100), Some(0));
+        assert_eq!(first_quiet_begin(&[-2], 0, 100), Some(1));
+        assert_eq!(first_quiet_begin(&[1, 4, 8], 0, 100), Some(11));
+        assert_eq!(first_quiet_begin(&[1, 4, 9], 0, 100), Some(7));
         let crowded: Vec<i64> = (0..=100).collect();
         assert_eq!(last_quiet_end(&crowded, 0, 100), None);
+        assert_eq!(first_quiet_begin(&crowded, 0, 100), None);
     }
 }

@@ -9,6 +9,24 @@ pub struct Gap {
     pub until_second: i64,
 }
 
+impl Gap {
+    /// What follows this second, if anything.
+    pub fn after(self, second: i64) -> Option<Gap> {
+        (second < self.until_second).then_some(Gap { from_second: second + 1, ..self })
+    }
+
+    /// What lies before this second, if anything.
+    pub fn before(self, second: i64) -> Option<Gap> {
+        (self.from_second < second).then_some(Gap { until_second: second - 1, ..self })
+    }
+
+    /// Of at least two seconds.
+    pub fn halves(self) -> [Gap; 2] {
+        let middle = self.from_second + (self.until_second - self.from_second) / 2;
+        [Gap { until_second: middle, ..self }, Gap { from_second: middle + 1, ..self }]
+    }
+}
+
 /// Seconds from `begin` to `end` that no span covers, oldest first. `spans` in the order of their seconds.
 pub fn gaps(spans: &[Span], begin: i64, end: i64) -> Vec<Gap> {
     let mut gaps = Vec::new();

@@ -25,11 +25,11 @@ const READ_AT_MOST_ROWS: u64 = 500;
 /// Tokens whose waiting sides are looked at in one transaction.
 const REVISITED_TOKENS: usize = 64;
 
-/// Rows of one look for those whose token has one owner again.
-const OWNED_AGAIN_ROWS: usize = 256;
-
 /// Tokens that got a key, whose earlier rows one pass reads.
 const MOST_OWNED_MEANWHILE: usize = 100;
+
+/// Rows of tokens whose ambiguity ended, which one pass settles.
+const MOST_WOKEN_ROWS: usize = 10_000;
 
 /// Why a pass ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,8 +122,8 @@ impl Pass {
         let covered = covered_until(&spans, begins);
         let read = read_until(&spans, begins);
         self.report.coverage = Some(Coverage { begins, covered_until: covered, read_until: read });
+        self.settle_woken().await?;
         self.revisit(covered).await?;
-        self.settle_owned_again().await?;
         done?;
         self.read_owned_meanwhile(&of, coverable).await
     }
@@ -168,26 +168,31 @@ impl Pass {
 
     /// Proves what agrees; halves what differs until it is small enough to be read.
     async fn sweep(&mut self, of: &SourceFilter, gap: Gap, coverable: i64) -> Result<(), PassError> {
-        let mut left = vec![gap];
-        while let Some(gap) = left.pop() {
+        // What is still to be looked at, the oldest last; and whether it is to be read without a look at its figures.
+        let mut left = vec![(gap, false)];
+        while let Some((gap, is_busy)) = left.pop() {
+            if is_busy {
+                self.read(of, gap, coverable).await?;
+                continue;
+            }
             match figures::compare(self.gateway.as_ref(), self.store.as_ref(), of, gap).await? {
                 Verdict::Agreed(proved) => {
                     self.cover(of, proved, Proof::Agreed).await?;
                     self.report.spans_agreed += 1;
-                    if proved.until_second < gap.until_second {
-                        left.push(Gap { from_second: proved.until_second + 1, ..gap });
-                    }
+                    left.extend(gap.after(proved.until_second).map(|rest| (rest, false)));
                 }
                 Verdict::Differs(Some(rows)) if rows > READ_AT_MOST_ROWS && gap.from_second < gap.until_second => {
-                    let middle = gap.from_second + (gap.until_second - gap.from_second) / 2;
-                    left.push(Gap { from_second: middle + 1, ..gap });
-                    left.push(Gap { until_second: middle, ..gap });
-                }
-                Verdict::BeginsAmongEvents(until_second) => {
-                    self.read(of, Gap { until_second, ..gap }, coverable).await?;
-                    left.push(Gap { from_second: until_second + 1, ..gap });
+                    left.extend(gap.halves().into_iter().rev().map(|half| (half, false)));
                 }
                 Verdict::Differs(_) => self.read(of, gap, coverable).await?,
+                Verdict::ReadFirst(first) => {
+                    left.extend(gap.after(first.until_second).map(|rest| (rest, false)));
+                    left.push((first, true));
+                }
+                Verdict::ReadLast(last) => {
+                    left.push((last, true));
+                    left.extend(gap.before(last.from_second).map(|rest| (rest, false)));
+                }
             }
         }
         Ok(())
@@ -247,7 +252,7 @@ impl Pass {
     async fn revisit(&mut self, covered_until_second: i64) -> Result<(), StoreError> {
         let mut after: Option<RemoteKeyId> = None;
         loop {
-            let tokens = self.store.tokens_with_open_sides(after, REVISITED_TOKENS).await?;
+            let tokens = self.store.tokens_with_waiting_sides(after, REVISITED_TOKENS).await?;
             let Some(last) = tokens.last().copied() else { return Ok(()) };
             let is_last = tokens.len() < REVISITED_TOKENS;
             self.report.disputed += self.store.revisit(tokens, Some(covered_until_second)).await?;
@@ -255,20 +260,6 @@ impl Pass {
                 return Ok(());
             }
             after = Some(last);
-        }
-    }
-
-    /// Rows whose token several users had, and one has now. They are kept whole: nothing is read for them.
-    async fn settle_owned_again(&mut self) -> Result<(), StoreError> {
-        loop {
-            let rows = self.store.rows_owned_again(OWNED_AGAIN_ROWS).await?;
-            let count = rows.len();
-            let tally = rows::settle(self.store.as_ref(), rows, Purpose::Retry).await?;
-            self.report.tally.add(tally);
-            // What goes on waiting would be found again at once.
-            if count < OWNED_AGAIN_ROWS || tally.charged + tally.tied + tally.failed == 0 {
-                return Ok(());
-            }
         }
     }
 
@@ -288,15 +279,23 @@ impl Pass {
             match figures::compare_covered(self.gateway.as_ref(), self.store.as_ref(), &of, gap).await? {
                 Verdict::Agreed(_) => {}
                 Verdict::Differs(Some(rows)) if rows > READ_AT_MOST_ROWS && gap.from_second < gap.until_second => {
-                    let middle = gap.from_second + (gap.until_second - gap.from_second) / 2;
-                    left.push(Gap { from_second: middle + 1, ..gap });
-                    left.push(Gap { until_second: middle, ..gap });
+                    left.extend(gap.halves().into_iter().rev());
                 }
-                Verdict::Differs(_) | Verdict::BeginsAmongEvents(_) => {
+                Verdict::Differs(_) | Verdict::ReadFirst(_) | Verdict::ReadLast(_) => {
                     self.cover(&of, gap, Proof::Reopened).await?;
                     self.read(&of, gap, coverable).await?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Rows whose token had several users, and has one owner now.
+    async fn settle_woken(&mut self) -> Result<(), StoreError> {
+        let rows = self.store.woken_rows(MOST_WOKEN_ROWS).await?;
+        if !rows.is_empty() {
+            let tally = rows::settle(self.store.as_ref(), rows, Purpose::Retry).await?;
+            self.report.tally.add(tally);
         }
         Ok(())
     }

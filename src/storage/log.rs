@@ -160,15 +160,15 @@ pub trait LogStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(i64, i64)>, StoreError>;
 
-    /// Rows that were kept because several users had their token, of tokens that one user has now; at most `limit`.
-    async fn rows_owned_again(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError>;
+    /// Rows that waited because several users had their token, which has one owner now, oldest first, at most `limit`.
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError>;
 
-    /// Looks again at every waiting side of these tokens. Up to `covered_until_second`, included, no side is missing any
+    /// Looks again at every side of these tokens that waits for its partner. Up to `covered_until_second`, included, no side is missing any
     /// more: what is alike there is disputed. How many became so.
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError>;
 
-    /// Tokens that have waiting or disputed sides, at most `limit`, in their order, above `after`.
-    async fn tokens_with_open_sides(
+    /// Tokens that have sides which wait for their partner, at most `limit`, in their order, above `after`.
+    async fn tokens_with_waiting_sides(
         &self,
         after: Option<RemoteKeyId>,
         limit: usize,

@@ -33,36 +33,36 @@ pub struct NearClaim {
 
 impl NearClaim {
     /// Columns: second, id, source, event id, its milliseconds, request id, log id, the row's second, digest, number,
-    /// request id, log id, tie rule, token, model, prompt, completion, units, credits, femtos, rate, quota per unit, user,
-    /// key, moved, unpaid, rounding, the row's source.
+    /// request id, log id and source, tie rule, token, model, prompt, completion, units, credits, femtos, rate, quota per unit, user,
+    /// key, moved, unpaid, rounding.
     pub fn read(row: &impl BookRow) -> Result<Self, StoreError> {
         let id = row.text(1)?;
         let odd = || unreadable("hookledger_claims", id.clone());
         let count = |column| i32::try_from(row.number(column)?).map_err(|_| odd());
-        let femtos = Remainder::new(row.number(19)?).ok_or_else(odd)?;
+        let femtos = Remainder::new(row.number(20)?).ok_or_else(odd)?;
         let price = ExactPrice {
-            units: row.optional_number(17)?.and_then(QuotaUnits::new),
-            credits: CreditFemtos::from_parts(row.number(18)?, femtos).ok_or_else(odd)?,
-            rate: Rate::from_micros(row.number(20)?).ok_or_else(odd)?,
-            quota_per_unit: QuotaPerUnit::new(row.number(21)?).ok_or_else(odd)?,
+            units: row.optional_number(18)?.and_then(QuotaUnits::new),
+            credits: CreditFemtos::from_parts(row.number(19)?, femtos).ok_or_else(odd)?,
+            rate: Rate::from_micros(row.number(21)?).ok_or_else(odd)?,
+            quota_per_unit: QuotaPerUnit::new(row.number(22)?).ok_or_else(odd)?,
         };
         Ok(NearClaim {
             key: ChargeKey { call_second: row.number(0)?, id: RecordId::parse(&id).map_err(|_| odd())? },
             is_adopted: row.text(2)? == "adopted",
             event: event_side(row, &odd)?,
-            row: row_side(row, &odd)?,
-            rule: row.optional_text(12)?.as_deref().and_then(TieRule::parse),
+            row: row_side(row, 7, &odd)?,
+            rule: row.optional_text(13)?.as_deref().and_then(TieRule::parse),
             charge: NearCharge {
-                user_id: UserId::parse(&row.text(22)?).map_err(|_| odd())?,
-                key_id: KeyId::parse(&row.text(23)?).map_err(|_| odd())?,
+                user_id: UserId::parse(&row.text(23)?).map_err(|_| odd())?,
+                key_id: KeyId::parse(&row.text(24)?).map_err(|_| odd())?,
                 price,
-                credits: Credits::new(row.number(24)?),
-                unpaid: Credits::new(row.number(25)?),
-                rounding: row.optional_text(26)?.as_deref().and_then(Rounding::parse).unwrap_or(Rounding::Carry),
+                credits: Credits::new(row.number(25)?),
+                unpaid: Credits::new(row.number(26)?),
+                rounding: row.optional_text(27)?.as_deref().and_then(Rounding::parse).unwrap_or(Rounding::Carry),
             },
-            token: RemoteKeyId::new(row.number(13)?).ok_or_else(odd)?,
-            model: Arc::from(row.text(14)?.as_str()),
-            tokens: (count(15)?, count(16)?),
+            token: RemoteKeyId::new(row.number(14)?).ok_or_else(odd)?,
+            model: Arc::from(row.text(15)?.as_str()),
+            tokens: (count(16)?, count(17)?),
         })
     }
 
@@ -85,7 +85,7 @@ impl NearClaim {
     }
 }
 
-type OptionalSide = Option<(SideIdentity, UnixMillis)>;
+pub type OptionalSide = Option<(SideIdentity, UnixMillis)>;
 
 fn request_id(row: &impl BookRow, column: usize) -> Result<Option<RequestId>, StoreError> {
     Ok(row.optional_text(column)?.and_then(|id| RequestId::parse(&id).ok()))
@@ -101,18 +101,21 @@ fn event_side(row: &impl BookRow, odd: &impl Fn() -> StoreError) -> Result<Optio
     Ok(Some((identity, UnixMillis::new(at))))
 }
 
-fn row_side(row: &impl BookRow, odd: &impl Fn() -> StoreError) -> Result<OptionalSide, StoreError> {
-    let (Some(second), Some(digest)) = (row.optional_number(7)?, row.optional_text(8)?) else { return Ok(None) };
-    let number = row.optional_number(9)?.unwrap_or_default();
+/// The row of a claim, its columns from `first` on: second, digest, number, request id, log id, source.
+pub fn row_side(row: &impl BookRow, first: usize, odd: &impl Fn() -> StoreError) -> Result<OptionalSide, StoreError> {
+    let (Some(second), Some(digest)) = (row.optional_number(first)?, row.optional_text(first + 1)?) else {
+        return Ok(None);
+    };
+    let number = row.optional_number(first + 2)?.unwrap_or_default();
     let identity = SideIdentity::Row {
         row: RowIdentity {
-            source: Arc::from(row.optional_text(27)?.unwrap_or_default()),
+            source: Arc::from(row.optional_text(first + 5)?.unwrap_or_default()),
             second,
             digest: RowDigest::of_text(&digest),
             number: u32::try_from(number).map_err(|_| odd())?,
         },
-        request_id: request_id(row, 10)?,
-        log_id: row.optional_number(11)?,
+        request_id: request_id(row, first + 3)?,
+        log_id: row.optional_number(first + 4)?,
     };
     Ok(Some((identity, UnixMillis::new(second.saturating_mul(1000)))))
 }

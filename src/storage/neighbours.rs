@@ -53,6 +53,9 @@ pub trait LogLooks {
     /// Rows that wait beside an event or are disputed, by `[token, from second, until second]`.
     async fn open_rows(&mut self, spans: &str) -> Result<Vec<OpenRow>, StoreError>;
 
+    /// Of these tokens the earliest and the latest side that waits, in milliseconds.
+    async fn waiting_spans(&mut self, tokens: &str) -> Result<Vec<(i64, i64, i64)>, StoreError>;
+
     /// States of rows by `[source, second, digest, number]`.
     async fn known_rows(&mut self, identities: &str) -> Result<Vec<(RowIdentity, String)>, StoreError>;
 
@@ -277,7 +280,8 @@ async fn near_requests(
     Ok(())
 }
 
-/// Open sides that the batch may bear on: of its tokens, near its calls; of revisited tokens, all.
+/// Open sides that the batch may bear on: of its tokens, near its calls; of revisited tokens, those that wait, and what
+/// is disputed near them.
 async fn open_sides(
     looks: &mut impl LogLooks,
     batch: &Batch,
@@ -289,7 +293,17 @@ async fn open_sides(
         let span = spans.entry(token).or_insert((from, until));
         *span = (span.0.min(from), span.1.max(until));
     }
-    spans.extend(batch.revisited.iter().map(|token| (*token, (UnixMillis::ZERO, UnixMillis::MAX))));
+    if !batch.revisited.is_empty() {
+        let tokens: Vec<i64> = batch.revisited.iter().map(|token| token.get()).collect();
+        // What is disputed beside a waiting side has its partner already.
+        let reach = windows.dispute_window * 2;
+        for (token, from, until) in looks.waiting_spans(&parameter(&tokens)?).await? {
+            let token = RemoteKeyId::new(token).ok_or_else(|| unreadable("remote_key_id", token))?;
+            let (from, until) = (UnixMillis::new(from).minus(reach), UnixMillis::new(until).plus(reach));
+            let span = spans.entry(token).or_insert((from, until));
+            *span = (span.0.min(from), span.1.max(until));
+        }
+    }
     let in_millis: Vec<(i64, i64, i64)> =
         spans.iter().map(|(token, (from, until))| (token.get(), from.as_millis(), until.as_millis())).collect();
     let in_seconds: Vec<(i64, i64, i64)> =
@@ -333,21 +347,16 @@ async fn known_rows(looks: &mut impl LogLooks, batch: &Batch) -> Result<HashMap<
     found.into_iter().map(state).collect()
 }
 
+/// A row that is kept whole, from its columns: source, second, digest, number, content.
+pub fn stored_row(row: (String, i64, String, i64, Option<String>)) -> Result<NumberedRow, StoreError> {
+    let (source, second, digest, number, content) = row;
+    let identity = row_identity(&source, second, &digest, number)?;
+    let row = content.as_deref().and_then(super::log_content::read);
+    Ok(NumberedRow { identity, row: row.ok_or_else(|| unreadable("hookledger_rows.content", content))? })
+}
+
 /// A row's identity from its columns.
 pub fn row_identity(source: &str, second: i64, digest: &str, number: i64) -> Result<RowIdentity, StoreError> {
     let number = u32::try_from(number).map_err(|_| unreadable("hookledger_rows.row_nth", number))?;
     Ok(RowIdentity { source: Arc::from(source), second, digest: RowDigest::of_text(digest), number })
-}
-
-/// A row that was kept whole.
-pub fn numbered_row(
-    source: &str,
-    second: i64,
-    digest: &str,
-    number: i64,
-    content: Option<String>,
-) -> Result<NumberedRow, StoreError> {
-    let content = content.unwrap_or_default();
-    let row = super::log_content::read(&content).ok_or_else(|| unreadable("hookledger_rows.content", content))?;
-    Ok(NumberedRow { identity: row_identity(source, second, digest, number)?, row })
 }

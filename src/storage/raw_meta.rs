@@ -2,12 +2,16 @@
 //!
 //! The same text on every database.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::domain::ids::{MAX_ID_CHARS, RequestId};
+use crate::domain::ids::{EventId, MAX_ID_CHARS, RequestId};
+use crate::domain::log_row::{RowDigest, RowIdentity};
 use crate::domain::money::QuotaUnits;
 use crate::domain::settlement::{Charge, ClaimSide};
-use crate::domain::side::SideIdentity;
+use crate::domain::side::{Channel, SideIdentity};
+use crate::domain::time::UnixMillis;
 
 /// A model that was cut for the shared column is kept whole here, up to this many characters.
 const MAX_MODEL_CHARS: usize = 4000;
@@ -109,8 +113,10 @@ pub fn raw_meta(installation: &str, charge: &Charge) -> Result<String, serde_jso
 #[serde(rename_all = "camelCase")]
 pub struct StoredMeta {
     pub installation: String,
-    pub event_id: String,
-    pub event_at_ms: i64,
+    pub source: String,
+    pub event_id: Option<String>,
+    pub event_at_ms: Option<i64>,
+    pub row: Option<StoredRow>,
     pub request_id: Option<String>,
     pub log_id: Option<i64>,
     pub remote_key_id: i64,
@@ -128,7 +134,55 @@ pub struct StoredMeta {
     pub remainder_after: i64,
 }
 
+/// The identity of a row, as it was read back.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredRow {
+    pub source: String,
+    pub second: i64,
+    pub digest: String,
+    pub number: u32,
+    pub request_id: Option<String>,
+    pub log_id: Option<i64>,
+}
+
+impl StoredMeta {
+    /// The time of the side that was charged.
+    pub fn called_at(&self) -> UnixMillis {
+        let row_at = self.row.as_ref().map(|row| row.second.saturating_mul(1000));
+        let at = if self.channel() == Channel::Log { row_at.or(self.event_at_ms) } else { self.event_at_ms.or(row_at) };
+        UnixMillis::new(at.unwrap_or_default())
+    }
+
+    pub fn channel(&self) -> Channel {
+        if self.source == Channel::Log.as_str() { Channel::Log } else { Channel::Webhook }
+    }
+
+    /// The event and its time, where it is known.
+    pub fn event_side(&self) -> Option<ClaimSide> {
+        let request_id = self.request_id.as_deref().and_then(|id| RequestId::parse(id).ok());
+        let event_id = EventId::parse(self.event_id.as_deref()?).ok()?;
+        let identity = SideIdentity::Event { event_id, request_id, log_id: self.log_id };
+        Some(ClaimSide { identity, at: UnixMillis::new(self.event_at_ms?) })
+    }
+
+    /// The row and its time, where it is known.
+    pub fn row_side(&self) -> Option<ClaimSide> {
+        let row = self.row.as_ref()?;
+        let identity = RowIdentity {
+            source: Arc::from(row.source.as_str()),
+            second: row.second,
+            digest: RowDigest::of_text(&row.digest),
+            number: row.number,
+        };
+        let request_id = row.request_id.as_deref().and_then(|id| RequestId::parse(id).ok());
+        let at = UnixMillis::new(row.second.saturating_mul(1000));
+        Some(ClaimSide { identity: SideIdentity::Row { row: identity, request_id, log_id: row.log_id }, at })
+    }
+}
+
 /// Reads a text that we wrote; none: it is another program's.
 pub fn read(text: &str) -> Option<StoredMeta> {
-    serde_json::from_str(text).ok()
+    let meta: StoredMeta = serde_json::from_str(text).ok()?;
+    Some(meta).filter(|meta| meta.event_side().is_some() || meta.row.is_some())
 }

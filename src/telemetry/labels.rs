@@ -1,11 +1,13 @@
 //! Every value that a counter's label can have. Rules and dashboards in `monitoring/` rely on them.
 
 /// Of `hookledger_webhook_requests_total`.
-pub(super) const WEBHOOK_OUTCOMES: [&str; 15] = [
+pub(super) const WEBHOOK_OUTCOMES: [&str; 17] = [
     "processed",
     "duplicate",
     "accepted",
+    "waiting",
     "failed",
+    "disputed",
     "unknown_type",
     "conflict",
     "missing_signature",
@@ -20,8 +22,8 @@ pub(super) const WEBHOOK_OUTCOMES: [&str; 15] = [
 ];
 
 /// Of `hookledger_ledger_settlements_total`.
-pub(super) const SETTLEMENT_OUTCOMES: [&str; 8] =
-    ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error", "tied"];
+pub(super) const SETTLEMENT_OUTCOMES: [&str; 9] =
+    ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error", "tied", "disputed"];
 
 /// Of `hookledger_balance_requests_total`.
 pub(super) const BALANCE_OUTCOMES: [&str; 7] =

@@ -16,6 +16,8 @@ const SECTIONS: &[&str] = &[
     "rate_limit",
     "retention",
     "balance",
+    "newapi",
+    "polling",
     "database",
     "ledger",
     "retry",

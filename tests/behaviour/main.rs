@@ -21,6 +21,7 @@ mod gateway;
 mod intake;
 mod limits;
 mod lock;
+mod log_figures;
 mod lost;
 mod money;
 mod monitoring;

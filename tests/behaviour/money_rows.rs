@@ -71,7 +71,7 @@ fn a_deduction_is_written_to_the_letter() {
     let installation = daemon.books().scalar_text("SELECT value FROM hookledger_meta WHERE name = 'installation_id'");
     let expected = json!({ "installation": installation, "source": "webhook", "eventId": "evt-rows",
         "eventAtMs": CALLED_AT_MILLIS, "requestId": "req-1", "logId": 136, "remoteKeyId": 3, "quota": 1830,
-        "price": "3.66", "rate": "1000", "quotaPerUnit": 500_000,
+        "price": "3.66", "rate": "1000", "quotaPerUnit": 500_000, "rounding": "carry",
         "remainderBefore": 200_000_000_000_000_i64, "remainderAfter": 860_000_000_000_000_i64 });
     assert_eq!(serde_json::from_str::<Value>(&meta).expect("rawMeta is JSON"), expected);
 

@@ -130,9 +130,10 @@ fn of_two_equal_calls_the_one_that_nobody_billed_is_charged() {
     let books = daemon.books();
     books.platform_bills(&billed("theirs", 30));
     start(&daemon);
-    assert_posted(&daemon, &call("one", 31), REPEATED);
-    assert_posted(&daemon, &call("two", 31), PROCESSED);
-    assert_posted(&daemon, &call("one", 31), REPEATED);
+    let (one, two) = (call("one", 31), call("two", 31));
+    assert_posted(&daemon, &one, REPEATED);
+    assert_posted(&daemon, &two, PROCESSED);
+    assert_posted(&daemon, &one, REPEATED);
     assert_eq!((books.adopted_and_charged(), books.balance("u")), ((1, 1), 98));
     books.assert_whole_beside_the_platform(0);
 }

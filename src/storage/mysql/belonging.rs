@@ -53,7 +53,7 @@ pub async fn look(readers: &MySqlPool, names: &Names) -> Result<Ends, StoreError
 
 fn written(id: String, meta: Option<&str>) -> Option<WrittenRecord> {
     let meta = raw_meta::read(meta?)?;
-    Some(WrittenRecord { id, call_second: meta.event_at_ms.div_euclid(1000), installation: meta.installation })
+    Some(WrittenRecord { id, call_second: meta.called_at().as_secs(), installation: meta.installation })
 }
 
 /// Which of these, each a call's second and an id, are claims.

@@ -1,7 +1,6 @@
 //! What was read of new-api's log: spans that follow each other, and what was counted of rows that nobody pays for.
 
-use sqlx::mysql::MySqlRow;
-use sqlx::{MySqlConnection, MySqlPool, Row};
+use sqlx::{MySqlConnection, MySqlPool};
 
 use super::context::{Context, Names};
 use crate::domain::ids::RemoteKeyId;
@@ -10,7 +9,7 @@ use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
-use crate::storage::neighbours::numbered_row;
+use crate::storage::neighbours::stored_row;
 use crate::storage::stored::unreadable;
 
 /// Whether rows of a log were ever settled here.
@@ -218,6 +217,19 @@ pub async fn owned_meanwhile(
         .await?)
 }
 
+const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content \
+     FROM (SELECT DISTINCT open_token AS token FROM hookledger_rows WHERE open_token > 0 AND state = 'ambiguous') AS t \
+     STRAIGHT_JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
+     WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k \
+            WHERE k.remoteKeyId = CAST(t.token AS CHAR CHARACTER SET utf8mb4) COLLATE {collation}) < 2 \
+     ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?";
+
+pub async fn woken_rows(readers: &MySqlPool, names: &Names, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+    let query = sqlx::query_as(names.sql(WOKEN_ROWS)).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    let rows: Vec<(String, i64, String, i64, Option<String>)> = query.fetch_all(readers).await?;
+    rows.into_iter().map(stored_row).collect()
+}
+
 /// A row that the database refuses to settle is kept as failed.
 pub async fn set_row_aside(
     connection: &mut MySqlConnection,
@@ -229,14 +241,14 @@ pub async fn set_row_aside(
     super::log::write(connection, context, &plan, context.clock.now()).await
 }
 
-pub async fn tokens_with_open_sides(
+pub async fn tokens_with_waiting_sides(
     readers: &MySqlPool,
     names: &Names,
     after: Option<RemoteKeyId>,
     limit: usize,
 ) -> Result<Vec<RemoteKeyId>, StoreError> {
-    let sql = "SELECT remote_key_id FROM hookledger_inbox WHERE reason IN ('alike', 'disputed') AND remote_key_id > ? \
-               UNION SELECT open_token FROM hookledger_rows WHERE open_token > ? AND state IN ('waiting', 'disputed') \
+    let sql = "SELECT remote_key_id FROM hookledger_inbox WHERE reason = 'alike' AND remote_key_id > ? \
+               UNION SELECT open_token FROM hookledger_rows WHERE open_token > ? AND state = 'waiting' \
                ORDER BY 1 LIMIT ?";
     let after = after.map_or(-1, RemoteKeyId::get);
     let tokens: Vec<i64> = sqlx::query_scalar(names.sql(sql))
@@ -246,24 +258,4 @@ pub async fn tokens_with_open_sides(
         .fetch_all(readers)
         .await?;
     tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
-}
-
-/// Rows that were kept because several users had their token, of tokens that one user has now.
-pub async fn rows_owned_again(
-    readers: &MySqlPool,
-    names: &Names,
-    limit: usize,
-) -> Result<Vec<NumberedRow>, StoreError> {
-    let sql = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
-               WHERE r.open_token IS NOT NULL AND r.state = 'ambiguous' \
-                 AND (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k \
-                   WHERE k.remoteKeyId = CAST(r.open_token AS CHAR CHARACTER SET utf8mb4) COLLATE {collation}) = 1 \
-               ORDER BY r.open_token, r.row_second, r.row_digest, r.row_nth LIMIT ?";
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = sqlx::query(names.sql(sql)).bind(limit).fetch_all(readers).await?;
-    let numbered = |row: &MySqlRow| {
-        let content: Option<String> = row.try_get(4)?;
-        numbered_row(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, content)
-    };
-    rows.iter().map(numbered).collect()
 }

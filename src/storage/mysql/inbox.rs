@@ -17,7 +17,7 @@ use crate::storage::stored::{own_event_id, usage_event};
 use crate::storage::{AmbiguousToken, InboxCounts, Selection, StoreError, Waiting, WaitingEvent};
 
 const DUE: &str = "SELECT d.inbox_id, w.payload FROM \
-       (SELECT inbox_id FROM hookledger_inbox WHERE state = 'pending' AND inbox_id > ? \
+       (SELECT inbox_id FROM hookledger_inbox WHERE state = 'pending' AND reason <> 'alike' AND inbox_id > ? \
         UNION ALL SELECT inbox_id FROM hookledger_inbox WHERE due_at_ms <= ? AND inbox_id > ?) AS d \
      STRAIGHT_JOIN webhook_logs AS w ON w.id = d.inbox_id COLLATE {collation} ORDER BY d.inbox_id LIMIT ?";
 
@@ -109,12 +109,13 @@ pub async fn selected(
 /// Counts what waits. Processed rows are not counted: they are many, and do not wait.
 pub async fn counts(readers: &MySqlPool, names: &Names) -> Result<InboxCounts, StoreError> {
     let mut counts = InboxCounts::default();
-    let sql = names.sql("SELECT state, COUNT(*), MIN(recorded_at_ms) FROM hookledger_inbox GROUP BY state");
-    for (state, count, oldest) in sqlx::query_as::<_, (String, i64, i64)>(sql).fetch_all(readers).await? {
+    let sql = names.sql("SELECT state, COUNT(*), MIN(CASE WHEN reason <> 'alike' THEN recorded_at_ms END) FROM hookledger_inbox GROUP BY state");
+    for (state, count, oldest) in sqlx::query_as::<_, (String, i64, Option<i64>)>(sql).fetch_all(readers).await? {
         match state.as_str() {
             "pending" => {
                 counts.pending = count;
-                counts.oldest_pending_at = Some(UnixMillis::new(oldest));
+                // What waits for the log to be read is not late.
+                counts.oldest_pending_at = oldest.map(UnixMillis::new);
             }
             "failed" => counts.failed = count,
             _ => counts.dead = count,

@@ -20,9 +20,9 @@ macro_rules! near_columns {
     () => {
         "c.call_second, c.claim_id, c.source, CONVERT(c.event_id USING utf8mb4), c.event_at_ms, \
          CONVERT(c.request_id USING utf8mb4), c.log_id, c.row_second, c.row_digest, c.row_nth, \
-         CONVERT(c.row_request_id USING utf8mb4), c.row_log_id, c.tie_rule, c.remote_key_id, c.model, \
+         CONVERT(c.row_request_id USING utf8mb4), c.row_log_id, c.row_source, c.tie_rule, c.remote_key_id, c.model, \
          c.prompt_tokens, c.completion_tokens, c.price_units, c.price_credits, c.price_femtos, c.rate_micros, \
-         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding, c.row_source"
+         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding"
     };
 }
 
@@ -72,6 +72,14 @@ const OPEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth,
        STRAIGHT_JOIN hookledger_rows AS r ON r.open_token = e.a AND r.row_second BETWEEN e.b AND e.d \
          AND r.state IN ('waiting', 'disputed') \
      ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?";
+
+const WAITING_SPANS: &str = "SELECT i.remote_key_id, MIN(i.called_at_ms), MAX(i.called_at_ms) FROM \
+       JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e \
+       STRAIGHT_JOIN hookledger_inbox AS i ON i.reason = 'alike' AND i.remote_key_id = e.v GROUP BY i.remote_key_id \
+     UNION ALL \
+     SELECT r.open_token, MIN(r.row_second) * 1000, MAX(r.row_second) * 1000 FROM \
+       JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e \
+       STRAIGHT_JOIN hookledger_rows AS r ON r.open_token = e.v AND r.state = 'waiting' GROUP BY r.open_token";
 
 const KNOWN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.state FROM \
        JSON_TABLE(?, '$[*]' COLUMNS (a VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', b BIGINT PATH '$[1]', \
@@ -131,6 +139,11 @@ impl LogLooks for Looks<'_> {
             })
         };
         query.fetch_all(&mut *self.connection).await?.iter().map(open).collect()
+    }
+
+    async fn waiting_spans(&mut self, tokens: &str) -> Result<Vec<(i64, i64, i64)>, StoreError> {
+        let query = sqlx::query_as(self.context.sql(WAITING_SPANS)).bind(tokens.to_owned()).bind(tokens.to_owned());
+        Ok(query.fetch_all(&mut *self.connection).await?)
     }
 
     async fn known_rows(&mut self, identities: &str) -> Result<Vec<(RowIdentity, String)>, StoreError> {

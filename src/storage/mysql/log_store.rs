@@ -61,10 +61,6 @@ impl LogStore for MysqlStore {
         Ok(self.settle_batch(lane, batch, purpose).await?.row_outcomes)
     }
 
-    async fn rows_owned_again(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
-        coverage::rows_owned_again(&self.readers, &self.context.names, limit).await
-    }
-
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {
         if self.is_apart() {
             return Err(apart());
@@ -73,12 +69,12 @@ impl LogStore for MysqlStore {
         Ok(self.settle_batch(0, batch, Purpose::Retry).await?.disputed)
     }
 
-    async fn tokens_with_open_sides(
+    async fn tokens_with_waiting_sides(
         &self,
         after: Option<RemoteKeyId>,
         limit: usize,
     ) -> Result<Vec<RemoteKeyId>, StoreError> {
-        coverage::tokens_with_open_sides(&self.readers, &self.context.names, after, limit).await
+        coverage::tokens_with_waiting_sides(&self.readers, &self.context.names, after, limit).await
     }
 
     async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
@@ -164,5 +160,9 @@ impl LogStore for MysqlStore {
             })
         })
         .await
+    }
+
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::woken_rows(&self.readers, &self.context.names, limit).await
     }
 }

@@ -12,24 +12,28 @@ use super::context::Context;
 use super::repair::{Looked, page_rows, place_after};
 use super::{lock, write};
 use crate::domain::accounts::{Movement, OpenAccounts, TransactionKind};
-use crate::domain::event::{Content, Tokens, UsageEvent};
+use crate::domain::event::{Content, Tokens};
 use crate::domain::ids::{EventId, KeyId, RecordId, RemoteKeyId, RequestId, UserId};
+use crate::domain::matching::TieRule;
 use crate::domain::money::{AmountTooLarge, CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Price, Rounding};
 use crate::domain::settlement::{Charge, ClaimSide, LedgerPolicy};
-use crate::domain::side::Channel;
+use crate::domain::side::{Channel, SideIdentity};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
+use crate::storage::near_claim;
 use crate::storage::repair::{Mended, RepairPart, RepairPlace, Repaired};
 use crate::storage::rows::{self, parameter};
 use crate::storage::stored::unreadable;
 
 const CHARGES: &str = "SELECT c.call_second, c.claim_id, u.id IS NOT NULL AND k.id IS NOT NULL AND r.id IS NULL, \
-       CONVERT(c.event_id USING utf8mb4), COALESCE(c.event_at_ms, c.call_second * 1000), \
+       CONVERT(c.event_id USING utf8mb4), IF(c.source = 'log', c.call_second * 1000, COALESCE(c.event_at_ms, c.call_second * 1000)), \
        CONVERT(c.request_id USING utf8mb4), c.log_id, c.remote_key_id, c.model, c.prompt_tokens, c.completion_tokens, \
        c.price_units, c.price_credits, c.price_femtos, c.rate_micros, c.quota_per_unit, c.user_id, c.key_id, \
-       c.credits_moved, c.credits_unpaid, c.remainder_before, c.remainder_after, c.rounding \
+       c.credits_moved, c.credits_unpaid, c.remainder_before, c.remainder_after, c.rounding, \
+       c.row_second, c.row_digest, c.row_nth, CONVERT(c.row_request_id USING utf8mb4), c.row_log_id, c.row_source, \
+       c.source, c.event_at_ms, c.tie_rule \
      FROM (SELECT call_second, claim_id FROM hookledger_claims \
            WHERE call_second >= ? AND (call_second > ? OR claim_id > ?) ORDER BY call_second, claim_id LIMIT ?) AS p \
      STRAIGHT_JOIN hookledger_claims AS c ON c.call_second = p.call_second AND c.claim_id = p.claim_id \
@@ -251,20 +255,23 @@ fn charge(row: &MySqlRow, policy: LedgerPolicy) -> Result<Charge, StoreError> {
         price: units.map_or(Price::CreditCost(Credits::ZERO), Price::Quota),
         called_at: UnixMillis::new(row.number(4)?),
     };
-    let event = UsageEvent {
-        event_id: EventId::parse(&row.optional_text(3)?.unwrap_or_default()).map_err(|_| odd())?,
-        content,
-        request_id: row.optional_text(5)?.and_then(|id| RequestId::parse(&id).ok()),
-        log_id: row.optional_number(6)?,
-        payload: Arc::from(""),
+    let event = match (row.optional_text(3)?, row.optional_number(30)?) {
+        (Some(event_id), Some(at)) => {
+            let event_id = EventId::parse(&event_id).map_err(|_| odd())?;
+            let request_id = row.optional_text(5)?.and_then(|id| RequestId::parse(&id).ok());
+            let identity = SideIdentity::Event { event_id, request_id, log_id: row.optional_number(6)? };
+            Some(ClaimSide { identity, at: UnixMillis::new(at) })
+        }
+        _ => None,
     };
+    let row_side = near_claim::row_side(row, 23, &odd)?.map(|(identity, at)| ClaimSide { identity, at });
     Ok(Charge {
         id: record_id(id)?,
-        event: Some(ClaimSide::of_event(&event)),
-        content: event.content,
-        channel: Channel::Webhook,
-        row: None,
-        tie: None,
+        event,
+        content,
+        channel: if row.text(29)? == Channel::Log.as_str() { Channel::Log } else { Channel::Webhook },
+        row: row_side,
+        tie: row.optional_text(31)?.as_deref().and_then(TieRule::parse),
         user_id: user_id(row.text(16)?)?,
         key_id: KeyId::parse(&row.text(17)?).map_err(|_| odd())?,
         price: ExactPrice {

@@ -11,13 +11,14 @@ use super::context::Context;
 use super::rebooking::{record_id, too_large, user_id};
 use super::repair::{Looked, page_rows, place_after};
 use super::{lock, write};
-use crate::domain::event::{Content, Tokens, UsageEvent};
-use crate::domain::ids::{EventId, KeyId, RemoteKeyId, RequestId, UserId};
+use crate::domain::event::{Content, Tokens};
+use crate::domain::ids::{EventId, KeyId, RemoteKeyId, UserId};
+use crate::domain::log_snapshot::RowWrite;
+use crate::domain::matching::TieRule;
 use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Price, Rounding};
 use crate::domain::repair::{RebuiltClaim, rebuilt_accounts};
-use crate::domain::settlement::{Charge, ClaimSide, LedgerPolicy};
-use crate::domain::side::Channel;
+use crate::domain::settlement::{Charge, LedgerPolicy, Plan};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::decode::BookRow;
@@ -73,7 +74,7 @@ pub async fn would_be_claimed(
     let metas = found.iter().flatten().filter_map(|text| raw_meta::read(text));
     let ours = metas.filter(|meta| meta.installation == installation && second(meta) >= mark);
     Ok(ours
-        .filter_map(|meta| Some((UnixMillis::new(meta.event_at_ms), EventId::parse(&meta.event_id).ok()?)))
+        .filter_map(|meta| Some((UnixMillis::new(meta.event_at_ms?), EventId::parse(meta.event_id.as_deref()?).ok()?)))
         .collect())
 }
 
@@ -119,6 +120,9 @@ pub async fn claims(
     });
     let accounts = rebuilt_accounts(rebuilt, |user| locked.accounts.get(user)).map_err(too_large)?;
     write::each(connection, context, write::REBUILT_CLAIMS, &[], rows::claims(&charges)?, &[]).await?;
+    // Read again, its row is known.
+    let rows_of_charges = Plan { rows: charges.iter().filter_map(RowWrite::of_charge).collect(), ..Plan::default() };
+    super::log::write(connection, context, &rows_of_charges, context.clock.now()).await?;
     write::each(connection, context, write::ACCOUNTS, &[], rows::accounts(&accounts)?, &[]).await?;
     let credits = charges.iter().map(|charge| charge.credits.get()).sum();
     let rebuilt_charges = Mended { count: charges.len() as u64, credits };
@@ -126,7 +130,7 @@ pub async fn claims(
 }
 
 fn second(meta: &StoredMeta) -> i64 {
-    meta.event_at_ms.div_euclid(1000)
+    meta.called_at().as_secs()
 }
 
 /// A usage record as the charge that it was.
@@ -139,22 +143,16 @@ fn charge(id: &str, meta: &StoredMeta, row: &MySqlRow, policy: LedgerPolicy) -> 
         model: Arc::from(meta.model.clone().map_or_else(|| row.text(4), Ok)?.as_str()),
         tokens: Tokens { prompt: tokens(5)?, completion: tokens(6)?, total: tokens(7)? },
         price: units.map_or(Price::CreditCost(Credits::ZERO), Price::Quota),
-        called_at: UnixMillis::new(meta.event_at_ms),
+        called_at: meta.called_at(),
     };
-    let event = UsageEvent {
-        event_id: EventId::parse(&meta.event_id).map_err(|_| odd())?,
-        content,
-        request_id: meta.request_id.as_deref().and_then(|id| RequestId::parse(id).ok()),
-        log_id: meta.log_id,
-        payload: Arc::from(""),
-    };
+    let (event, row_side) = (meta.event_side(), meta.row_side());
     Ok(Charge {
         id: record_id(id.to_owned())?,
-        event: Some(ClaimSide::of_event(&event)),
-        content: event.content,
-        channel: Channel::Webhook,
-        row: None,
-        tie: None,
+        tie: (event.is_some() && row_side.is_some()).then_some(TieRule::Person),
+        event,
+        content,
+        channel: meta.channel(),
+        row: row_side,
         user_id: user_id(row.text(3)?)?,
         key_id: KeyId::parse(&row.text(2)?).map_err(|_| odd())?,
         price: ExactPrice {

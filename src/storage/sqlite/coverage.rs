@@ -9,7 +9,7 @@ use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
-use crate::storage::neighbours::numbered_row;
+use crate::storage::neighbours::stored_row;
 use crate::storage::stored::unreadable;
 
 /// Whether rows of a log were ever settled here.
@@ -206,6 +206,18 @@ pub async fn owned_meanwhile(
         .await?)
 }
 
+const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content \
+     FROM (SELECT DISTINCT open_token AS token FROM hookledger_rows WHERE open_token > 0 AND state = 'ambiguous') AS t \
+     CROSS JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
+     WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k WHERE k.remoteKeyId = CAST(t.token AS TEXT)) < 2 \
+     ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?1";
+
+pub async fn woken_rows(readers: &SqlitePool, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+    let rows: Vec<(String, i64, String, i64, Option<String>)> =
+        sqlx::query_as(WOKEN_ROWS).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(readers).await?;
+    rows.into_iter().map(stored_row).collect()
+}
+
 /// A row that the database refuses to settle is kept as failed.
 pub async fn set_row_aside(
     connection: &mut SqliteConnection,
@@ -217,14 +229,14 @@ pub async fn set_row_aside(
     super::log::write(connection, &plan, context.clock.now()).await
 }
 
-pub async fn tokens_with_open_sides(
+pub async fn tokens_with_waiting_sides(
     readers: &SqlitePool,
     after: Option<RemoteKeyId>,
     limit: usize,
 ) -> Result<Vec<RemoteKeyId>, StoreError> {
     let tokens: Vec<i64> = sqlx::query_scalar(
-        "SELECT remote_key_id FROM hookledger_inbox WHERE reason IN ('alike', 'disputed') AND remote_key_id > ?1 \
-         UNION SELECT open_token FROM hookledger_rows WHERE open_token > ?1 AND state IN ('waiting', 'disputed') \
+        "SELECT remote_key_id FROM hookledger_inbox WHERE reason = 'alike' AND remote_key_id > ?1 \
+         UNION SELECT open_token FROM hookledger_rows WHERE open_token > ?1 AND state = 'waiting' \
          ORDER BY 1 LIMIT ?2",
     )
     .bind(after.map_or(-1, RemoteKeyId::get))
@@ -232,20 +244,4 @@ pub async fn tokens_with_open_sides(
     .fetch_all(readers)
     .await?;
     tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
-}
-
-/// Rows that were kept because several users had their token, of tokens that one user has now.
-pub async fn rows_owned_again(readers: &SqlitePool, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
-    let rows: Vec<(String, i64, String, i64, Option<String>)> = sqlx::query_as(
-        "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
-         WHERE r.open_token IS NOT NULL AND r.state = 'ambiguous' \
-           AND (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k WHERE k.remoteKeyId = CAST(r.open_token AS TEXT)) = 1 \
-         ORDER BY r.open_token, r.row_second, r.row_digest, r.row_nth LIMIT ?1",
-    )
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(readers)
-    .await?;
-    rows.into_iter()
-        .map(|(source, second, digest, number, content)| numbered_row(&source, second, &digest, number, content))
-        .collect()
 }

@@ -14,7 +14,7 @@ use crate::storage::stored::usage_event;
 use crate::storage::{InboxCounts, Selection, StoreError, Waiting, WaitingEvent};
 
 const DUE_SQL: &str = "SELECT d.inbox_id, CAST(w.payload AS TEXT) FROM \
-       (SELECT inbox_id FROM hookledger_inbox WHERE state = 'pending' AND inbox_id > ?1 \
+       (SELECT inbox_id FROM hookledger_inbox WHERE state = 'pending' AND reason <> 'alike' AND inbox_id > ?1 \
         UNION ALL SELECT inbox_id FROM hookledger_inbox WHERE due_at_ms <= ?3 AND inbox_id > ?1) AS d \
      JOIN webhook_logs AS w ON w.id = d.inbox_id ORDER BY d.inbox_id LIMIT ?2";
 
@@ -88,8 +88,8 @@ pub async fn selected(
 /// Counts what waits. Processed rows are not counted: they are many, and do not wait.
 pub async fn counts(readers: &SqlitePool) -> Result<InboxCounts, StoreError> {
     let mut counts = InboxCounts::default();
-    let states = sqlx::query_as::<_, (String, i64, i64)>(
-        "SELECT state, COUNT(*), MIN(recorded_at_ms) FROM hookledger_inbox GROUP BY state",
+    let states = sqlx::query_as::<_, (String, i64, Option<i64>)>(
+        "SELECT state, COUNT(*), MIN(CASE WHEN reason <> 'alike' THEN recorded_at_ms END) FROM hookledger_inbox GROUP BY state",
     )
     .fetch_all(readers)
     .await?;
@@ -97,7 +97,8 @@ pub async fn counts(readers: &SqlitePool) -> Result<InboxCounts, StoreError> {
         match state.as_str() {
             "pending" => {
                 counts.pending = count;
-                counts.oldest_pending_at = Some(UnixMillis::new(oldest));
+                // What waits for the log to be read is not late.
+                counts.oldest_pending_at = oldest.map(UnixMillis::new);
             }
             "failed" => counts.failed = count,
             _ => counts.dead = count,

@@ -17,9 +17,9 @@ use crate::storage::stored::LoggedRow;
 macro_rules! near_columns {
     () => {
         "c.call_second, c.claim_id, c.source, c.event_id, c.event_at_ms, c.request_id, c.log_id, c.row_second, \
-         c.row_digest, c.row_nth, c.row_request_id, c.row_log_id, c.tie_rule, c.remote_key_id, c.model, \
+         c.row_digest, c.row_nth, c.row_request_id, c.row_log_id, c.row_source, c.tie_rule, c.remote_key_id, c.model, \
          c.prompt_tokens, c.completion_tokens, c.price_units, c.price_credits, c.price_femtos, c.rate_micros, \
-         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding, c.row_source"
+         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding"
     };
 }
 
@@ -66,6 +66,12 @@ const OPEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth,
        ON r.open_token = (e.value ->> 0) AND r.row_second BETWEEN (e.value ->> 1) AND (e.value ->> 2) \
        AND r.state IN ('waiting', 'disputed') \
      ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?2";
+
+const WAITING_SPANS: &str = "SELECT remote_key_id, MIN(called_at_ms), MAX(called_at_ms) FROM hookledger_inbox \
+       WHERE reason = 'alike' AND remote_key_id IN (SELECT value FROM jsonb_each(?1)) GROUP BY remote_key_id \
+     UNION ALL \
+     SELECT open_token, MIN(row_second) * 1000, MAX(row_second) * 1000 FROM hookledger_rows \
+       WHERE open_token IN (SELECT value FROM jsonb_each(?1)) AND state = 'waiting' GROUP BY open_token";
 
 const KNOWN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.state \
      FROM jsonb_each(?1) AS e CROSS JOIN hookledger_rows AS r \
@@ -114,6 +120,10 @@ impl LogLooks for Looks<'_> {
             })
         };
         rows.iter().map(open).collect()
+    }
+
+    async fn waiting_spans(&mut self, tokens: &str) -> Result<Vec<(i64, i64, i64)>, StoreError> {
+        Ok(sqlx::query_as(WAITING_SPANS).bind(tokens).fetch_all(&mut *self.0).await?)
     }
 
     async fn known_rows(&mut self, identities: &str) -> Result<Vec<(RowIdentity, String)>, StoreError> {

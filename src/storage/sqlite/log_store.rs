@@ -23,21 +23,17 @@ impl LogStore for SqliteStore {
         Ok(self.write(|reply| Command::Settle(batch, purpose, reply)).await?.row_outcomes)
     }
 
-    async fn rows_owned_again(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
-        coverage::rows_owned_again(&self.readers, limit).await
-    }
-
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {
         let batch = Batch { revisited: tokens.into_iter().collect(), covered_until_second, ..Batch::default() };
         Ok(self.write(|reply| Command::Settle(batch, Purpose::Retry, reply)).await?.disputed)
     }
 
-    async fn tokens_with_open_sides(
+    async fn tokens_with_waiting_sides(
         &self,
         after: Option<RemoteKeyId>,
         limit: usize,
     ) -> Result<Vec<RemoteKeyId>, StoreError> {
-        coverage::tokens_with_open_sides(&self.readers, after, limit).await
+        coverage::tokens_with_waiting_sides(&self.readers, after, limit).await
     }
 
     async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
@@ -87,5 +83,9 @@ impl LogStore for SqliteStore {
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
         let of = of.clone();
         self.write(|reply| Command::Log(LogCommand::Reopen(of, proved_before, reply))).await
+    }
+
+    async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
+        coverage::woken_rows(&self.readers, limit).await
     }
 }
