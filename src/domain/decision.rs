@@ -78,6 +78,8 @@ pub enum DecisionRefusal {
     IsRefund,
     #[error("could not be booked, and has nothing to be tied to: charge it, or dismiss it")]
     IsFailed,
+    #[error("is from before the platform's books were taken over: the platform billed it")]
+    BeforeTakeover,
     #[error("cannot be charged: {0}")]
     NotChargeable(String),
     #[error("waits for another program that holds the user's row: ask again")]

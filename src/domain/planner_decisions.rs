@@ -124,7 +124,13 @@ impl Planner<'_> {
         let is_refund = numbered.row.kind == RowKind::Refund || numbered.row.quota_units < 0;
         match side {
             _ if is_refund => {}
-            Ok(side) => drop(self.payer(&Side::Row(Arc::new(side)), false).map_err(refused)?),
+            Ok(side) => {
+                let side = Side::Row(Arc::new(side));
+                if self.only_ties(&side) {
+                    return Err(DecisionRefusal::BeforeTakeover);
+                }
+                self.payer(&side, false).map_err(refused)?;
+            }
             Err(error) => return Err(DecisionRefusal::NotChargeable(error.to_string())),
         }
         match self.settle_row(numbered) {

@@ -35,7 +35,7 @@ impl Planner<'_> {
     }
 
     /// Rows from before the platform's books were taken over only tie.
-    fn only_ties(&self, side: &Side) -> bool {
+    pub(super) fn only_ties(&self, side: &Side) -> bool {
         let taken_over_at = self.log.as_ref().and_then(|log| log.taken_over_at);
         side.channel() == Channel::Log && taken_over_at.is_some_and(|at| side.content().called_at < at)
     }
