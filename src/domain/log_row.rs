@@ -122,6 +122,9 @@ const DIGEST_BYTES: usize = 16;
 pub struct RowDigest(String);
 
 impl RowDigest {
+    /// Characters of every digest.
+    pub const LENGTH: usize = 2 * DIGEST_BYTES;
+
     /// As it was stored.
     pub fn of_text(text: &str) -> Self {
         RowDigest(text.to_owned())

@@ -9,7 +9,7 @@ use super::known::KnownEvent;
 use super::log_row::RowKind;
 use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite, TaskMark, UnownedRows};
 use super::matching::{MatchPolicy, Neighbours, Node, Place, Standing};
-use super::money::{Credits, QuotaUnits};
+use super::money::{AmountTooLarge, Credits, QuotaUnits};
 use super::outcome::{Failure, SettlementOutcome};
 use super::planner::{Booked, Planner};
 use super::recording::WaitReason;
@@ -61,6 +61,12 @@ impl Planner<'_> {
             // It was kept while several users had its token: it stays listed.
             Err((failure, WaitReason::UnknownKey | WaitReason::BeyondGrace)) if state.is_some() => {
                 self.keep_row(numbered, RowState::Failed, Some(failure.message()))
+            }
+            // It stays as it is kept, and is not counted beside that.
+            Err((failure, WaitReason::UnknownKey | WaitReason::BeyondGrace | WaitReason::Ignored))
+                if state.is_some() =>
+            {
+                RowOutcome::Failed(failure.message())
             }
             Err((_, WaitReason::UnknownKey | WaitReason::BeyondGrace)) => {
                 self.count_unowned(numbered);
@@ -189,11 +195,7 @@ impl Planner<'_> {
     /// Nobody holds it up any more. If its owner cannot be charged now, it goes on waiting.
     fn charge_open(&mut self, place: Place, side: &Side) {
         let Ok(holder) = self.payer(side, false) else { return };
-        // Since it came, another program may have billed its call.
-        if let Some(record) = self.foreign.take(side.content()) {
-            if let Ok(claim) = self.adopt(side, record, None) {
-                self.stand_as(place, &claim);
-            }
+        if let Ok(true) | Err(_) = self.adopt_open(place, side) {
             return;
         }
         let tied = match &mut self.log {
@@ -206,6 +208,14 @@ impl Planner<'_> {
         };
         // What the books cannot hold now goes on waiting; it is listed as such.
         drop(charged);
+    }
+
+    /// Since it came, another program may have billed its call.
+    pub(super) fn adopt_open(&mut self, place: Place, side: &Side) -> Result<bool, AmountTooLarge> {
+        let Some(record) = self.foreign.take(side.content()) else { return Ok(false) };
+        let claim = self.adopt(side, record, None)?;
+        self.stand_as(place, &claim);
+        Ok(true)
     }
 
     fn dispute(&mut self, place: Place, partner: Place, side: &Side) {

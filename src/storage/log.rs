@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::noticed::Notices;
 use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_row::RowDigest;
 use crate::domain::log_row::RowIdentity;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::Purpose;
@@ -60,6 +62,11 @@ impl SourceFilter {
     pub fn coverage_name(&self) -> String {
         let digest = hex::encode(Sha256::digest(format!("{}\n{}", self.source, self.filter)));
         format!("coverage_begins:{}", &digest[..16])
+    }
+
+    /// The same for what the gateway last said of itself.
+    pub fn gateway_name(&self) -> String {
+        format!("gateway_seen:{}", &hex::encode(Sha256::digest(&self.source))[..16])
     }
 }
 
@@ -115,6 +122,30 @@ pub struct RowLoss {
     pub newest_second: Option<i64>,
 }
 
+/// How the two channels told of the calls of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Agreement {
+    /// Charges, and sides that are disputed.
+    pub calls: i64,
+    /// Sides that are disputed.
+    pub disputed: i64,
+}
+
+/// A row that was read, as it is found again: whatever became of its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownRow {
+    pub second: i64,
+    pub digest: RowDigest,
+    pub is_refund: bool,
+}
+
+/// The newest row whose id was stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewestId {
+    pub second: i64,
+    pub log_id: i64,
+}
+
 /// Rows of one user's tokens, which one writer settles.
 #[derive(Debug, Clone)]
 pub struct RowPart {
@@ -152,7 +183,7 @@ pub struct RefundsSettled {
 
 /// The writes and looks of whoever reads the log.
 #[async_trait]
-pub trait LogStore: Send + Sync + 'static {
+pub trait LogStore: Notices + Send + Sync + 'static {
     /// Cuts rows into parts that are settled each by itself.
     async fn row_parts(&self, rows: Vec<NumberedRow>) -> Vec<RowPart> {
         vec![RowPart { lane: 0, places: (0..rows.len()).collect(), rows }]
@@ -216,6 +247,21 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Every row of the span is committed.
     async fn cover(&self, of: &SourceFilter, span: Span) -> Result<(), StoreError>;
+
+    /// How the calls of a span were told by both channels.
+    async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError>;
+
+    /// The newest row of this source, at or before that second, within what was read under this filter.
+    async fn newest_row(&self, of: &SourceFilter, until_second: i64) -> Result<Option<KnownRow>, StoreError>;
+
+    /// The largest id among the newest charges that have a row of this source.
+    async fn newest_id(&self, source: &str) -> Result<Option<NewestId>, StoreError>;
+
+    /// What was noted under this name.
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Notes it, in place of what was noted before.
+    async fn set_note(&self, name: &str, value: String) -> Result<(), StoreError>;
 
     /// The second at which coverage of this source begins, stored at the first call and the same ever after.
     async fn begin_coverage(&self, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError>;

@@ -181,11 +181,11 @@ pub async fn plan(
     each(connection, context, UNKNOWN_TOKENS, &[&millis], rows::unknown_tokens(plan)?, &[]).await?;
     owners(connection, context, &plan.new_owners).await?;
     adopted(connection, context, &plan.adopted, now).await?;
-    if !plan.moves_money() {
+    if plan.moves_nothing() {
         return Ok(());
     }
     each(connection, context, CLAIMS, &[&millis], rows::claims(&plan.charges)?, &[]).await?;
-    let records = rows::usage_records(&context.installation.load(), &plan.charges)?;
+    let records = rows::usage_records(Some(&context.installation.load()), &plan.charges)?;
     each(connection, context, USAGE_RECORDS, &[], records, &[]).await?;
     each(connection, context, TRANSACTIONS, &[], rows::transactions(&plan.transactions)?, &[]).await?;
     move_balances(connection, context, &plan.accounts, now).await?;

@@ -94,8 +94,8 @@ pub async fn plan(
     plan: &Plan,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    if !plan.moves_money() {
-        if !plan.inbox.is_empty() {
+    if plan.moves_nothing() {
+        if !plan.inbox.is_empty() || !plan.unknown_tokens.is_empty() || !plan.new_owners.is_empty() {
             let query = bind_inbox(sqlx::query(NOTHING_CHARGED_SQL.as_str()), &plan.inbox, now)?;
             bind_looks(query, plan, now)?.execute(connection).await?;
         }
@@ -106,7 +106,7 @@ pub async fn plan(
     bind_looks(query, plan, now)?
         .bind(now.as_millis())
         .bind(rows::claims(&plan.charges)?)
-        .bind(rows::usage_records(&context.installation, &plan.charges)?)
+        .bind(rows::usage_records(Some(&context.installation), &plan.charges)?)
         .bind(rows::transactions(&plan.transactions)?)
         .bind(at.clone())
         .bind(at.clone())

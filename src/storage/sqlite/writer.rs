@@ -17,7 +17,7 @@ use super::refunds::{self, Reversal};
 use super::retention;
 use super::task_refunds;
 use super::tokens::{self, Seen};
-use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle};
+use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle, source_looks};
 use crate::clock::SharedClock;
 use crate::domain::event::Delivery;
 use crate::domain::ids::RecordIds;
@@ -66,6 +66,7 @@ pub enum LogCommand {
     BeginCoverage(SourceFilter, i64, Reply<i64>),
     Reopen(SourceFilter, UnixMillis, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
+    SetNote(String, String, Reply<()>),
     SettleRefunds(Vec<TaskPlace>, Reply<RefundsSettled>),
 }
 
@@ -120,6 +121,11 @@ impl Writer {
     /// For the next batch and those after it; the one under way keeps what it began with.
     pub fn set_policy(&self, policy: LedgerPolicy) {
         self.policy.store(Arc::new(policy));
+    }
+
+    /// That of the next batch.
+    pub fn policy(&self) -> LedgerPolicy {
+        **self.policy.load()
     }
 
     /// Queues a command; refuses at once when too many wait.
@@ -219,6 +225,9 @@ impl Owner {
                     coverage::set_row_aside(writes, context, &row, &reason).await
                 })
                 .await
+            }
+            LogCommand::SetNote(name, value, reply) => {
+                self.answer(reply, async |writes, _| source_looks::set_note(writes, &name, &value).await).await
             }
             LogCommand::SettleRefunds(places, reply) => {
                 self.answer(reply, async |writes, context| task_refunds::settle(writes, context, places).await).await
