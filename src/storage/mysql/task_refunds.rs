@@ -22,7 +22,7 @@ const PLACES: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.
      WHERE r.task_token >= ? AND (r.task_token, r.row_second, r.row_digest, r.row_nth, r.source) \
          > (?, ?, CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin, ?, \
            CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin) \
-       AND (? = 1 OR r.task_token IN (SELECT e.v FROM JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e)) \
+       AND r.state IN ('refund_open', 'charged', 'tied') AND (? = 1 OR r.task_token IN (SELECT e.v FROM JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e)) \
      ORDER BY r.task_token, r.row_second, r.row_digest, r.row_nth, r.source LIMIT ?";
 
 /// A list of rows' identities as a table: source, second, digest, number.
