@@ -54,7 +54,7 @@ struct Times {
     probed_at: Option<UnixMillis>,
     passed_at: Option<UnixMillis>,
     rechecked_at: Option<UnixMillis>,
-    /// What the channel was when the last pass began.
+    /// What the channel was at the last look whether a pass is due.
     state: Option<ChannelState>,
 }
 
@@ -110,12 +110,14 @@ impl Polling {
         if !self.is_on() {
             return self.rest();
         }
-        if !self.is_pass_due(state, now) {
-            return;
-        }
+        let is_due = self.is_pass_due(state, now);
         {
             let mut times = self.times();
-            (times.passed_at, times.state) = (Some(now), state);
+            times.state = state;
+            if !is_due {
+                return;
+            }
+            times.passed_at = Some(now);
         }
         let gateway = match self.source.gateway() {
             Ok(Some(gateway)) => gateway,

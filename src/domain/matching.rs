@@ -4,15 +4,16 @@
 //! earlier ones, since among equal calls it matters how many are tied, and not which. What is alike without being the
 //! same is told to the caller, who lets it wait. The rules: LEDGER, "The same call, seen twice".
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::event::{Content, Tokens, UsageEvent};
 use super::ids::{RemoteKeyId, RequestId};
 use super::money::{AmountTooLarge, CreditFemtos, FEMTOS_PER_CREDIT, QuotaUnits};
-use super::pricing::PriceBook;
+use super::pricing::{Price, PriceBook};
 use super::refund::ChargeKey;
-use super::side::{Channel, Side, SideIdentity};
+use super::side::{Channel, ConsumptionRow, Side, SideIdentity};
 
 pub use super::side::TieRule;
 use super::time::UnixMillis;
@@ -111,6 +112,27 @@ impl Node {
             _ => None,
         }
     }
+
+    /// The side as far as the books tell of it. None where it was priced in credits: such sides are never left over.
+    pub fn as_side(&self) -> Option<Side> {
+        let (prompt, completion) = (self.facts.prompt_tokens, self.facts.completion_tokens);
+        let content = Content {
+            remote_key_id: self.facts.token,
+            model: self.facts.model.clone(),
+            tokens: Tokens { prompt, completion, total: prompt.checked_add(completion)? },
+            price: Price::Quota(self.facts.units?),
+            called_at: self.facts.at,
+        };
+        Some(match self.identity.clone() {
+            SideIdentity::Event { event_id, request_id, log_id } => {
+                let payload = Arc::from("");
+                Side::Event(Arc::new(UsageEvent { event_id, content, request_id, log_id, payload }))
+            }
+            SideIdentity::Row { row: identity, request_id, log_id } => {
+                Side::Row(Arc::new(ConsumptionRow { identity, content, request_id, log_id, task_id: None }))
+            }
+        })
+    }
 }
 
 /// Two sides of one call.
@@ -128,6 +150,8 @@ pub struct Tied {
     pub own: Pair,
     /// Every pair that is new, the own one included.
     pub pairs: Vec<Pair>,
+    /// A charged side that gave its partner up to the one that it names, and found no other.
+    pub left_over: Option<Place>,
 }
 
 /// The sides of a few tokens, and their ties.
@@ -182,24 +206,6 @@ impl Neighbours {
         self.nodes.iter().enumerate().filter(move |(_, node)| is_open(node)).map(|(number, _)| Place(number))
     }
 
-    /// Finds a partner for a side that has none. Ties that rest on agreement may be rearranged for it.
-    pub fn tie(&mut self, place: Place, policy: &MatchPolicy) -> Option<Tied> {
-        if let Some(other) = self.exact_partner(place, policy) {
-            self.join(place, other, TieRule::Identity);
-            let own = self.pair(place, other, TieRule::Identity);
-            return Some(Tied { own, pairs: vec![own] });
-        }
-        let path = self.augmenting_path(place, policy)?;
-        let mut pairs = Vec::with_capacity(path.len());
-        for (one, other) in path {
-            let rule = self.rule_of(one, other);
-            self.join(one, other, rule);
-            pairs.push(self.pair(one, other, rule));
-        }
-        let own = pairs.iter().find(|pair| pair.event == place || pair.row == place).copied()?;
-        Some(Tied { own, pairs })
-    }
-
     /// A charged side without a partner that may be the same call, although it differs: the nearest in price, then in
     /// time.
     pub fn alike(&self, place: Place, policy: &MatchPolicy) -> Option<Place> {
@@ -248,72 +254,6 @@ impl Neighbours {
 
     fn of_other_channel<'a>(&'a self, channel: Channel, places: &'a [Place]) -> impl Iterator<Item = Place> + 'a {
         places.iter().copied().filter(move |other| self.nodes[other.0].identity.channel() != channel)
-    }
-
-    /// A free side with the same exact identity; of several, one that also agrees, then the nearest.
-    fn exact_partner(&self, place: Place, policy: &MatchPolicy) -> Option<Place> {
-        let side = self.node(place);
-        let request = side.identity.request_id().map(|request| (side.facts.token, request.clone()));
-        let same_request = request.and_then(|request| self.by_request.get(&request)).map(Vec::as_slice);
-        let same_request = self.of_other_channel(side.identity.channel(), same_request.unwrap_or_default());
-        let same_log_id = self.others(place).filter(|_| side.identity.log_id().is_some());
-        let candidates = same_request.chain(same_log_id).filter(|other| {
-            let node = self.node(*other);
-            node.partner.is_none() && is_exact(side, node, policy)
-        });
-        candidates.min_by_key(|other| {
-            let node = self.node(*other);
-            (!agrees(side, node, policy), distance(side, node))
-        })
-    }
-
-    /// The shortest way from a free side to another, over ties that are to be undone: the pairs that replace them.
-    fn augmenting_path(&self, start: Place, policy: &MatchPolicy) -> Option<Vec<(Place, Place)>> {
-        let mut came_from: HashMap<Place, Place> = HashMap::new();
-        let mut queue = VecDeque::from([start]);
-        while let Some(side) = queue.pop_front() {
-            let mut reachable: Vec<Place> = self
-                .others(side)
-                .filter(|other| !came_from.contains_key(other) && self.may_tie(side, *other, policy))
-                .collect();
-            reachable.sort_by_key(|other| {
-                let node = self.node(*other);
-                (
-                    node.partner.is_some(),
-                    !matches!(node.standing, Standing::Charged(_)),
-                    distance(self.node(side), node),
-                )
-            });
-            for other in reachable {
-                came_from.insert(other, side);
-                match self.nodes[other.0].partner {
-                    None => return Some(self.way_back(start, other, &came_from)),
-                    // What rests on an identity or on a person's word stays.
-                    Some((partner, TieRule::Agreement)) => queue.push_back(partner),
-                    Some(_) => {}
-                }
-            }
-        }
-        None
-    }
-
-    fn way_back(&self, start: Place, end: Place, came_from: &HashMap<Place, Place>) -> Vec<(Place, Place)> {
-        let mut pairs = Vec::new();
-        let mut other = end;
-        while let Some(side) = came_from.get(&other).copied() {
-            pairs.push((side, other));
-            if side == start {
-                break;
-            }
-            let Some(previous) = self.partner(side) else { break };
-            other = previous;
-        }
-        pairs
-    }
-
-    fn may_tie(&self, side: Place, other: Place, policy: &MatchPolicy) -> bool {
-        let (side, other) = (self.node(side), self.node(other));
-        agrees(side, other, policy) && !is_proved_different(side, other, policy)
     }
 }
 
@@ -382,6 +322,9 @@ fn is_alike(one: &Node, other: &Node, policy: &MatchPolicy) -> bool {
         && within(left, right, policy.dispute_window)
         && !is_proved_different(one, other, policy)
 }
+
+#[path = "rearranging.rs"]
+mod rearranging;
 
 #[cfg(test)]
 #[path = "matching_tests.rs"]

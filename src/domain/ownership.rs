@@ -127,7 +127,8 @@ pub fn who_pays(
     // Whoever is left when an ambiguity ends was one of them only if he had his key by then.
     // Events tell whole seconds.
     let came_later = holder.key_created_at.as_secs() > called_at.as_secs();
-    let is_third = was_ambiguous && history.owners.is_empty() && came_later;
+    let was_one_of_them = history.owners.iter().any(|owner| owner.from <= called_at);
+    let is_third = was_ambiguous && !was_one_of_them && came_later;
     if is_third && grace != Grace::Unlimited {
         return Err((Failure::FormerOwner(token), WaitReason::BeyondGrace));
     }

@@ -166,6 +166,10 @@ impl Planner<'_> {
         if places.is_empty() {
             return;
         }
+        for place in &places {
+            self.tie_open(*place);
+        }
+        let places: Vec<Place> = self.log.iter().flat_map(|log| log.neighbours.open()).collect();
         let covered_until = batch.covered_until_second.map(|second| UnixMillis::new(second.saturating_mul(1000)));
         let pairs = match (&self.log, covered_until) {
             (Some(log), Some(until)) => Some((until, pair_alike(&log.neighbours, &places, until, &log.policy))),
@@ -192,22 +196,28 @@ impl Planner<'_> {
         self.tell_what_came_of_waiting(batch);
     }
 
+    /// What came since it waits may be its partner, or have left it one.
+    fn tie_open(&mut self, place: Place) {
+        let Some(log) = &self.log else { return };
+        let node = log.neighbours.node(place);
+        // An earlier one of them may have found this one.
+        let Standing::Open(side) = &node.standing else { return };
+        let side = side.clone();
+        let Ok(holder) = self.payer(&side, false) else { return };
+        if let Ok(true) | Err(_) = self.adopt_open(place, &side) {
+            return;
+        }
+        let tied = self.log.as_mut().and_then(|log| log.neighbours.tie(place, &log.policy));
+        if let Some(tied) = tied {
+            // What the books cannot hold now goes on waiting; it is listed as such.
+            drop(self.settle_tied(place, &tied, holder));
+        }
+    }
+
     /// Nobody holds it up any more. If its owner cannot be charged now, it goes on waiting.
     fn charge_open(&mut self, place: Place, side: &Side) {
         let Ok(holder) = self.payer(side, false) else { return };
-        if let Ok(true) | Err(_) = self.adopt_open(place, side) {
-            return;
-        }
-        let tied = match &mut self.log {
-            Some(log) => log.neighbours.tie(place, &log.policy),
-            None => None,
-        };
-        let charged = match tied {
-            Some(tied) => self.settle_tied(place, &tied, holder),
-            None => self.charge_alone(side, holder, None).inspect(|_| self.stand_charged(&[place])),
-        };
-        // What the books cannot hold now goes on waiting; it is listed as such.
-        drop(charged);
+        drop(self.charge_alone(side, holder, None).inspect(|_| self.stand_charged(&[place])));
     }
 
     /// Since it came, another program may have billed its call.

@@ -66,7 +66,19 @@ impl Planner<'_> {
                 }
             }
         }
+        if let Some(left) = tied.left_over {
+            self.charge_left_over(left, holder)?;
+        }
         Ok(booked)
+    }
+
+    /// A side whose charge went to the call that it was mistaken for is a call of its own.
+    fn charge_left_over(&mut self, place: Place, holder: KeyHolder) -> Result<(), NotCharged> {
+        let side = self.log.as_ref().and_then(|log| log.neighbours.node(place).as_side());
+        let Some(side) = side else { return Ok(()) };
+        self.charge_alone(&side, holder, None)?;
+        self.stand_charged(&[place]);
+        Ok(())
     }
 
     /// The end of a pair that lies in the channel of the side that was put in, and the other.

@@ -51,6 +51,39 @@ fn calls_with_different_request_ids_are_two_where_the_source_puts_them_there() {
 }
 
 #[test]
+fn a_side_takes_the_partner_that_it_names_from_one_that_merely_agreed() {
+    // Nothing has shown yet that the source puts the calls' own ids there.
+    let (a, b) = (at(0).request("a"), at(10).request("b"));
+    for lost in [None, Some(0), Some(1), Some(2), Some(3)] {
+        for order in orders(4) {
+            let mut ledger = Ledger::default();
+            for step in order.into_iter().filter(|step| lost != Some(*step)) {
+                match step {
+                    0 => drop(ledger.event("a", &a)),
+                    1 => drop(ledger.event("b", &b)),
+                    2 => drop(ledger.rows(std::slice::from_ref(&a))),
+                    _ => drop(ledger.rows(std::slice::from_ref(&b))),
+                }
+            }
+            ledger.cover(2000);
+            assert_eq!((ledger.charges(), ledger.open(), ledger.balance), (2, 0, -2), "without {lost:?}");
+        }
+    }
+}
+
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
+    let insert_everywhere = |shorter: Vec<usize>| {
+        (0..=shorter.len()).map(move |place| {
+            let mut longer = shorter.clone();
+            longer.insert(place, last);
+            longer
+        })
+    };
+    orders(last).into_iter().flat_map(insert_everywhere).collect()
+}
+
+#[test]
 fn one_call_told_differently_is_disputed_and_not_charged_twice() {
     let renamed = Told { model: "other-name", ..at(1) };
     for (event, row) in [(at(0).units(500), at(1).units(499)), (at(0), renamed), (at(0), at(180))] {

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod books;
+mod chains;
 pub mod charges;
 pub mod deciding;
 mod decode;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreError;
+use super::chains::{self, Chain, MOST_CHAINED, MOST_WIDENINGS, Wanted};
 use super::near_claim::NearClaim;
 use super::rows::parameter;
 use super::stored::{self, LoggedRow, unreadable};
@@ -42,7 +43,8 @@ pub trait LogLooks {
     /// Claims whose side in this channel has one of these request ids.
     async fn with_request_ids(&mut self, channel: Channel, ids: &str) -> Result<Vec<NearClaim>, StoreError>;
 
-    /// Claims of a row alone, by `[token, from second, until second, prompt, completion]`.
+    /// Claims of a row alone, by `[token, from second, until second, prompt, completion]`; of very many, those in the
+    /// middle of their span.
     async fn untied_rows(&mut self, spans: &str) -> Result<Vec<NearClaim>, StoreError>;
 
     /// Events that wait beside a row or are disputed, by `[token, from ms, until ms]`.
@@ -69,13 +71,6 @@ const PROOF_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 type Counts = (i64, i32, i32);
 
-/// One side of the batch as looks need it.
-struct Wanted {
-    counts: Counts,
-    at: UnixMillis,
-    channel: Channel,
-}
-
 /// Everything of the log that planning `batch` depends on.
 pub async fn read(
     looks: &mut impl LogLooks,
@@ -91,12 +86,14 @@ pub async fn read(
         request_ids_prove: tied_at.is_some_and(|at| now.since(at) <= PROOF_LASTS),
     };
     let (open_events, open_rows) = open_sides(looks, batch, windows).await?;
-    let mut wanted = wanted_of_batch(batch);
-    wanted.extend(open_events.iter().filter_map(|(side, ..)| Wanted::of(side)));
-    wanted.extend(open_rows.iter().filter_map(|(side, ..)| Wanted::of(side)));
+    let mut wanted = wanted_of_batch(batch, prices);
+    let wanted_of = |side: &Side| facts(side, prices).ok().map(|facts| Wanted::of(side, facts, true));
+    wanted.extend(open_events.iter().filter_map(|(side, ..)| wanted_of(side)));
+    wanted.extend(open_rows.iter().filter_map(|(side, ..)| wanted_of(side)));
     let mut claims = Claims::default();
     near_events(looks, &wanted, windows, &mut claims).await?;
     near_rows(looks, &wanted, windows, &mut claims).await?;
+    along_chains(looks, &wanted, windows, &mut claims).await?;
     near_requests(looks, batch, &open_events, &open_rows, &mut claims).await?;
     let mut snapshot = LogSnapshot {
         policy,
@@ -121,21 +118,13 @@ pub async fn read(
     Ok(snapshot)
 }
 
-impl Wanted {
-    fn of(side: &Side) -> Option<Self> {
-        let content = side.content();
-        let counts = (content.remote_key_id.get(), content.tokens.prompt, content.tokens.completion);
-        Some(Wanted { counts, at: content.called_at, channel: side.channel() })
-    }
-}
-
-fn wanted_of_batch(batch: &Batch) -> Vec<Wanted> {
-    let events = batch.all_events().filter_map(|event| Wanted::of(&Side::Event(event.clone())));
+fn wanted_of_batch(batch: &Batch, prices: &PriceBook) -> Vec<Wanted> {
+    let events = batch.all_events().map(|event| Side::Event(event.clone()));
     let rows = batch.all_rows().filter_map(|row| {
         let side = ConsumptionRow::parse(row.identity.clone(), &row.row).ok()?;
-        Wanted::of(&Side::Row(Arc::new(side)))
+        Some(Side::Row(Arc::new(side)))
     });
-    events.chain(rows).collect()
+    events.chain(rows).filter_map(|side| Some(Wanted::of(&side, facts(&side, prices).ok()?, false))).collect()
 }
 
 /// Claims near the batch, each once.
@@ -171,15 +160,12 @@ impl Claims {
         }
     }
 
-    /// Whether some claim without the other side has these counts and lies within the window.
-    fn has_free(&self, wanted: &Wanted, window: Duration) -> bool {
-        let within = |at: UnixMillis| u128::from(at.as_millis().abs_diff(wanted.at.as_millis())) <= window.as_millis();
-        self.by_key.values().any(|claim| match (&claim.event, &claim.row, wanted.channel) {
-            (Some((_, at)), None, Channel::Log) | (None, Some((_, at)), Channel::Webhook) => {
-                claim.counts() == wanted.counts && within(*at)
-            }
-            _ => false,
-        })
+    /// Whether some claim without the other side may be its partner, within the window or at any distance.
+    fn has_free(&self, wanted: &Wanted, window: Option<Duration>) -> bool {
+        let apart = |at: UnixMillis| u128::from(at.as_millis().abs_diff(wanted.at().as_millis()));
+        let is_within = |at: UnixMillis| window.is_none_or(|window| apart(at) <= window.as_millis());
+        let mut equal = self.by_key.values().filter(|claim| wanted.equals(claim));
+        equal.any(|claim| wanted.free_side_of(claim).is_some_and(is_within))
     }
 }
 
@@ -193,7 +179,8 @@ async fn near_events(
     let rows: Vec<&Wanted> = wanted.iter().filter(|side| side.channel == Channel::Log).collect();
     // One step of rearranging reaches this far.
     between(looks, &rows, windows.match_window * 2, claims).await?;
-    let lonely: Vec<&Wanted> = rows.into_iter().filter(|side| !claims.has_free(side, windows.match_window)).collect();
+    let lonely: Vec<&Wanted> =
+        rows.into_iter().filter(|side| !claims.has_free(side, Some(windows.match_window))).collect();
     between(looks, &lonely, windows.dispute_window, claims).await
 }
 
@@ -203,11 +190,12 @@ async fn between(
     reach: Duration,
     claims: &mut Claims,
 ) -> Result<(), StoreError> {
-    let (Some(first), Some(last)) = (sides.iter().map(|side| side.at).min(), sides.iter().map(|side| side.at).max())
+    let (Some(first), Some(last)) =
+        (sides.iter().map(|side| side.at()).min(), sides.iter().map(|side| side.at()).max())
     else {
         return Ok(());
     };
-    let counts: BTreeSet<Counts> = sides.iter().map(|side| side.counts).collect();
+    let counts: BTreeSet<Counts> = sides.iter().map(|side| side.counts()).collect();
     let (from, until) = (first.minus(reach).as_secs(), last.plus(reach).as_secs());
     claims.add(looks.events_between(from, until, &parameter(&counts)?).await?);
     Ok(())
@@ -223,9 +211,10 @@ async fn near_rows(
     let events: Vec<&Wanted> = wanted.iter().filter(|side| side.channel == Channel::Webhook).collect();
     let mut spans: BTreeMap<Counts, (i64, i64)> = BTreeMap::new();
     for event in &events {
-        let reach = windows.dispute_window;
-        let (from, until) = (event.at.minus(reach).as_secs(), event.at.plus(reach).as_secs());
-        let span = spans.entry(event.counts).or_insert((from, until));
+        // What is free at the end of a chain is known from afar.
+        let reach = windows.dispute_window * 2_u32.pow(MOST_WIDENINGS);
+        let (from, until) = (event.at().minus(reach).as_secs(), event.at().plus(reach).as_secs());
+        let span = spans.entry(event.counts()).or_insert((from, until));
         *span = (span.0.min(from), span.1.max(until));
     }
     if spans.is_empty() {
@@ -236,11 +225,34 @@ async fn near_rows(
         .map(|((token, prompt, completion), (from, until))| (*token, *from, *until, *prompt, *completion))
         .collect();
     claims.add(looks.untied_rows(&parameter(&list)?).await?);
-    let stretched: Vec<&Wanted> = events
-        .into_iter()
-        .filter(|side| claims.has_free(side, windows.dispute_window) && !claims.has_free(side, windows.match_window))
-        .collect();
+    let is_stretched = |side: &&Wanted| {
+        let is_anywhere = claims.has_free(side, None) || wanted.iter().any(|other| side.may_have(other));
+        is_anywhere && !claims.has_free(side, Some(windows.match_window))
+    };
+    let stretched: Vec<&Wanted> = events.into_iter().filter(is_stretched).collect();
     between(looks, &stretched, windows.dispute_window, claims).await
+}
+
+/// Looks further where a chain of equal calls goes on, until it leads to a partner or ends.
+async fn along_chains(
+    looks: &mut impl LogLooks,
+    wanted: &[Wanted],
+    windows: Windows,
+    claims: &mut Claims,
+) -> Result<(), StoreError> {
+    let mut looked = windows.dispute_window;
+    for _ in 0..MOST_WIDENINGS {
+        let is_cut_off = |side: &&Wanted| {
+            chains::follow(side, claims.by_key.values(), wanted, windows.match_window, looked) == Chain::IsCutOff
+        };
+        let cut_off: Vec<&Wanted> = wanted.iter().filter(is_cut_off).collect();
+        if cut_off.is_empty() || claims.by_key.len() > MOST_CHAINED {
+            break;
+        }
+        looked *= 2;
+        between(looks, &cut_off, looked, claims).await?;
+    }
+    Ok(())
 }
 
 type OpenEventParts = (Side, EventId, OpenEvent, bool);

@@ -5,10 +5,17 @@ use std::time::Duration;
 use crate::kit::books::Books;
 use crate::kit::clock::now_secs;
 use crate::kit::daemon::{Daemon, DaemonOptions};
+use crate::kit::events::Usage;
 use crate::kit::newapi::{Call, NewApi, Token};
 use crate::kit::wait::wait_until;
 
-const UNITS_PER_CREDIT: i64 = 500;
+pub const UNITS_PER_CREDIT: i64 = 500;
+pub const PULL: (&str, &str) = ("HOOKLEDGER__POLLING__MODE", "pull");
+/// Where new-api is told to send events to; the test itself delivers them.
+pub const WEBHOOK_URL: &str = "http://127.0.0.1:1/api/webhooks/events";
+pub const DAY_SECS: i64 = 24 * 3600;
+/// A little more than `polling.lookback`.
+const COVERED_AFTER_SECS: i64 = 660;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A new-api with the token 42, and a daemon that reads its log; the key's owner has 1,000 credits.
@@ -23,17 +30,10 @@ impl Rig {
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let newapi = NewApi::start();
         newapi.add_token(Token::new(42, "alice-key").owned_by(1));
+        newapi.set_option("webhook_url", WEBHOOK_URL);
         let mut options = DaemonOptions::new().movable_clock();
-        let base = [
-            ("HOOKLEDGER__NEWAPI__BASE_URL", newapi.url()),
-            ("HOOKLEDGER__NEWAPI__ACCESS_TOKEN", newapi.root_access_token()),
-            ("HOOKLEDGER__NEWAPI__USER_ID", "1".to_owned()),
-            ("HOOKLEDGER__NEWAPI__REQUESTS_PER_SECOND", "0".to_owned()),
-            ("HOOKLEDGER__POLLING__PULL_INTERVAL", "1s".to_owned()),
-            ("HOOKLEDGER__POLLING__SETTLE_DELAY", "0s".to_owned()),
-        ];
-        for (name, value) in base {
-            options = options.set(name, value);
+        for (name, value) in Rig::settings_for(&newapi) {
+            options = options.set(&name, value);
         }
         for (name, value) in settings {
             options = options.set(name, value);
@@ -45,8 +45,87 @@ impl Rig {
         Rig { newapi, daemon, user }
     }
 
+    /// What leads a daemon to this gateway, without a pace that a test would wait for.
+    pub fn settings_for(newapi: &NewApi) -> Vec<(String, String)> {
+        let settings = [
+            ("HOOKLEDGER__NEWAPI__BASE_URL", newapi.url()),
+            ("HOOKLEDGER__NEWAPI__ACCESS_TOKEN", newapi.root_access_token()),
+            ("HOOKLEDGER__NEWAPI__USER_ID", "1".to_owned()),
+            ("HOOKLEDGER__NEWAPI__REQUESTS_PER_SECOND", "0".to_owned()),
+            ("HOOKLEDGER__POLLING__PULL_INTERVAL", "1s".to_owned()),
+            ("HOOKLEDGER__POLLING__SETTLE_DELAY", "0s".to_owned()),
+        ];
+        settings.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+
+    /// A gateway whose log is the main channel; coverage has begun some minutes ago, so that calls may lie there.
+    #[track_caller]
+    pub fn pulling() -> Self {
+        let rig = Rig::start(&[PULL]);
+        rig.wait_for_a_pass();
+        rig.advance_secs(240);
+        rig
+    }
+
     pub fn books(&self) -> Books {
         self.daemon.books()
+    }
+
+    pub fn now_secs(&self) -> i64 {
+        self.daemon.clock().now_secs()
+    }
+
+    pub fn advance_secs(&self, seconds: i64) {
+        self.daemon.clock().advance(Duration::from_secs(seconds.unsigned_abs()));
+    }
+
+    /// Posts an event, which must be taken: what was answered.
+    #[track_caller]
+    pub fn post(&self, usage: &Usage) -> u16 {
+        let answer = self.daemon.post(usage.json());
+        assert!([200, 202].contains(&answer.status), "{} was answered {}", usage.event_id(), answer.status);
+        answer.status
+    }
+
+    /// Another user with a key of his own for this token; his id. He has 1,000 credits as well.
+    #[track_caller]
+    pub fn another_user(&self, token_id: i64) -> String {
+        self.newapi.add_token(Token::new(token_id, &format!("key-{token_id}")).owned_by(1));
+        let user = self.daemon.add_user(&format!("user-{token_id}@example.com"), 1000);
+        self.daemon.add_key(&user, token_id);
+        user
+    }
+
+    /// Lets so much time pass that every second up to now counts as read.
+    #[track_caller]
+    pub fn cover_everything(&self) {
+        self.advance_secs(COVERED_AFTER_SECS);
+        self.wait_for_a_pass();
+    }
+
+    /// Calls of which both channels have told.
+    pub fn tied(&self) -> i64 {
+        let tied = "SELECT COUNT(*) FROM hookledger_claims WHERE event_id IS NOT NULL AND row_second IS NOT NULL";
+        self.books().scalar_i64(tied)
+    }
+
+    /// Rows of the log in this state.
+    pub fn rows_in_state(&self, state: &str) -> i64 {
+        self.books().scalar_i64(&format!("SELECT COUNT(*) FROM hookledger_rows WHERE state = '{state}'"))
+    }
+
+    /// Events of which a person is told that they are disputed.
+    pub fn disputed_events(&self) -> i64 {
+        let disputed = "SELECT COUNT(*) FROM webhook_logs WHERE status = 'failed' AND errorMsg LIKE 'Disputed: %'";
+        self.books().scalar_i64(disputed)
+    }
+
+    /// So many calls of one credit each were charged to the user, and to nobody else; the books agree with themselves.
+    #[track_caller]
+    pub fn assert_billed(&self, calls: i64) {
+        assert_eq!((self.charges(), self.books().balance(&self.user)), (calls, 1000 - calls), "charges and balance");
+        self.books().assert_whole();
+        self.books().assert_carried_exactly();
     }
 
     pub fn call(&self, at_secs: i64) -> Call {
@@ -69,11 +148,26 @@ impl Rig {
         let before = ended();
         wait_until("another pass", PATIENCE, || (ended() >= before + 2.0).then_some(()));
     }
+
+    /// Waits until a pass has begun and ended that the clock makes due, where passes are an hour apart.
+    #[track_caller]
+    pub fn wait_for_a_pass_by_clock(&self) {
+        self.wait_for_a_pass_by_clock_of(3601);
+    }
+
+    /// The same, where passes are up to so many seconds apart.
+    #[track_caller]
+    pub fn wait_for_a_pass_by_clock_of(&self, enough_secs: i64) {
+        let ended = || self.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}").unwrap_or_default();
+        let before = ended();
+        self.advance_secs(enough_secs);
+        wait_until("another pass", PATIENCE, || (ended() > before).then_some(()));
+    }
 }
 
 #[test]
 fn a_gateway_without_webhooks_is_billed_by_its_log() {
-    let rig = Rig::start(&[("HOOKLEDGER__POLLING__MODE", "pull")]);
+    let rig = Rig::start(&[PULL]);
     rig.wait_for_a_pass();
     let now = now_secs();
     for _ in 0..10 {
@@ -88,7 +182,7 @@ fn a_gateway_without_webhooks_is_billed_by_its_log() {
 
 #[test]
 fn an_event_and_its_row_are_one_call_in_either_order() {
-    let rig = Rig::start(&[("HOOKLEDGER__POLLING__MODE", "pull")]);
+    let rig = Rig::start(&[PULL]);
     rig.wait_for_a_pass();
     let event_first = rig.call(now_secs()).tokens(1, 1).late();
     let called = rig.newapi.call(&event_first);
@@ -100,8 +194,7 @@ fn an_event_and_its_row_are_one_call_in_either_order() {
     assert_eq!((answer.status, answer.json()["message"].as_str()), (200, Some("Event already processed (idempotent)")));
     rig.wait_for_a_pass();
     assert_eq!((rig.charges(), rig.books().balance(&rig.user)), (2, 998));
-    let tied = "SELECT COUNT(*) FROM hookledger_claims WHERE event_id IS NOT NULL AND row_second IS NOT NULL";
-    assert_eq!(rig.books().scalar_i64(tied), 2);
+    assert_eq!(rig.tied(), 2);
 }
 
 #[test]
@@ -111,7 +204,6 @@ fn events_that_stop_are_noticed_and_the_log_takes_over() {
         ("HOOKLEDGER__POLLING__INTERVAL", "1s"),
         ("HOOKLEDGER__POLLING__PROBE_INTERVAL", "1s"),
     ]);
-    rig.newapi.set_option("webhook_url", "http://127.0.0.1:1/api/webhooks/events");
     let called = rig.newapi.call(&rig.call(now_secs()).tokens(1, 1));
     assert_eq!(rig.daemon.post(called.usage("e").json()).status, 200);
     rig.newapi.call(&rig.call(now_secs() + 1).tokens(2, 2));

@@ -56,7 +56,8 @@ const UNTIED_ROWS: &str = concat!(
     " FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', d BIGINT PATH '$[2]', \
          f BIGINT PATH '$[3]', g BIGINT PATH '$[4]')) AS e \
        STRAIGHT_JOIN hookledger_claims AS c ON c.untied_row_token = e.a AND c.call_second BETWEEN e.b AND e.d \
-         AND c.prompt_tokens = e.f AND c.completion_tokens = e.g"
+         AND c.prompt_tokens = e.f AND c.completion_tokens = e.g \
+     ORDER BY ABS(c.call_second * 2 - e.b - e.d) LIMIT 4000"
 );
 
 const OPEN_EVENTS: &str = "SELECT w.eventId, w.id, w.status, w.errorMsg, w.payload, i.attempts, i.reason FROM \
@@ -215,7 +216,8 @@ const ROWS: &str = "INSERT INTO hookledger_rows (read_at_ms, source, row_second,
        c8 LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]', c9 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[9]', \
        d0 BIGINT PATH '$[10]', d1 BIGINT PATH '$[11]', d2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[12]')) AS e \
      WHERE true ON DUPLICATE KEY UPDATE state = VALUES(state), call_second = VALUES(call_second), \
-       claim_id = VALUES(claim_id), open_token = VALUES(open_token), content = VALUES(content), reason = VALUES(reason)";
+       claim_id = VALUES(claim_id), open_token = VALUES(open_token), content = VALUES(content), reason = VALUES(reason), \
+       task_token = IF(VALUES(state) = 'dismissed', NULL, task_token)";
 
 const TASK_MARKS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (c0 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
        c1 BIGINT PATH '$[1]', c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \
@@ -236,6 +238,11 @@ const UNOWNED_ROWS: &str = "INSERT INTO hookledger_unowned_rows (source, row_sec
 const TIED_BY_REQUEST_ID: &str = "INSERT INTO hookledger_meta (name, value) VALUES ('request_ids_tied_at_ms', ?) \
      ON DUPLICATE KEY UPDATE value = VALUES(value)";
 
+/// A side that moves to another charge leaves its place first, since no two charges may have the same event.
+pub async fn make_room(connection: &mut MySqlConnection, context: &Context, plan: &Plan) -> Result<(), StoreError> {
+    each(connection, context, UNTIED, &[], log_writes::ties(&plan.ties)?, &[]).await
+}
+
 /// Rows, ties and corrections; a batch that has none of a kind costs nothing for it.
 pub async fn write(
     connection: &mut MySqlConnection,
@@ -243,9 +250,7 @@ pub async fn write(
     plan: &Plan,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let ties = log_writes::ties(&plan.ties)?;
-    each(connection, context, UNTIED, &[], ties.clone(), &[]).await?;
-    each(connection, context, TIES, &[], ties, &[]).await?;
+    each(connection, context, TIES, &[], log_writes::ties(&plan.ties)?, &[]).await?;
     let corrections = log_writes::corrections(&plan.corrections)?;
     each(connection, context, CORRECTED_CLAIMS, &[], corrections.clone(), &[]).await?;
     each(connection, context, CORRECTED_RECORDS, &[], corrections, &[]).await?;

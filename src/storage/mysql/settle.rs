@@ -39,6 +39,7 @@ pub async fn settle(
     snapshot.foreign = foreign::of_calls(connection, context, &calls, &keys_of_tokens).await?;
     let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
+    log::make_room(connection, context, &plan).await?;
     write::plan(connection, context, &plan, &taken, now).await?;
     log::write(connection, context, &plan, now).await?;
     failpoint::hit("store.settle.written")?;

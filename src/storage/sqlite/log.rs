@@ -50,7 +50,8 @@ const UNTIED_ROWS: &str = concat!(
     near_columns!(),
     " FROM jsonb_each(?1) AS e CROSS JOIN hookledger_claims AS c \
        ON c.untied_row_token = (e.value ->> 0) AND c.call_second BETWEEN (e.value ->> 1) AND (e.value ->> 2) \
-       AND c.prompt_tokens = (e.value ->> 3) AND c.completion_tokens = (e.value ->> 4)"
+       AND c.prompt_tokens = (e.value ->> 3) AND c.completion_tokens = (e.value ->> 4) \
+     ORDER BY abs(c.call_second * 2 - (e.value ->> 1) - (e.value ->> 2)) LIMIT 4000"
 );
 
 const OPEN_EVENTS: &str = "SELECT w.eventId, w.id, CAST(w.status AS TEXT), CAST(w.errorMsg AS TEXT), \
@@ -145,11 +146,11 @@ fn identity(row: &SqliteRow) -> Result<RowIdentity, StoreError> {
     row_identity(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)
 }
 
-// A side that moves to another charge leaves its place first, since no two charges may have the same event.
-const TIES: &str = "UPDATE hookledger_claims SET event_id = NULL, event_at_ms = NULL \
+const UNTIED: &str = "UPDATE hookledger_claims SET event_id = NULL, event_at_ms = NULL \
        FROM (SELECT value ->> 0 AS second, value ->> 1 AS id FROM jsonb_each(?1)) AS t \
-       WHERE hookledger_claims.call_second = t.second AND hookledger_claims.claim_id = t.id; \
-     UPDATE hookledger_claims SET event_id = t.event_id, event_at_ms = t.event_at_ms, request_id = t.request_id, \
+       WHERE hookledger_claims.call_second = t.second AND hookledger_claims.claim_id = t.id";
+
+const TIES: &str = "UPDATE hookledger_claims SET event_id = t.event_id, event_at_ms = t.event_at_ms, request_id = t.request_id, \
        log_id = t.log_id, row_source = t.row_source, row_second = t.row_second, row_digest = t.row_digest, \
        row_nth = t.row_nth, row_request_id = t.row_request_id, row_log_id = t.row_log_id, tie_rule = t.tie_rule, \
        untied_row_token = NULL \
@@ -175,7 +176,8 @@ const ROWS: &str = "INSERT INTO hookledger_rows (read_at_ms, source, row_second,
        value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12 FROM jsonb_each(?1) WHERE true \
      ON CONFLICT (row_second, row_digest, row_nth, source) DO UPDATE SET state = excluded.state, \
        call_second = excluded.call_second, claim_id = excluded.claim_id, open_token = excluded.open_token, \
-       content = excluded.content, reason = excluded.reason";
+       content = excluded.content, reason = excluded.reason, \
+       task_token = CASE WHEN excluded.state = 'dismissed' THEN NULL ELSE task_token END";
 
 const TASK_MARKS: &str = "UPDATE hookledger_rows SET task_token = t.token, stated_units = t.units \
        FROM (SELECT value ->> 0 AS source, value ->> 1 AS second, value ->> 2 AS digest, value ->> 3 AS nth, \
@@ -193,6 +195,14 @@ const UNOWNED_ROWS: &str = "INSERT INTO hookledger_unowned_rows (source, row_sec
 
 const TIED_BY_REQUEST_ID: &str = "INSERT INTO hookledger_meta (name, value) VALUES ('request_ids_tied_at_ms', ?1) \
      ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+/// A side that moves to another charge leaves its place first, since no two charges may have the same event.
+pub async fn make_room(connection: &mut SqliteConnection, plan: &Plan) -> Result<(), StoreError> {
+    if !plan.ties.is_empty() {
+        sqlx::query(UNTIED).bind(log_writes::ties(&plan.ties)?).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
 
 /// Rows, ties and corrections; a batch that has none of a kind costs nothing for it.
 pub async fn write(connection: &mut SqliteConnection, plan: &Plan, now: UnixMillis) -> Result<(), StoreError> {

@@ -32,6 +32,7 @@ pub async fn settle(
     }
     let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
+    log::make_room(&mut transaction, &plan).await?;
     write::plan(&mut transaction, context, &plan, now).await?;
     log::write(&mut transaction, &plan, now).await?;
     failpoint::hit("store.settle.written")?;

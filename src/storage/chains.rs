@@ -1,0 +1,135 @@
+//! How far a look must reach: equal calls that follow each other closely are a chain, along which ties may have to be
+//! rearranged from one end to the other.
+//!
+//! No looks here: they are in `neighbours`, which asks whether what it has seen of a chain is enough.
+
+use std::time::Duration;
+
+use super::near_claim::NearClaim;
+use crate::domain::matching::Facts;
+use crate::domain::side::{Channel, Side};
+use crate::domain::time::UnixMillis;
+
+/// A look is doubled so many times, until a chain is in sight as a whole: from a quarter of an hour to four hours.
+pub const MOST_WIDENINGS: u32 = 4;
+
+/// More claims than these are not gathered for the sake of chains.
+pub const MOST_CHAINED: usize = 10_000;
+
+/// One side as looks need it.
+pub struct Wanted {
+    pub facts: Facts,
+    pub channel: Channel,
+    /// It waits or is disputed, and so is a partner to be had.
+    pub is_open: bool,
+}
+
+impl Wanted {
+    pub fn of(side: &Side, facts: Facts, is_open: bool) -> Self {
+        Wanted { facts, channel: side.channel(), is_open }
+    }
+
+    pub fn at(&self) -> UnixMillis {
+        self.facts.at
+    }
+
+    /// Token, prompt and completion tokens.
+    pub fn counts(&self) -> (i64, i32, i32) {
+        (self.facts.token.get(), self.facts.prompt_tokens, self.facts.completion_tokens)
+    }
+
+    /// Whether the sides of this claim may be tied to it, as far as their times allow.
+    pub fn equals(&self, claim: &NearClaim) -> bool {
+        claim.counts() == self.counts() && (claim.is_adopted || is_equal(&claim.facts(self.at()), &self.facts))
+    }
+
+    /// Whether an open side is a partner, as far as their times allow.
+    pub fn may_have(&self, other: &Wanted) -> bool {
+        other.is_open
+            && other.channel != self.channel
+            && other.counts() == self.counts()
+            && is_equal(&other.facts, &self.facts)
+    }
+
+    /// When the claim's side of the other channel lies, if that has no partner.
+    pub fn free_side_of(&self, claim: &NearClaim) -> Option<UnixMillis> {
+        match (&claim.event, &claim.row, self.channel) {
+            (Some((_, at)), None, Channel::Log) | (None, Some((_, at)), Channel::Webhook) => Some(*at),
+            _ => None,
+        }
+    }
+}
+
+fn is_equal(one: &Facts, other: &Facts) -> bool {
+    one.model == other.model && (one.units == other.units || one.units.is_none() || other.units.is_none())
+}
+
+/// What was seen of the chain that a side is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chain {
+    /// Somewhere along it is a partner to be had.
+    Leads,
+    /// It is in sight as a whole, and has none.
+    Ends,
+    /// It goes on beyond what was looked at.
+    IsCutOff,
+}
+
+/// Follows the chain of `side` among the claims and the other sides of the batch, as far as was looked.
+pub fn follow<'a>(
+    side: &Wanted,
+    claims: impl Iterator<Item = &'a NearClaim>,
+    batch: &[Wanted],
+    window: Duration,
+    looked: Duration,
+) -> Chain {
+    let mut links: Vec<(i64, bool)> = Vec::new();
+    let mut any_free = side.channel == Channel::Log;
+    for claim in claims.filter(|claim| side.equals(claim)) {
+        let is_free = side.free_side_of(claim).is_some();
+        any_free |= is_free;
+        let times = [&claim.event, &claim.row].into_iter().flatten().map(|(_, at)| at.as_millis());
+        links.extend(times.map(|at| (at, is_free)));
+    }
+    let beside = batch.iter().filter(|other| other.counts() == side.counts() && is_equal(&other.facts, &side.facts));
+    for other in beside {
+        any_free |= side.may_have(other);
+        links.push((other.at().as_millis(), side.may_have(other)));
+    }
+    // Rows without an event are known from further away than what lies between.
+    if !any_free {
+        return Chain::Ends;
+    }
+    links.sort_unstable();
+    let (at, window) = (side.at().as_millis(), millis(window));
+    let later = links.iter().filter(|(time, _)| *time >= at);
+    let earlier = links.iter().rev().filter(|(time, _)| *time < at);
+    let (last, leads_on) = walk(at, later, window);
+    let (first, leads_back) = walk(at, earlier, window);
+    if leads_on || leads_back {
+        Chain::Leads
+    } else if last + window > at + millis(looked) || first - window < at - millis(looked) {
+        Chain::IsCutOff
+    } else {
+        Chain::Ends
+    }
+}
+
+/// The last link before a gap, and whether one of them is free.
+fn walk<'a>(from: i64, links: impl Iterator<Item = &'a (i64, bool)>, window: i64) -> (i64, bool) {
+    let mut reached = from;
+    for (at, is_free) in links {
+        if (at - reached).abs() > window {
+            break;
+        }
+        reached = *at;
+        if *is_free {
+            return (reached, true);
+        }
+    }
+    (reached, false)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}

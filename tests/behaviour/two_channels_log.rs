@@ -1,0 +1,179 @@
+//! A log is what the gateway shows of it: late rows, crowded seconds, lost and moved tables, made-up ids, old dialects.
+
+use crate::kit::newapi::{Called, Dialect, LogStore};
+
+use super::two_channels::{DAY_SECS, PULL, Rig};
+
+#[test]
+fn a_row_that_appears_eight_seconds_late_is_charged() {
+    let rig = Rig::pulling();
+    let at = rig.now_secs();
+    rig.newapi.call(&rig.call(at).tokens(1, 1));
+    let late = rig.newapi.call(&rig.call(at).tokens(2, 1).late());
+    rig.wait_for_charges(1);
+    rig.advance_secs(8);
+    rig.wait_for_a_pass();
+    rig.newapi.log(|log| log.reveal(late.log_id.unwrap()));
+    rig.wait_for_charges(2);
+    rig.cover_everything();
+    rig.assert_billed(2);
+}
+
+#[test]
+fn a_row_that_appears_a_quarter_of_an_hour_late_is_found_within_a_day() {
+    let rig = Rig::pulling();
+    let at = rig.now_secs();
+    for prompt in 1..=700 {
+        rig.newapi.call(&rig.call(at - prompt % 200).tokens(prompt, 1));
+    }
+    let late = rig.newapi.call(&rig.call(at).tokens(3, 1).late());
+    let with_event = rig.newapi.call(&rig.call(at).tokens(4, 2).late());
+    rig.post(&with_event.usage_by_cost("its row is late"));
+    rig.wait_for_charges(701);
+    rig.advance_secs(15 * 60);
+    rig.wait_for_a_pass();
+    for called in [late, with_event] {
+        rig.newapi.log(|log| log.reveal(called.log_id.unwrap()));
+    }
+    rig.wait_for_a_pass();
+    assert_eq!(rig.charges(), 701, "its second counts as read");
+    rig.advance_secs(DAY_SECS);
+    rig.wait_for_charges(702);
+    rig.wait_for_a_pass();
+    rig.assert_billed(702);
+    assert_eq!(rig.tied(), 1);
+}
+
+#[test]
+fn ten_thousand_rows_of_one_second_are_ten_thousand_calls() {
+    const CALLS: i64 = 10_000;
+    let rig = Rig::pulling();
+    let at = rig.now_secs() - 5;
+    for number in 0..CALLS {
+        // Hundreds of them are equal.
+        rig.newapi.call(&rig.call(at).tokens(number % 40, 1));
+    }
+    for number in 0..50 {
+        let usage = crate::kit::events::Usage::new(format!("e-{number}")).remote_key(42).at_secs(at);
+        rig.post(&usage.tokens(number % 40, 1).quota(super::two_channels::UNITS_PER_CREDIT));
+    }
+    crate::kit::wait::wait_until("all are charged", 9 * super::two_channels::PATIENCE, || {
+        (rig.charges() >= CALLS).then_some(())
+    });
+    rig.cover_everything();
+    rig.assert_billed(CALLS);
+    assert_eq!(rig.tied(), 50);
+}
+
+/// Calls of which every third has no event, each told as it comes.
+fn traffic(rig: &Rig, prefix: &str, calls: std::ops::Range<i64>) -> Vec<Called> {
+    let at = rig.now_secs() - 8;
+    let tell = |number: i64| {
+        let called = rig.newapi.call(&rig.call(at + number % 4).tokens(number % 5, 3));
+        if number % 3 != 0 {
+            rig.post(&called.usage_by_cost(&format!("{prefix}-{number}")));
+        }
+        called
+    };
+    calls.map(tell).collect()
+}
+
+#[test]
+fn a_log_that_is_emptied_under_traffic_begins_again_and_is_billed_on() {
+    for dialect in [Dialect::Current, Dialect::Of2025] {
+        let rig = Rig::start(&[PULL]);
+        rig.newapi.speak(dialect);
+        rig.wait_for_a_pass();
+        rig.advance_secs(60);
+        traffic(&rig, "before", 0..30);
+        rig.wait_for_charges(30);
+        rig.wait_for_a_pass();
+        // Those told by events alone are gone from the log before anybody read them.
+        let unread = rig.newapi.call(&rig.call(rig.now_secs() - 3).tokens(77, 1));
+        rig.newapi.log(|log| log.truncate());
+        rig.post(&unread.usage("unread"));
+        // Without request ids, a row that equals a former one of its second is that row.
+        rig.advance_secs(20);
+        traffic(&rig, "after", 30..60);
+        rig.wait_for_charges(61);
+        rig.cover_everything();
+        rig.assert_billed(61);
+        // The figures of what was emptied differ from the books for ever, and that charges nobody.
+        rig.advance_secs(DAY_SECS);
+        rig.wait_for_a_pass();
+        rig.assert_billed(61);
+    }
+}
+
+#[test]
+fn a_log_that_was_moved_and_has_new_ids_is_the_same_log() {
+    for dialect in [Dialect::Current, Dialect::Of2025] {
+        let rig = Rig::start(&[PULL]);
+        rig.newapi.speak(dialect);
+        rig.wait_for_a_pass();
+        rig.advance_secs(60);
+        let called = traffic(&rig, "before", 0..30);
+        rig.wait_for_charges(30);
+        rig.newapi.log(|log| log.renumber(1_000_000));
+        rig.wait_for_a_pass();
+        // Their events come again with the ids of before; new calls have ids that follow.
+        rig.post(&called[1].usage_by_cost("before-1"));
+        traffic(&rig, "after", 30..60);
+        rig.wait_for_charges(60);
+        rig.cover_everything();
+        rig.advance_secs(DAY_SECS);
+        rig.wait_for_a_pass();
+        rig.assert_billed(60);
+    }
+}
+
+#[test]
+fn ids_that_are_made_up_for_each_answer_lead_nobody_astray() {
+    let rig = Rig::start(&[PULL]);
+    rig.newapi.keep_log_in(LogStore::ClickHouse);
+    rig.wait_for_a_pass();
+    rig.advance_secs(60);
+    traffic(&rig, "first", 0..150);
+    rig.wait_for_charges(150);
+    traffic(&rig, "second", 150..280);
+    rig.wait_for_charges(280);
+    rig.cover_everything();
+    rig.assert_billed(280);
+    assert_eq!(rig.daemon.metric("hookledger_source_condition{condition=\"ids_unstable\"}"), Some(1.0));
+}
+
+#[test]
+fn a_log_of_an_old_version_is_read_to_its_last_row() {
+    let rig = Rig::start(&[PULL]);
+    rig.newapi.speak(Dialect::BareList);
+    rig.wait_for_a_pass();
+    rig.advance_secs(60);
+    traffic(&rig, "first", 0..100);
+    rig.wait_for_charges(100);
+    rig.wait_for_a_pass();
+    traffic(&rig, "second", 100..135);
+    rig.wait_for_charges(135);
+    rig.cover_everything();
+    rig.assert_billed(135);
+    rig.advance_secs(DAY_SECS);
+    rig.wait_for_a_pass();
+    rig.assert_billed(135);
+}
+
+#[test]
+fn an_upgrade_of_the_gateway_makes_no_row_another_row() {
+    let rig = Rig::start(&[PULL]);
+    rig.newapi.speak(Dialect::Of2025);
+    rig.wait_for_a_pass();
+    rig.advance_secs(60);
+    let called = traffic(&rig, "old", 0..9);
+    // What an old version wrote has no request id, and a new one shows it as an empty text.
+    for called in called {
+        rig.newapi.log(|log| log.change(called.log_id.unwrap(), |row| row.request_id = None));
+    }
+    rig.wait_for_charges(9);
+    rig.newapi.speak(Dialect::Current);
+    rig.wait_for_a_pass();
+    rig.cover_everything();
+    rig.assert_billed(9);
+}
