@@ -22,7 +22,7 @@ const PLACES: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.
      WHERE r.task_token >= ? AND (r.task_token, r.row_second, r.row_digest, r.row_nth, r.source) \
          > (?, ?, CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin, ?, \
            CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin) \
-       AND (? = 1 OR r.task_token IN (SELECT e.v FROM JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e)) \
+       AND r.state IN ('refund_open', 'charged', 'tied') AND (? = 1 OR r.task_token IN (SELECT e.v FROM JSON_TABLE(?, '$[*]' COLUMNS (v BIGINT PATH '$')) AS e)) \
      ORDER BY r.task_token, r.row_second, r.row_digest, r.row_nth, r.source LIMIT ?";
 
 /// A list of rows' identities as a table: source, second, digest, number.
@@ -72,7 +72,7 @@ const MEMBERS: &str = concat!(
     "SELECT r.source, e.c1, r.task_id, r.row_second, r.row_digest, r.row_nth, r.is_refund = 1 OR r.units < 0, \
        r.stated_units IS NULL, r.call_second, r.claim_id FROM ",
     tasks!(),
-    " STRAIGHT_JOIN hookledger_rows AS r FORCE INDEX (hookledger_rows_task) \
+    " STRAIGHT_JOIN hookledger_rows AS r FORCE INDEX (rows_task) \
        ON r.task_id = e.c2 COLLATE utf8mb4_bin AND r.source = e.c0 COLLATE utf8mb4_bin \
      LEFT JOIN hookledger_claims AS c ON c.call_second = r.call_second AND c.claim_id = r.claim_id \
      WHERE r.state NOT IN ('dismissed', 'before_takeover', 'failed') AND COALESCE(c.remote_key_id, r.open_token) = e.c1 \
@@ -125,7 +125,7 @@ macro_rules! is_free {
 // Back to where twice as many as rows of a page were found. With its own limit, the list of them is made first.
 const FREE_CHARGES: &str = concat!(
     "SELECT DISTINCT c.call_second, c.claim_id FROM (SELECT e.c0, e.c1, e.c2, e.c3, COALESCE( \
-         (SELECT n.call_second FROM hookledger_claims AS n FORCE INDEX (hookledger_claims_task) \
+         (SELECT n.call_second FROM hookledger_claims AS n FORCE INDEX (claims_task) \
            WHERE n.task_token = e.c0 AND n.call_second <= e.c2 AND n.model = e.c3 COLLATE utf8mb4_bin AND ",
     units_of!("n"),
     " = e.c1 AND ",
@@ -133,7 +133,7 @@ const FREE_CHARGES: &str = concat!(
     " ORDER BY n.call_second DESC LIMIT 1 OFFSET 127), -1) AS since \
        FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 BIGINT PATH '$[0]', c1 BIGINT PATH '$[1]', c2 BIGINT PATH '$[2]', \
          c3 LONGTEXT CHARACTER SET utf8mb4 PATH '$[3]')) AS e LIMIT 1000) AS w \
-     STRAIGHT_JOIN hookledger_claims AS c FORCE INDEX (hookledger_claims_task) \
+     STRAIGHT_JOIN hookledger_claims AS c FORCE INDEX (claims_task) \
        ON c.task_token = w.c0 AND c.call_second BETWEEN w.since AND w.c2 AND c.model = w.c3 COLLATE utf8mb4_bin \
      WHERE ",
     units_of!("c"),

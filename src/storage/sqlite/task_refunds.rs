@@ -19,7 +19,8 @@ use crate::storage::task_refunds::{self, Held, PAGE_ROWS, TaskLooks};
 
 const PLACES: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.task_token FROM hookledger_rows AS r \
      WHERE (r.task_token, r.row_second, r.row_digest, r.row_nth, r.source) > (?2, ?3, ?4, ?5, ?6) \
-       AND r.task_token IS NOT NULL AND (?7 OR r.task_token IN (SELECT value FROM jsonb_each(?1))) \
+       AND r.task_token IS NOT NULL AND r.state IN ('refund_open', 'charged', 'tied') \
+       AND (?7 OR r.task_token IN (SELECT value FROM jsonb_each(?1))) \
      ORDER BY r.task_token, r.row_second, r.row_digest, r.row_nth, r.source LIMIT ?8";
 
 const ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.task_token, r.state, r.content, r.reason, \
