@@ -93,7 +93,7 @@ pub struct Read {
 
 /// Takes the locks of `batch`, and reads under them.
 pub async fn read(connection: &mut MySqlConnection, context: &Context, batch: &Batch) -> Result<Read, StoreError> {
-    let (events, tokens) = (&batch.events, batch.tokens());
+    let tokens = batch.tokens();
     touch_tokens(connection, context, &tokens).await?;
     let (keys, mut histories) = ownership_rows(connection, context, &tokens).await?;
     let past = histories.values().flat_map(|history| &history.owners).filter(|owner| owner.has_key);
@@ -108,8 +108,8 @@ pub async fn read(connection: &mut MySqlConnection, context: &Context, batch: &B
     if keys.iter().any(|key| locked.keys.get(&key.key_id).is_some_and(|now| !is_same(now, key))) {
         return Err(StoreError::Contended("a key has changed hands meanwhile".to_owned()));
     }
-    let ids = events.iter().map(|event| &event.event_id);
-    let claim_keys = events.iter().map(|event| stored::claim_key(&event.event_id, &event.content));
+    let ids = batch.all_events().map(|event| &event.event_id);
+    let claim_keys = batch.all_events().map(|event| stored::claim_key(&event.event_id, &event.content));
     let (known, taken) = known(connection, context, ids, claim_keys).await?;
     let numbers = token_numbers(&tokens)?;
     for row in sqlx::query(context.sql(UNKNOWN_TOKENS)).bind(&numbers).fetch_all(&mut *connection).await? {
@@ -173,7 +173,7 @@ fn token_numbers(tokens: &BTreeSet<RemoteKeyId>) -> Result<String, StoreError> {
     parameter(&tokens.iter().map(|token| token.get()).collect::<Vec<_>>())
 }
 
-async fn touch_tokens(
+pub(super) async fn touch_tokens(
     connection: &mut MySqlConnection,
     context: &Context,
     tokens: &BTreeSet<RemoteKeyId>,
@@ -198,6 +198,15 @@ async fn ownership_rows(
     }
     let histories = histories.into_iter().map(|(token, history)| (token, history.oldest_first()));
     Ok((keys, histories.collect()))
+}
+
+/// Whose some tokens are, as of the last commit.
+pub async fn owners(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    tokens: &BTreeSet<RemoteKeyId>,
+) -> Result<HashMap<RemoteKeyId, Owner>, StoreError> {
+    Ok(stored::owners(ownership_rows(connection, context, tokens).await?.0))
 }
 
 /// Whose some tokens are, and whose they were.
