@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use futures_util::future::{BoxFuture, join_all};
 
-use crate::domain::accounts::TransactionKind;
 use crate::domain::decision::{parse_row_id, row_id};
 use crate::domain::event::UsageEvent;
 use crate::domain::log_snapshot::NumberedRow;

@@ -180,7 +180,7 @@ pub struct Granted {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewReplay {
-    /// This event alone.
+    /// This event alone, or this row that could not be booked (`row:…`).
     #[serde(default)]
     pub event_id: Option<String>,
     /// Recorded at this time or later, in Unix milliseconds.

@@ -243,6 +243,14 @@ fn a_refund_without_a_charge_can_only_be_dismissed() {
     }
     assert_eq!(decide(&rig.daemon, &["dismiss", id])["state"], "dismissed");
     assert_books(&rig, 0, 1000);
+    let task = rig.newapi.submit_task("task-1", &rig.call(now_secs() - 3600).quota(ROW_UNITS));
+    rig.newapi.fail_task(&task, now_secs() + 1);
+    let refund = wait_for_dispute(&rig);
+    assert_eq!((&refund["kind"], &refund["userId"]), (&json!("refund"), &json!(rig.user)), "its charge is missing");
+    decide(&rig.daemon, &["dismiss", refund["id"].as_str().unwrap()]);
+    let looking = "SELECT COUNT(*) FROM hookledger_rows WHERE task_token IS NOT NULL";
+    assert_eq!(rig.books().scalar_i64(looking), 0, "it looks for its charge no more");
+    assert_books(&rig, 0, 1000);
 }
 
 #[test]

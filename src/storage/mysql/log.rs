@@ -215,7 +215,8 @@ const ROWS: &str = "INSERT INTO hookledger_rows (read_at_ms, source, row_second,
        c8 LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]', c9 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[9]', \
        d0 BIGINT PATH '$[10]', d1 BIGINT PATH '$[11]', d2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[12]')) AS e \
      WHERE true ON DUPLICATE KEY UPDATE state = VALUES(state), call_second = VALUES(call_second), \
-       claim_id = VALUES(claim_id), open_token = VALUES(open_token), content = VALUES(content), reason = VALUES(reason)";
+       claim_id = VALUES(claim_id), open_token = VALUES(open_token), content = VALUES(content), reason = VALUES(reason), \
+       task_token = IF(VALUES(state) = 'dismissed', NULL, task_token)";
 
 const TASK_MARKS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (c0 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
        c1 BIGINT PATH '$[1]', c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \

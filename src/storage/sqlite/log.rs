@@ -175,7 +175,8 @@ const ROWS: &str = "INSERT INTO hookledger_rows (read_at_ms, source, row_second,
        value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12 FROM jsonb_each(?1) WHERE true \
      ON CONFLICT (row_second, row_digest, row_nth, source) DO UPDATE SET state = excluded.state, \
        call_second = excluded.call_second, claim_id = excluded.claim_id, open_token = excluded.open_token, \
-       content = excluded.content, reason = excluded.reason";
+       content = excluded.content, reason = excluded.reason, \
+       task_token = CASE WHEN excluded.state = 'dismissed' THEN NULL ELSE task_token END";
 
 const TASK_MARKS: &str = "UPDATE hookledger_rows SET task_token = t.token, stated_units = t.units \
        FROM (SELECT value ->> 0 AS source, value ->> 1 AS second, value ->> 2 AS digest, value ->> 3 AS nth, \
