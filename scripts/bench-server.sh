@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a MySQL or MariaDB server beside LetAiCode bears: events/s by number of writing connections, statements and commits
+# What a server beside LetAiCode bears: events/s by number of writing connections, statements and commits
 # of a batch, bytes of our own state, and what a user's row that another session holds costs the others. On a private
 # durable MariaDB, all on this machine, senders included. Bounded: about ten minutes after the release build.
 #
@@ -78,7 +78,8 @@ throughput() { # name, tokens, senders for each, each one's connections
       commits / batches }'
 }
 
-echo "$EVENTS events each; $(nproc) cores, load $(cut -d ' ' -f 1 /proc/loadavg); MariaDB $(sql --execute 'SELECT VERSION()')"
+version=$(sql --execute 'SELECT VERSION()')
+echo "$EVENTS events each; $(nproc) cores, load $(cut -d ' ' -f 1 /proc/loadavg); server $version"
 row load events/s batch stmts/batch commits/b.
 for shards in 1 2 4; do
   start "$shards"
@@ -128,5 +129,6 @@ echo "nobody holds a row: p99 of $OTHERS users, $PACE events/s each: $(others) m
 held "the balance row" "SELECT id FROM user_credit_balances WHERE id = 'b1' FOR UPDATE"
 held "the users row" "SELECT id FROM users WHERE id = 'u1' FOR UPDATE"
 stop
-missing=$(sql --execute "SELECT (SELECT COUNT(*) FROM $DATABASE.usage_records) - (SELECT COUNT(*) FROM $STATE.hookledger_claims)")
+missing=$(sql --execute "SELECT (SELECT COUNT(*) FROM $DATABASE.usage_records) -
+  (SELECT COUNT(*) FROM $STATE.hookledger_claims)")
 [ "$missing" = 0 ] || { echo "usage records and claims differ by $missing" >&2; exit 1; }
