@@ -12,6 +12,7 @@ mod probe;
 mod recognition;
 pub mod rows;
 mod source;
+mod waiting;
 
 pub use channel_facts::ChannelFacts;
 pub use figures::RowsMissing;

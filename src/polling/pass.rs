@@ -2,7 +2,6 @@
 //!
 //! Coverage moves only behind committed rows; an error moves nothing, and the next pass begins where this one ended.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::figures::{self, FiguresError, RowsMissing, Verdict};
@@ -11,32 +10,22 @@ use super::newest_id::newest_id;
 use super::recognition::{self, GatewayIdentity};
 use super::rows::{self, Tally};
 use super::source::Source;
+use super::waiting::tokens_of_tasks;
 use crate::clock::SharedClock;
 use crate::config::PollingSettings;
-use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::{LogRow, RowKind, number_rows};
-use crate::domain::log_snapshot::{NumberedRow, TaskMark};
+use crate::domain::log_snapshot::NumberedRow;
 use crate::domain::settlement::Purpose;
 use crate::failpoint;
 use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, UnreadableRow, Window};
-use crate::storage::log::{Proof, SourceFilter, Span, TaskPage};
+use crate::storage::log::{Proof, SourceFilter, Span};
 use crate::storage::{Store, StoreError};
-use crate::telemetry::metrics;
 
 /// A span that differs and has at most this many rows is read; a larger one is halved, until the difference is found.
 const READ_AT_MOST_ROWS: u64 = 500;
 
-/// Tokens whose waiting sides are looked at in one transaction.
-const REVISITED_TOKENS: usize = 64;
-
-/// Tokens that got a key, whose earlier rows one pass reads.
-const MOST_OWNED_MEANWHILE: usize = 100;
-
 /// The note that keeps the name of the source that was read first.
 const FIRST_SOURCE: &str = "first_source";
-
-/// Rows of tokens whose ambiguity ended, which one pass settles.
-const MOST_WOKEN_ROWS: usize = 10_000;
 
 /// Why a pass ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -250,7 +239,7 @@ impl Pass {
     }
 
     /// Reads every row of the span, piece by piece, each settled before the next is asked for.
-    async fn read(&mut self, of: &SourceFilter, gap: Gap, coverable: i64) -> Result<(), PassError> {
+    pub(super) async fn read(&mut self, of: &SourceFilter, gap: Gap, coverable: i64) -> Result<(), PassError> {
         let Some(window) = Window::new(gap.from_second.max(0), gap.until_second) else { return Ok(()) };
         let ids = self.source.memory().ids;
         let mut reading = Reading::new(self.gateway.clone(), window, RowKind::Consumption, ids);
@@ -293,31 +282,6 @@ impl Pass {
         Ok(())
     }
 
-    /// Gives back what rows of tasks say, of these tokens or of all. How many stay open.
-    async fn settle_refunds(&mut self, tokens: Option<Vec<RemoteKeyId>>) -> Result<u64, StoreError> {
-        let mut page = TaskPage { tokens, after: None };
-        let mut still_open = 0;
-        loop {
-            let settled = match self.store.settle_refunds(page.clone()).await {
-                Err(StoreError::Refused(reason)) => {
-                    tracing::error!(%reason, "what tasks give back cannot be booked: their rows stay open");
-                    return Ok(still_open);
-                }
-                settled => settled?,
-            };
-            self.report.refunded += settled.refunded;
-            self.report.credits_given_back += settled.credits;
-            if settled.refunded > 0 {
-                metrics::rows_settled("refunded", settled.refunded);
-            }
-            still_open += settled.still_open;
-            match settled.next {
-                Some(next) => page.after = Some(next),
-                None => return Ok(still_open),
-            }
-        }
-    }
-
     async fn cover(&self, of: &SourceFilter, seconds: Gap, proof: Proof) -> Result<(), StoreError> {
         let Gap { from_second, until_second } = seconds;
         self.store.cover(of, Span { from_second, until_second, proof }).await?;
@@ -338,21 +302,6 @@ impl Pass {
         self.report.ids_fell = fell.or(self.report.ids_fell);
         self.source.remember(|memory| memory.newest_id = newest);
         Ok(())
-    }
-
-    /// Sides that wait for their partner, now that more is known of it.
-    async fn revisit(&mut self, covered_until_second: i64) -> Result<(), StoreError> {
-        let mut after: Option<RemoteKeyId> = None;
-        loop {
-            let tokens = self.store.tokens_with_waiting_sides(after, REVISITED_TOKENS).await?;
-            let Some(last) = tokens.last().copied() else { return Ok(()) };
-            let is_last = tokens.len() < REVISITED_TOKENS;
-            self.report.disputed += self.store.revisit(tokens, Some(covered_until_second)).await?;
-            if is_last {
-                return Ok(());
-            }
-            after = Some(last);
-        }
     }
 
     /// Compares the figures of what was covered lately again: late rows are found, and charged.
@@ -385,31 +334,6 @@ impl Pass {
         self.report.missing = Some(missing);
         Ok(())
     }
-
-    /// Rows whose token had several users, and has one owner now.
-    async fn settle_woken(&mut self) -> Result<(), StoreError> {
-        let rows = self.store.woken_rows(MOST_WOKEN_ROWS).await?;
-        if !rows.is_empty() {
-            let tally = rows::settle(self.store.as_ref(), rows, Purpose::Retry).await?;
-            self.report.tally.add(tally);
-        }
-        Ok(())
-    }
-
-    /// Tokens that got a key after their rows were read: those rows are read again.
-    async fn read_owned_meanwhile(&mut self, of: &SourceFilter, coverable: i64) -> Result<(), PassError> {
-        let spans = self.store.owned_meanwhile(of, self.key_grace_secs, MOST_OWNED_MEANWHILE).await?;
-        for (from_second, until_second) in spans {
-            self.read(of, Gap { from_second, until_second: until_second.min(coverable) }, coverable).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Tokens of which these rows bring something that a task's charge is looked for.
-fn tokens_of_tasks(rows: &[NumberedRow]) -> Vec<RemoteKeyId> {
-    let tokens: BTreeSet<RemoteKeyId> = rows.iter().filter_map(TaskMark::of).map(|mark| mark.token).collect();
-    tokens.into_iter().collect()
 }
 
 fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {

@@ -67,6 +67,7 @@ fn a_guest_may_do_what_a_guest_needs_and_nothing_else() {
         "SELECT id FROM api_keys ORDER BY id FOR UPDATE SKIP LOCKED",
         "UPDATE api_keys SET lastUsedAt = CURRENT_TIMESTAMP(3)",
         "DELETE FROM webhook_logs",
+        "UPDATE usage_records SET costUsd = 0, creditCost = 0",
         "SELECT value FROM options WHERE `key` = 'UsdToCreditsRate'",
     ] {
         guest.login().execute(platform, allowed);
@@ -77,7 +78,7 @@ fn a_guest_may_do_what_a_guest_needs_and_nothing_else() {
         "UPDATE users SET name = 'x'",
         "DELETE FROM users",
         "UPDATE api_keys SET userId = 'v'",
-        "UPDATE usage_records SET creditCost = 0",
+        "UPDATE usage_records SET model = 'x'",
         "DELETE FROM credit_transactions",
         "INSERT INTO options (`key`, value, updatedAt) VALUES ('a', 'b', CURRENT_TIMESTAMP(3))",
         "ALTER TABLE webhook_logs ADD COLUMN a INT",
