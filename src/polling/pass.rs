@@ -2,26 +2,25 @@
 //!
 //! Coverage moves only behind committed rows; an error moves nothing, and the next pass begins where this one ended.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::figures::{self, FiguresError, RowsMissing, Verdict};
 use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
 use super::newest_id::newest_id;
 use super::recognition::{self, GatewayIdentity};
+use super::refunds::tokens_of_tasks;
 use super::rows::{self, Tally};
 use super::source::Source;
 use crate::clock::SharedClock;
 use crate::config::PollingSettings;
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::{LogRow, RowKind, number_rows};
-use crate::domain::log_snapshot::{NumberedRow, TaskMark};
+use crate::domain::log_snapshot::NumberedRow;
 use crate::domain::settlement::Purpose;
 use crate::failpoint;
 use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, UnreadableRow, Window};
-use crate::storage::log::{Proof, SourceFilter, Span, TaskPage};
+use crate::storage::log::{Proof, SourceFilter, Span};
 use crate::storage::{Store, StoreError};
-use crate::telemetry::metrics;
 
 /// A span that differs and has at most this many rows is read; a larger one is halved, until the difference is found.
 const READ_AT_MOST_ROWS: u64 = 500;
@@ -293,31 +292,6 @@ impl Pass {
         Ok(())
     }
 
-    /// Gives back what rows of tasks say, of these tokens or of all. How many stay open.
-    async fn settle_refunds(&mut self, tokens: Option<Vec<RemoteKeyId>>) -> Result<u64, StoreError> {
-        let mut page = TaskPage { tokens, after: None };
-        let mut still_open = 0;
-        loop {
-            let settled = match self.store.settle_refunds(page.clone()).await {
-                Err(StoreError::Refused(reason)) => {
-                    tracing::error!(%reason, "what tasks give back cannot be booked: their rows stay open");
-                    return Ok(still_open);
-                }
-                settled => settled?,
-            };
-            self.report.refunded += settled.refunded;
-            self.report.credits_given_back += settled.credits;
-            if settled.refunded > 0 {
-                metrics::rows_settled("refunded", settled.refunded);
-            }
-            still_open += settled.still_open;
-            match settled.next {
-                Some(next) => page.after = Some(next),
-                None => return Ok(still_open),
-            }
-        }
-    }
-
     async fn cover(&self, of: &SourceFilter, seconds: Gap, proof: Proof) -> Result<(), StoreError> {
         let Gap { from_second, until_second } = seconds;
         self.store.cover(of, Span { from_second, until_second, proof }).await?;
@@ -404,12 +378,6 @@ impl Pass {
         }
         Ok(())
     }
-}
-
-/// Tokens of which these rows bring something that a task's charge is looked for.
-fn tokens_of_tasks(rows: &[NumberedRow]) -> Vec<RemoteKeyId> {
-    let tokens: BTreeSet<RemoteKeyId> = rows.iter().filter_map(TaskMark::of).map(|mark| mark.token).collect();
-    tokens.into_iter().collect()
 }
 
 fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {
