@@ -300,7 +300,11 @@ proptest! {
                 desk.costs_more(second, &id, more, story.price);
                 left += more;
             }
-            let mut parts: Vec<i64> = story.parts.iter().copied().take_while(|part| { left -= part; left > 0 }).collect();
+            let fits = |part: &i64| {
+                left -= part;
+                left > 0
+            };
+            let mut parts: Vec<i64> = story.parts.iter().copied().take_while(fits).collect();
             let given: i64 = parts.iter().sum();
             parts.push(story.price + story.more.unwrap_or(0) - given);
             for part in parts {

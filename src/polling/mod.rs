@@ -10,6 +10,7 @@ mod newest_id;
 mod pass;
 mod probe;
 mod recognition;
+mod refunds;
 pub mod rows;
 mod source;
 mod waiting;
