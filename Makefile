@@ -7,7 +7,7 @@ TEST_FEATURES = --features failpoints
 # `make test MORE_DATABASES=` leaves them out.
 MORE_DATABASES ?= mariadb
 
-.PHONY: help run build test check lint bench bench-log bench-retention tools deny clean
+.PHONY: help run build test check lint bench bench-log bench-retention tools deny clean bench-server
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench-retention: ## what clearing a million old rows costs the webhooks that com
 
 bench-log: ## how fast new-api's log is caught up with, and what that costs the webhooks
 	$(CARGO) test --release --locked $(TEST_FEATURES) --test behaviour log_figures -- --ignored --nocapture --test-threads 1
+
+bench-server: ## events a second, statements and bytes on a private MariaDB, and what a held row costs the others
+	scripts/bench-server.sh
 
 tools:
 	@scripts/install-test-tools.sh

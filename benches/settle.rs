@@ -52,6 +52,7 @@ async fn run() {
     let prices = ConfiguredPrices {
         usd_to_credits: Rate::parse("1000").unwrap(),
         quota_per_unit: QuotaPerUnit::new(500_000).unwrap(),
+        keeps_quota: false,
     };
     store.look_at_prices(prices).await.unwrap();
     for token in 1..=USERS {

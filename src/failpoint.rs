@@ -28,6 +28,8 @@ pub const ALL: &[&str] = &[
     "store.grant.written",
     "store.grant.committed",
     "store.refund.written",
+    "store.task_refunds.committed",
+    "store.task_refunds.written",
     "store.refund.committed",
     "polling.piece.read",
     "polling.piece.settled",

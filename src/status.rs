@@ -25,6 +25,12 @@ pub struct Status {
     pub database: DatabaseStatus,
     pub webhook: WebhookStatus,
     pub channel: ChannelStatus,
+    /// Absent where no gateway is configured.
+    #[schema(required)]
+    pub source: Option<SourceStatus>,
+    /// Absent where no log is read, and until the first pass after a start.
+    #[schema(required)]
+    pub coverage: Option<CoverageStatus>,
     /// Those that hold, in the order in which they were first seen.
     pub conditions: Vec<ConditionStatus>,
     /// The parts of the daemon, each kept alive by the supervisor.
@@ -90,6 +96,51 @@ pub struct ChannelStatus {
     pub last_event_at: Option<String>,
 }
 
+/// The gateway whose log is read.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// The setting `newapi.source`.
+    pub name: String,
+    /// False where `polling.mode` is off.
+    pub read: bool,
+    /// As new-api tells it; absent until it did.
+    #[schema(required)]
+    pub version: Option<String>,
+    /// What one US dollar is in its quota units, as it tells; absent until it did.
+    #[schema(required)]
+    pub quota_per_unit: Option<i64>,
+    /// How far its clock is ahead of ours; below zero: behind.
+    #[schema(required)]
+    pub clock_ahead_secs: Option<i64>,
+    /// Since when it has not answered, UTC; absent while it does.
+    #[schema(required)]
+    pub out_of_reach_since: Option<String>,
+    /// When its log was last read to the end, UTC, by this process.
+    #[schema(required)]
+    pub last_pass_at: Option<String>,
+    /// When a reading last ended early, UTC, by this process.
+    #[schema(required)]
+    pub last_failure_at: Option<String>,
+    /// Why it did.
+    #[schema(required)]
+    pub last_failure: Option<String>,
+}
+
+/// How far new-api's log is known.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CoverageStatus {
+    /// UTC: nothing before is ever read by itself.
+    pub begins: String,
+    /// UTC: every second up to here was read, or proved by its figures. Before `begins` until the first one was.
+    pub covered_until: String,
+    /// The same for what was read row by row.
+    pub read_until: String,
+    /// How far the former lies back.
+    pub behind_secs: u64,
+}
+
 /// Something around the daemon that someone should look at.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -142,6 +193,10 @@ pub struct BacklogStatus {
     pub oldest_pending_age_secs: Option<u64>,
     /// Tokens without a key that have waiting events.
     pub parked_tokens: i64,
+    /// Events and rows of new-api's log that may be one call or two: a person decides.
+    pub disputes_open: i64,
+    /// Refunds in new-api's log for which no charge was found.
+    pub refunds_open: i64,
     /// Credits not deducted for want of balance, over all users.
     pub unpaid_credits: i64,
     /// UTC.
@@ -187,6 +242,9 @@ impl Status {
         if !self.webhook.enabled {
             advice.push("set webhook.enabled = true to take events again".to_owned());
         }
+        if let Some(source) = &self.source {
+            advice.extend(source.advice());
+        }
         let down: Vec<&str> = self.actors.iter().filter(|actor| !actor.up).map(|actor| actor.name.as_str()).collect();
         if !down.is_empty() {
             advice.push(format!("look at the log if this stays down: {}", down.join(", ")));
@@ -199,6 +257,13 @@ impl Status {
     }
 }
 
+impl SourceStatus {
+    fn advice(&self) -> Option<String> {
+        let since = self.out_of_reach_since.as_ref().filter(|_| self.read)?;
+        Some(format!("look at new-api, and at newapi.base_url: it has not answered since {since}"))
+    }
+}
+
 impl BacklogStatus {
     fn advice(&self) -> Vec<String> {
         let mut advice = Vec::new();
@@ -207,6 +272,9 @@ impl BacklogStatus {
         }
         if self.parked_tokens > 0 {
             advice.push("`hookledger key unmatched` lists the tokens without a key, each with what to do".to_owned());
+        }
+        if self.disputes_open > 0 || self.refunds_open > 0 {
+            advice.push("`hookledger disputes list` shows what a person must decide".to_owned());
         }
         if self.failed > 0 {
             advice.push("`hookledger events list --status failed` says why events are not charged".to_owned());
@@ -235,6 +303,25 @@ fn advice_on(condition: &str) -> Option<&'static str> {
         "schemas_apart" => {
             Some("run `hookledger repair --dry-run`, then `hookledger repair`; what waits is then settled")
         }
+        "logging_off" => Some("switch the option LogConsumeEnabled on in new-api, so that lost events are found"),
+        "filter_ignored" => Some("update new-api: it answers rows that were not asked for, so nothing is read"),
+        "ids_restarted" => Some("find out who emptied or restored new-api's log; nothing is charged twice by it"),
+        "clock_skew" => Some("set the clocks of new-api's machine and of this one by NTP"),
+        "quota_per_unit_changed" => Some(
+            "compare the charges around the change of QuotaPerUnit; `hookledger charges refund` or `reverse` gives back \
+             what was too much",
+        ),
+        "rows_deleted" => Some("find out who deletes rows of new-api's log; what was charged stays charged"),
+        "events_missing" => Some("compare webhook_url and webhook_secret in new-api with what stands here"),
+        "channels_disagree" => {
+            Some("compare events with new-api's log: a sender may round prices, rename models or stamp other times")
+        }
+        "price_differs" => Some("find out why events state other prices than new-api's log, whose prices count"),
+        "token_refused" => Some("set newapi.access_token and newapi.user_id to those of an administrator of new-api"),
+        "not_new_api" => Some("set newapi.base_url to where new-api itself answers"),
+        "source_changed" => Some(
+            "if another new-api is meant, give it a name of its own in newapi.source; else point newapi.base_url back",
+        ),
         _ => None,
     }
 }

@@ -24,8 +24,14 @@ pub enum Condition {
     FilterIgnored,
     /// The ids of its rows are made up for each answer.
     IdsUnstable,
+    /// The ids of its rows fell back: its log was emptied or restored.
+    IdsRestarted,
     /// Its clock and ours are far apart.
     ClockSkew,
+    /// It says another price unit than before.
+    QuotaPerUnitChanged,
+    /// It lacks rows that were read.
+    RowsDeleted,
     /// Calls came without their event.
     EventsMissing,
     /// Many calls are told differently by their event and their row.
@@ -36,10 +42,12 @@ pub enum Condition {
     TokenRefused,
     /// Something else answers in its place.
     NotNewApi,
+    /// Another new-api answers in its place.
+    SourceChanged,
 }
 
 impl Condition {
-    pub const ALL: [Condition; 13] = [
+    pub const ALL: [Condition; 17] = [
         Condition::RateInvalid,
         Condition::AmbiguousKey,
         Condition::ForeignDeductions,
@@ -47,12 +55,16 @@ impl Condition {
         Condition::LoggingOff,
         Condition::FilterIgnored,
         Condition::IdsUnstable,
+        Condition::IdsRestarted,
         Condition::ClockSkew,
+        Condition::QuotaPerUnitChanged,
+        Condition::RowsDeleted,
         Condition::EventsMissing,
         Condition::ChannelsDisagree,
         Condition::PriceDiffers,
         Condition::TokenRefused,
         Condition::NotNewApi,
+        Condition::SourceChanged,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -64,12 +76,16 @@ impl Condition {
             Condition::LoggingOff => "logging_off",
             Condition::FilterIgnored => "filter_ignored",
             Condition::IdsUnstable => "ids_unstable",
+            Condition::IdsRestarted => "ids_restarted",
             Condition::ClockSkew => "clock_skew",
+            Condition::QuotaPerUnitChanged => "quota_per_unit_changed",
+            Condition::RowsDeleted => "rows_deleted",
             Condition::EventsMissing => "events_missing",
             Condition::ChannelsDisagree => "channels_disagree",
             Condition::PriceDiffers => "price_differs",
             Condition::TokenRefused => "token_refused",
             Condition::NotNewApi => "not_new_api",
+            Condition::SourceChanged => "source_changed",
         }
     }
 }
@@ -116,7 +132,7 @@ impl Conditions {
             }
             (Some(index), Some(sentence)) => {
                 let known = &mut held[index];
-                if known.sentence != sentence {
+                if !differ_in_figures_only(&known.sentence, &sentence) {
                     tracing::error!(condition = name, "{sentence}");
                 }
                 *known = Held { condition, first_seen: known.first_seen, last_seen: now, sentence };
@@ -134,9 +150,21 @@ impl Conditions {
     }
 }
 
+/// Figures move at every look: that is told, and not logged again.
+fn differ_in_figures_only(before: &str, after: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|letter| !letter.is_ascii_digit()).collect::<String>();
+    words(before) == words(after)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_that_move_are_no_change_and_other_words_are() {
+        assert!(differ_in_figures_only("3 of 10 calls", "12 of 100 calls"));
+        assert!(!differ_in_figures_only("3 calls (alice)", "3 calls (bob)"));
+    }
 
     #[test]
     fn a_condition_keeps_its_first_look_until_it_is_over() {

@@ -17,6 +17,7 @@ pub mod receiver;
 pub mod retaining;
 pub mod scheduler;
 pub mod settling;
+pub mod source_conditions;
 pub mod steps;
 pub mod supervisor;
 

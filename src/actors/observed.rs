@@ -1,6 +1,6 @@
 //! What the daemon last saw of itself, in memory: whoever reports it waits for no actor and for no write.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::channel::Channel;
 use super::conditions::{Condition, Conditions};
@@ -18,6 +18,17 @@ pub struct Counted {
     pub at: UnixMillis,
 }
 
+/// What is known of the reading of new-api's log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogReading {
+    /// Nothing before the first pass, and where no log is read.
+    pub coverage: Option<Coverage>,
+    /// When a pass last reached its end.
+    pub last_pass_at: Option<UnixMillis>,
+    /// When one last did not, and why.
+    pub last_failure: Option<(UnixMillis, String)>,
+}
+
 /// Shared by those who see and those who tell. It outlives every actor.
 #[derive(Default)]
 pub struct Observed {
@@ -27,7 +38,7 @@ pub struct Observed {
     counted: Mutex<Option<Counted>>,
     database_problem: Mutex<Option<String>>,
     taken_over: Mutex<Option<TakenOver>>,
-    coverage: Mutex<Option<Coverage>>,
+    reading: Mutex<LogReading>,
 }
 
 impl Observed {
@@ -60,14 +71,27 @@ impl Observed {
         self.conditions.set(Condition::SchemasApart, sentence, now);
     }
 
-    /// How far new-api's log is known.
-    pub fn covered(&self, coverage: Coverage) {
-        *self.coverage.lock().unwrap_or_else(PoisonError::into_inner) = Some(coverage);
+    /// A pass over new-api's log ended: when, or when and why it did not reach its end.
+    pub fn passed(&self, coverage: Option<Coverage>, ended: Result<UnixMillis, (UnixMillis, String)>) {
+        let mut reading = self.lock_reading();
+        reading.coverage = coverage.or(reading.coverage);
+        match ended {
+            Ok(at) => reading.last_pass_at = Some(at),
+            Err(failure) => reading.last_failure = Some(failure),
+        }
     }
 
-    /// Nothing before the first pass, and where no log is read.
-    pub fn coverage(&self) -> Option<Coverage> {
-        *self.coverage.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn reading(&self) -> LogReading {
+        self.lock_reading().clone()
+    }
+
+    /// The log is not read any more; whether it was.
+    pub fn reading_rests(&self) -> bool {
+        self.lock_reading().coverage.take().is_some()
+    }
+
+    fn lock_reading(&self) -> MutexGuard<'_, LogReading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn inbox_counted(&self, counted: Counted) {

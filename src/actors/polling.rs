@@ -6,19 +6,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::channel::ChannelRules;
-use super::conditions::Condition;
 use super::observed::Observed;
+use super::source_conditions::{Asked, SourceConditions};
 use crate::clock::SharedClock;
 use crate::config::{Live, PollingMode, Settings};
 use crate::domain::channel::ChannelState;
+use crate::domain::money::QuotaPerUnit;
 use crate::domain::time::UnixMillis;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, StatedQuota};
 use crate::polling::{ChannelFacts, Eagerness, Pass, PassError, Report, Source, probe};
-use crate::storage::{LogStore, Store};
+use crate::storage::{LogStore, Store, StoreError};
 use crate::telemetry::metrics;
 
 /// The figures of what was covered lately are compared again so often.
 const RECHECK_EVERY: Duration = Duration::from_secs(86_400);
+
+/// Over how long it is judged whether both channels agree.
+const AGREE_OVER_SECS: i64 = 3600;
+
+/// What is known of the gateway, for whoever tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceLook {
+    /// `newapi.source`
+    pub name: String,
+    /// Its log is read.
+    pub is_read: bool,
+    pub version: Option<String>,
+    pub quota_per_unit: Option<i64>,
+    pub clock_ahead_secs: Option<i64>,
+    pub out_of_reach_since: Option<UnixMillis>,
+}
 
 /// Everything that reading the log needs. It outlives every Scheduler.
 #[derive(Clone)]
@@ -28,6 +45,7 @@ pub struct Polling {
     pub live: Live<Settings>,
     pub observed: Arc<Observed>,
     pub source: Source,
+    conditions: Arc<SourceConditions>,
     times: Arc<Mutex<Times>>,
 }
 
@@ -43,7 +61,8 @@ struct Times {
 impl Polling {
     pub fn new(store: Arc<dyn Store>, clock: SharedClock, live: Live<Settings>, observed: Arc<Observed>) -> Self {
         let source = Source::new(live.clone());
-        Polling { store, clock, live, observed, source, times: Arc::default() }
+        let conditions = Arc::new(SourceConditions::new(observed.clone()));
+        Polling { store, clock, live, observed, source, conditions, times: Arc::default() }
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {
@@ -79,11 +98,8 @@ impl Polling {
             Ok(None) => return,
             Err(error) => return tracing::error!(%error, "new-api cannot be asked"),
         };
-        let found = probe(&self.source, gateway.as_ref(), || self.clock.now()).await;
-        let now = self.clock.now();
-        self.set(Condition::LoggingOff, found.logging_off, now);
-        self.set(Condition::ClockSkew, found.clock_skew, now);
-        self.tell_failure(found.failure, now);
+        let found = probe(&self.source, &gateway, self.store.as_ref(), || self.clock.now()).await;
+        self.conditions.probed(found, self.clock.now());
         self.tell_channel().await;
     }
 
@@ -92,7 +108,7 @@ impl Polling {
         let now = self.clock.now();
         let state = self.observed.channel.state();
         if !self.is_on() {
-            return;
+            return self.rest();
         }
         let is_due = self.is_pass_due(state, now);
         {
@@ -162,10 +178,10 @@ impl Polling {
         let now = self.clock.now();
         if let Some(coverage) = report.coverage {
             metrics::coverage_is(coverage.covered_until, coverage.read_until);
-            self.observed.covered(coverage);
         }
+        self.observed.passed(report.coverage, done.as_ref().map(|()| now).map_err(|error| (now, error.to_string())));
         let tally = report.tally;
-        if tally.changed() > 0 || report.disputed > 0 {
+        if tally.changed() > 0 || report.disputed > 0 || report.refunded > 0 {
             tracing::info!(
                 rows = tally.read(),
                 charged = tally.charged,
@@ -173,21 +189,20 @@ impl Polling {
                 parked = tally.parked,
                 waiting = tally.waiting,
                 disputed = report.disputed,
+                refunded = report.refunded,
+                credits_given_back = report.credits_given_back,
+                refunds_open = report.refunds_open,
                 failed = tally.failed,
                 "new-api's log was read"
             );
         }
-        let made_up = report.ids_made_up.then(|| {
-            "the log's row ids are made up for each answer (a ClickHouse store): they are not used, and nothing is lost \
-             by it"
-                .to_owned()
-        });
-        self.set(Condition::IdsUnstable, made_up, now);
+        self.conditions.passed(report, now);
         match done {
             Ok(()) => {
                 self.source.answered(true, now);
-                self.tell_failure(None, now);
+                self.conditions.failed(Asked::Log, None, now);
             }
+            Err(PassError::AnotherGateway(why)) => self.conditions.changed(why, now),
             Err(error) => {
                 let gateway = error.gateway();
                 if gateway.is_some() {
@@ -196,48 +211,65 @@ impl Polling {
                 tracing::warn!(%error, "new-api's log was not read to its end; the next pass goes on there");
                 let failure = gateway.map(|gateway| (gateway.condition(), gateway.to_string()));
                 if failure.is_some() {
-                    self.tell_failure(failure, now);
+                    self.conditions.failed(Asked::Log, failure, now);
                 }
             }
         }
         self.tell_channel().await;
     }
 
-    /// Conditions that say why new-api does not answer; at most one of them holds.
-    fn tell_failure(&self, failure: Option<(Option<&'static str>, String)>, now: UnixMillis) {
-        if let Some((None, reason)) = &failure {
-            tracing::warn!(%reason, "new-api could not be looked at");
-        }
-        for condition in [Condition::TokenRefused, Condition::NotNewApi, Condition::FilterIgnored] {
-            let sentence = match &failure {
-                Some((Some(name), sentence)) if *name == condition.as_str() => Some(sentence.clone()),
-                _ => None,
-            };
-            self.set(condition, sentence, now);
-        }
-    }
-
     async fn tell_channel(&self) {
         let now = self.clock.now();
         let store: &dyn LogStore = self.store.as_ref();
-        match ChannelFacts::look(&self.source, store, now).await {
-            Ok(facts) => {
-                let lost = facts.loss.without_event;
-                let sentence = (lost > 0 && !self.rules().is_pull).then(|| {
-                    format!(
-                        "{lost} of the last hour's {} calls came without their event: the log told of them",
-                        facts.loss.rows
-                    )
-                });
-                self.set(Condition::EventsMissing, sentence, now);
+        // What is younger than what is covered may still become disputed, or find its partner.
+        let until = self.observed.reading().coverage.map_or(now.as_secs(), |coverage| coverage.covered_until);
+        let looked = async {
+            let facts = ChannelFacts::look(&self.source, store, now).await?;
+            Ok::<_, StoreError>((facts, store.agreement(until - AGREE_OVER_SECS + 1, until).await?))
+        };
+        match looked.await {
+            Ok((facts, agreement)) => {
+                self.conditions.compared(facts, agreement, self.rules().is_pull, now);
                 self.observed.channel.log_says(facts);
             }
             Err(error) => tracing::warn!(%error, "how many events were lost could not be counted"),
         }
+        self.conditions.price_differences(store.noticed().price_differences(), now);
+        metrics::moved(store.noticed().take_moved());
     }
 
-    fn set(&self, condition: Condition, sentence: Option<String>, now: UnixMillis) {
-        self.observed.conditions.set(condition, sentence, now);
+    /// The books price by another quota per unit of new-api's from this second on.
+    pub fn quota_changed(&self, before: QuotaPerUnit, after: QuotaPerUnit, from_second: i64) {
+        let memory = self.source.memory();
+        if matches!(memory.quota_per_unit, Some(StatedQuota::Stated(_))) {
+            self.conditions.quota_changed((before, after), from_second, &memory, self.clock.now());
+        }
+    }
+
+    /// Nothing where no gateway is configured.
+    pub fn look(&self) -> Option<SourceLook> {
+        let settings = self.live.get();
+        settings.newapi.access.as_ref()?;
+        let memory = self.source.memory();
+        let gateway = memory.gateway;
+        Some(SourceLook {
+            name: settings.newapi.source.clone(),
+            is_read: settings.polling.mode != PollingMode::Off,
+            version: gateway.as_ref().map(|gateway| gateway.version.clone()).filter(|version| !version.is_empty()),
+            quota_per_unit: match memory.quota_per_unit {
+                Some(StatedQuota::Stated(quota)) => Some(quota.get()),
+                _ => None,
+            },
+            clock_ahead_secs: memory.clock_ahead_secs,
+            out_of_reach_since: memory.out_of_reach_since,
+        })
+    }
+
+    /// Nobody reads the log: no alert is to wait for it.
+    fn rest(&self) {
+        if self.observed.reading_rests() {
+            metrics::coverage_rests();
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::supervisor::Guard;
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
 use crate::failpoint;
+use crate::gateway::StatedQuota;
 use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError, Waiting};
 use crate::telemetry::metrics::{self, Metrics};
 
@@ -123,7 +124,9 @@ impl Scheduler {
     }
 
     fn look_at_prices(&mut self, context: &mut Context<Self>) {
-        let (store, configured) = (self.parts.store.clone(), configured_prices(&self.parts.live.get()));
+        let stated = self.parts.polling.source.memory().quota_per_unit;
+        let (store, settings) = (self.parts.store.clone(), self.parts.live.get());
+        let configured = configured_prices(&settings, stated.as_ref());
         let work = async move { store.look_at_prices(configured).await };
         let done = work.into_actor(self).map(|look, scheduler, _| {
             scheduler.parts.times.finish(Step::LookAtPrices);
@@ -139,6 +142,9 @@ impl Scheduler {
         };
         if let Some(from_second) = look.changed_from_second {
             tracing::info!(from_second, "a new rate or quota per dollar counts from this second on");
+            if let Some((before, after)) = look.quota_change {
+                self.parts.polling.quota_changed(before, after, from_second);
+            }
         }
         let sentence = look.invalid_rate.map(|value| {
             format!(
@@ -228,9 +234,16 @@ impl Scheduler {
     }
 }
 
-/// What the operator configured; the store dates what changed.
-pub fn configured_prices(settings: &Settings) -> ConfiguredPrices {
-    ConfiguredPrices { usd_to_credits: settings.ledger.usd_to_credits, quota_per_unit: settings.ledger.quota_per_unit }
+/// What the operator configured, and what new-api said of its quota per unit, if it was heard; the store dates what
+/// changed. Where a gateway is configured and was not heard yet, what the books hold stays.
+pub fn configured_prices(settings: &Settings, stated: Option<&StatedQuota>) -> ConfiguredPrices {
+    let is_alone = settings.newapi.access.is_none();
+    let (quota_per_unit, keeps_quota) = match stated {
+        Some(StatedQuota::Stated(quota)) => (*quota, false),
+        Some(StatedQuota::Absent) => (settings.ledger.quota_per_unit, false),
+        Some(StatedQuota::Unusable(_)) | None => (settings.ledger.quota_per_unit, !is_alone),
+    };
+    ConfiguredPrices { usd_to_credits: settings.ledger.usd_to_credits, quota_per_unit, keeps_quota }
 }
 
 impl Actor for Scheduler {

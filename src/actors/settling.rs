@@ -7,12 +7,16 @@ use std::time::Instant;
 
 use futures_util::future::{BoxFuture, join_all};
 
-use crate::domain::accounts::TransactionKind;
+use crate::domain::decision::{parse_row_id, row_id};
 use crate::domain::event::UsageEvent;
+use crate::domain::log_snapshot::NumberedRow;
 use crate::domain::outcome::{Failure, SettlementOutcome};
 use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
+use crate::polling::rows;
 use crate::storage::books::{NewReplay, Replayed};
+use crate::storage::deciding;
+use crate::storage::disputes::FailedRows;
 use crate::storage::{LedgerStore, Part, Poison, Selection, Store, StoreError, Waiting};
 use crate::telemetry::metrics;
 
@@ -50,6 +54,7 @@ fn settle_part<'a>(
                 if !purpose.is_dry_run() {
                     metrics::batch_committed(events.len(), started.elapsed());
                     count(&outcomes);
+                    metrics::moved(store.noticed().take_moved());
                 }
                 return Ok(outcomes);
             }
@@ -107,20 +112,39 @@ pub async fn settle_waiting(
     Ok(PageEnd { next: last.filter(|_| is_full), has_deferred: deferred > 0 })
 }
 
-/// Settles one page of what a person selected; charges what can be charged, once.
+/// A page's transaction holds up the others' for some ten milliseconds.
+const REPLAYED_PAGE: usize = 256;
+
+/// Settles one page of what a person selected: events, and after them rows that could not be booked. Charges what can be
+/// charged, once.
 pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, StoreError> {
-    /// A page's transaction holds up the others' for some ten milliseconds.
-    const PAGE: usize = 256;
     let NewReplay { event_id, since_ms, until_ms, beyond_grace, dry_run, after } = replay;
     let (since, until) = (since_ms.map(UnixMillis::new), until_ms.map(UnixMillis::new));
-    let page = store.selected(Selection { event_id, since, until }, after, PAGE).await?;
-    let next = page.last().filter(|_| page.len() == PAGE).map(|last| last.inbox_id.clone());
+    let purpose = Purpose::Replay { beyond_grace, is_dry_run: dry_run };
+    if let Some(identity) = event_id.as_deref().and_then(parse_row_id) {
+        let rows = deciding::failed_row(store, identity).await?.into_iter().collect();
+        return replay_rows(store, rows, purpose).await;
+    }
+    let after_row = after.as_deref().and_then(parse_row_id);
+    if after_row.is_some() {
+        let rows = store.failed_rows(FailedRows { since, until, after: after_row }, REPLAYED_PAGE).await?;
+        return replay_rows(store, rows, purpose).await;
+    }
+    let is_one = event_id.is_some();
+    let page = store.selected(Selection { event_id, since, until }, after, REPLAYED_PAGE).await?;
+    let next = page.last().filter(|_| page.len() == REPLAYED_PAGE).map(|last| last.inbox_id.clone());
     let events: Vec<_> = page.into_iter().filter_map(|waiting| waiting.event).collect();
-    let mut replayed = Replayed { tried: events.len() as u64, next, ..Replayed::default() };
+    let mut replayed = match next {
+        None if !is_one => {
+            let rows = store.failed_rows(FailedRows { since, until, after: None }, REPLAYED_PAGE).await?;
+            replay_rows(store, rows, purpose).await?
+        }
+        next => Replayed { next, ..Replayed::default() },
+    };
+    replayed.tried += events.len() as u64;
     if events.is_empty() {
         return Ok(replayed);
     }
-    let purpose = Purpose::Replay { beyond_grace, is_dry_run: dry_run };
     for outcome in settle(store, events, purpose).await? {
         match outcome {
             SettlementOutcome::Settled { credits } => {
@@ -140,6 +164,22 @@ pub async fn replay(store: &dyn Store, replay: NewReplay) -> Result<Replayed, St
     Ok(replayed)
 }
 
+/// Rows that could not be booked are settled as if they were read now.
+async fn replay_rows(store: &dyn Store, page: Vec<NumberedRow>, purpose: Purpose) -> Result<Replayed, StoreError> {
+    let tried = page.len() as u64;
+    let next = page.last().filter(|_| page.len() == REPLAYED_PAGE).map(|last| row_id(&last.identity));
+    let tally = rows::settle(store, page, purpose).await?;
+    let already_charged = tally.tied + tally.already_claimed;
+    Ok(Replayed {
+        tried,
+        charged: tally.charged,
+        credits: tally.credits,
+        already_charged,
+        still_failed: tried.saturating_sub(tally.charged + already_charged),
+        next,
+    })
+}
+
 fn count(outcomes: &[SettlementOutcome]) {
     const NAMES: [&str; 9] = [
         "settled",
@@ -153,13 +193,9 @@ fn count(outcomes: &[SettlementOutcome]) {
         "disputed",
     ];
     let mut counts = [0u64; NAMES.len()];
-    let mut credits_moved = 0;
     for outcome in outcomes {
         let index = match outcome {
-            SettlementOutcome::Settled { credits } => {
-                credits_moved += u64::try_from(credits.get()).unwrap_or(0);
-                0
-            }
+            SettlementOutcome::Settled { .. } => 0,
             SettlementOutcome::Unpaid { .. } => 1,
             SettlementOutcome::AlreadySettled => 2,
             SettlementOutcome::Conflict => 3,
@@ -175,7 +211,7 @@ fn count(outcomes: &[SettlementOutcome]) {
             SettlementOutcome::Tied => 7,
             // Nothing was settled: the event is known to have failed before, or is tried again at once.
             SettlementOutcome::Failed(Failure::Disputed(_)) => 8,
-            SettlementOutcome::Failed(Failure::Stored(_) | Failure::Busy | Failure::Alike)
+            SettlementOutcome::Failed(Failure::Stored(_) | Failure::Busy | Failure::Alike | Failure::Dismissed(_))
             | SettlementOutcome::Deferred
             | SettlementOutcome::Waits => continue,
         };
@@ -183,8 +219,5 @@ fn count(outcomes: &[SettlementOutcome]) {
     }
     for (name, count) in NAMES.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
         metrics::settled(name, count);
-    }
-    if credits_moved > 0 {
-        metrics::credits_moved(TransactionKind::Deduct.as_str(), credits_moved);
     }
 }

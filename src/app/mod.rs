@@ -146,7 +146,7 @@ impl Daemon {
             .map_err(|error| StartError::StateFolder(settings.database.url.state_folder().to_owned(), error))?;
         let clock = clock::for_daemon();
         let store = open_store(&settings, clock.clone()).await?;
-        store.look_at_prices(configured_prices(&settings)).await.map_err(StartError::Prices)?;
+        store.look_at_prices(configured_prices(&settings, None)).await.map_err(StartError::Prices)?;
         if let Some(found) = store.take_over(settings.webhook.max_age).await.map_err(StartError::TakeOver)? {
             tell_history(&found);
         }

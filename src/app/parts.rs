@@ -106,6 +106,7 @@ impl Parts {
             http,
             observed: self.observed.clone(),
             limits: self.limits.clone(),
+            polling: self.scheduler.polling.clone(),
             started_at: self.clock.now(),
             database_url: settings.database.url.to_string(),
             listeners: OnceLock::new(),

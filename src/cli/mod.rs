@@ -9,6 +9,7 @@ mod charge_text;
 mod charges;
 mod check_config;
 mod credits;
+mod disputes;
 mod events;
 mod failure;
 mod http_client;
@@ -96,6 +97,9 @@ enum Command {
     /// Look at what was charged, and give it back
     #[command(subcommand)]
     Charges(charges::ChargesCommand),
+    /// Decide what nobody but a person can: whether an event and a row of new-api's log are one call
+    #[command(subcommand)]
+    Disputes(disputes::DisputesCommand),
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
@@ -173,6 +177,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Key(command) => key::run(command, context).await?,
             Command::Credits(command) => credits::run(command, context).await?,
             Command::Charges(command) => charges::run(command, context).await?,
+            Command::Disputes(command) => disputes::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,

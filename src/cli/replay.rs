@@ -9,16 +9,17 @@ use super::output::facts;
 use super::time::parse_time;
 use super::{Context, books_access};
 use crate::actors::settling;
+use crate::domain::decision::parse_row_id;
 use crate::storage::books::{BooksError, NewReplay, Replayed};
 
 const ROUTE: &str = "/admin/v1/events/replay";
 
 #[derive(Debug, Args)]
 pub struct ReplayArguments {
-    /// The sender's id of one event
+    /// The sender's id of one event, or row:… of a row that could not be booked (`disputes list`)
     #[arg(value_name = "EVENT_ID", conflicts_with_all = ["all_failed", "since", "until"])]
     event_id: Option<String>,
-    /// Everything that is failed or dead
+    /// Everything that is failed or dead, rows of new-api's log included
     #[arg(long, required_unless_present_any = ["event_id", "since", "until"])]
     all_failed: bool,
     /// What was recorded at this time or later (UTC: "2026-11-24 08:00:00", or RFC 3339)
@@ -42,7 +43,7 @@ pub struct ReplayArguments {
 pub async fn run(arguments: ReplayArguments, context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
     let ReplayArguments { event_id, since, until, beyond_grace, dry_run, yes, .. } = arguments;
-    if let Some(event_id) = event_id.clone() {
+    if let Some(event_id) = event_id.clone().filter(|id| parse_row_id(id).is_none()) {
         // An unknown id is a mistake; a settled one is found and left alone.
         books_access::read(&settings, async |store| store.event(event_id).await).await?;
     }

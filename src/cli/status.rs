@@ -8,7 +8,7 @@ use super::Context;
 use super::admin_client;
 use super::failure::Failure;
 use super::output::{or_dash, visible};
-use crate::status::{ActorStatus, BacklogStatus, ChannelName, Status, TakingOverStatus};
+use crate::status::{ActorStatus, BacklogStatus, ChannelName, CoverageStatus, SourceStatus, Status, TakingOverStatus};
 
 const ROUTE: &str = "/admin/v1/status";
 
@@ -75,6 +75,8 @@ fn tell(status: &Status, paint: Paint) -> String {
         line("database", database(status, paint)),
         line("listening", listeners(status)),
     ];
+    lines.extend(status.source.as_ref().map(|known| line("source", source(known, paint))));
+    lines.extend(status.coverage.as_ref().map(|known| line("coverage", coverage(known))));
     lines.extend(status.taking_over.as_ref().map(taking_over));
     lines.extend(backlog(status.backlog.as_ref(), paint));
     lines.extend(named("actors", status.actors.iter().map(|one| actor(one, paint)).collect()));
@@ -122,6 +124,35 @@ fn channel(status: &Status, paint: Paint) -> String {
     format!("{} since {}, last event {}", paint.text(mood, name), visible(&status.channel.since), visible(last))
 }
 
+fn source(source: &SourceStatus, paint: Paint) -> String {
+    let state = match (source.read, &source.out_of_reach_since) {
+        (false, _) => paint.text(Mood::Quiet, "not read"),
+        (true, Some(since)) => paint.text(Mood::Bad, &format!("no answer since {since}")),
+        (true, None) => paint.text(Mood::Good, "read"),
+    };
+    let mut parts = vec![format!("{}, {state}", visible(&source.name))];
+    parts.extend(source.version.as_ref().map(|version| format!("new-api {}", visible(version))));
+    parts.extend(source.quota_per_unit.map(|quota| format!("{quota} units a dollar")));
+    parts.extend(source.clock_ahead_secs.filter(|ahead| *ahead != 0).map(|ahead| match ahead {
+        1.. => format!("clock {ahead}s ahead"),
+        _ => format!("clock {}s behind", -ahead),
+    }));
+    parts.extend(source.last_pass_at.as_ref().map(|at| format!("last pass {}", visible(at))));
+    if let (Some(at), Some(why)) = (&source.last_failure_at, &source.last_failure) {
+        // RFC 3339 in UTC sorts as time does: an old failure is history.
+        if source.last_pass_at.as_ref().is_none_or(|passed| passed < at) {
+            parts.push(paint.text(Mood::Attention, &format!("failed {at}: {why}")));
+        }
+    }
+    parts.join(", ")
+}
+
+fn coverage(coverage: &CoverageStatus) -> String {
+    let CoverageStatus { begins, covered_until, read_until, behind_secs } = coverage;
+    let (begins, covered_until, read_until) = (visible(begins), visible(covered_until), visible(read_until));
+    format!("to {covered_until} ({} ago), read to {read_until}, from {begins}", span(*behind_secs))
+}
+
 fn database(status: &Status, paint: Paint) -> String {
     let database = &status.database;
     let state = match &database.problem {
@@ -157,11 +188,13 @@ fn backlog(backlog: Option<&BacklogStatus>, paint: Paint) -> Vec<String> {
         line(
             "backlog",
             format!(
-                "{}{age}, {}, {}, {}, {}",
+                "{}{age}, {}, {}, {}, {}, {}, {}",
                 count(backlog.pending, "pending", Mood::Quiet),
                 count(backlog.failed, "failed", Mood::Attention),
                 count(backlog.dead, "dead", Mood::Bad),
                 count(backlog.parked_tokens, "tokens without a key", Mood::Attention),
+                count(backlog.disputes_open, "disputes", Mood::Attention),
+                count(backlog.refunds_open, "open refunds", Mood::Attention),
                 count(backlog.unpaid_credits, "credits unpaid", Mood::Attention),
             ),
         ),

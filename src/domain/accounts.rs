@@ -98,7 +98,7 @@ pub struct Movement {
 }
 
 /// The accounts that a batch touches, each as it stands after what was planned so far.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OpenAccounts {
     accounts: HashMap<UserId, Account>,
     changes: BTreeMap<UserId, AccountChange>,

@@ -13,7 +13,7 @@ pub enum KnownEvent {
     Open(OpenEvent),
     /// Charged. The content is known while the inbox keeps the row.
     Charged { content: Option<Content> },
-    /// Processed without a charge, because its token is ignored.
+    /// Processed without a charge: its token is ignored, or a person dismissed it.
     Closed { content: Option<Content>, message: String },
     /// In `webhook_logs` without a charge of ours: a notice, or another program's row, which counts as a repeat.
     Logged { notice: Option<NoticeKind> },

@@ -70,6 +70,26 @@ impl LogRow {
         self.task.as_ref()?.task_id.as_deref()
     }
 
+    /// It gives something back: type 6, or a quota below zero as older versions wrote it.
+    pub fn is_refund(&self) -> bool {
+        self.kind == RowKind::Refund || self.quota_units < 0
+    }
+
+    /// What it gives back, in quota units; none where that cannot be.
+    pub fn refunded_units(&self) -> Option<i64> {
+        let units = match self.kind {
+            RowKind::Refund => Some(self.quota_units),
+            RowKind::Consumption => self.quota_units.checked_neg(),
+        };
+        units.filter(|units| self.is_refund() && *units >= 0)
+    }
+
+    /// What a later row of a task says that its submission cost.
+    pub fn stated_units(&self) -> Option<i64> {
+        let task = self.task.as_ref().filter(|task| !task.is_submission)?;
+        task.pre_consumed_units.filter(|units| *units >= 0)
+    }
+
     /// Says the same for two readings of one row, whatever an administrator renamed, and whatever became of its id.
     /// Rows that are equal in all of it are told apart by their number within their second ([`RowIdentity`]).
     pub fn digest(&self) -> RowDigest {
@@ -102,6 +122,9 @@ const DIGEST_BYTES: usize = 16;
 pub struct RowDigest(String);
 
 impl RowDigest {
+    /// Characters of every digest.
+    pub const LENGTH: usize = 2 * DIGEST_BYTES;
+
     /// As it was stored.
     pub fn of_text(text: &str) -> Self {
         RowDigest(text.to_owned())

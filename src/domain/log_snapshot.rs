@@ -129,6 +129,26 @@ pub struct RowWrite {
     pub task_id: Option<Arc<str>>,
 }
 
+/// A row that looks for its task's charge: which charge it is, is decided by itself (`task_refunds`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskMark {
+    pub identity: RowIdentity,
+    pub token: RemoteKeyId,
+    /// What it says that its task's submission cost, in quota units.
+    pub stated_units: Option<i64>,
+}
+
+impl TaskMark {
+    /// None where the row looks for none: calls, submissions, and what says nothing of whose it is.
+    pub fn of(numbered: &NumberedRow) -> Option<Self> {
+        let NumberedRow { identity, row } = numbered;
+        let is_further = row.task_id().is_some() && row.stated_units().is_some();
+        let is_looking = !row.token.is_nobody() && (row.is_refund() || is_further);
+        let stated_units = row.stated_units().or_else(|| row.refunded_units());
+        is_looking.then(|| TaskMark { identity: identity.clone(), token: row.token, stated_units })
+    }
+}
+
 impl RowWrite {
     /// The row of a charge that has one.
     pub fn of_charge(charge: &Charge) -> Option<Self> {

@@ -85,6 +85,8 @@ pub enum Standing {
     Open(Side),
     /// Of the batch at hand, and not decided yet.
     New(Side),
+    /// A person closed it: it is no call's side.
+    Closed,
 }
 
 /// Place of a side among its neighbours.
@@ -186,6 +188,14 @@ impl Neighbours {
         self.nodes[place.0].partner.map(|(partner, _)| partner)
     }
 
+    /// Takes a side out of the matching.
+    pub fn close(&mut self, place: Place) {
+        self.nodes[place.0].standing = Standing::Closed;
+        self.by_counts.values_mut().chain(self.by_request.values_mut()).for_each(|places| {
+            places.retain(|other| *other != place);
+        });
+    }
+
     pub fn set_standing(&mut self, place: Place, standing: Standing) {
         self.nodes[place.0].standing = standing;
     }
@@ -227,7 +237,8 @@ impl Neighbours {
         }
     }
 
-    fn pair(&self, one: Place, other: Place, rule: TieRule) -> Pair {
+    /// Two sides, each in its place.
+    pub fn pair(&self, one: Place, other: Place, rule: TieRule) -> Pair {
         match self.nodes[one.0].identity.channel() {
             Channel::Webhook => Pair { event: one, row: other, rule },
             Channel::Log => Pair { event: other, row: one, rule },

@@ -112,6 +112,14 @@ impl CreditFemtos {
         self.0.checked_sub(other.0).filter(|difference| *difference >= 0).map(CreditFemtos).ok_or(AmountTooLarge)
     }
 
+    /// The share that `part` is of `whole`, to the nearest femto.
+    pub fn share(self, part: QuotaUnits, whole: QuotaUnits) -> Result<Self, AmountTooLarge> {
+        let whole = i128::from(whole.0);
+        let product = self.0.checked_mul(i128::from(part.0)).filter(|_| whole > 0).ok_or(AmountTooLarge)?;
+        let rounded_up = i128::from((product % whole) * 2 >= whole);
+        Ok(CreditFemtos(product / whole + rounded_up))
+    }
+
     pub fn has_fraction(self) -> bool {
         self.0 % FEMTOS_PER_CREDIT != 0
     }

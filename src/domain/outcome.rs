@@ -52,6 +52,8 @@ pub enum Failure {
     Alike,
     #[error("{DISPUTED}{0}")]
     Disputed(String),
+    #[error("{DISMISSED}{0}")]
+    Dismissed(String),
     /// As it was stored by an earlier settlement.
     #[error("{0}")]
     Stored(String),
@@ -63,15 +65,24 @@ const IGNORED: &str = "API Key is ignored for remoteKeyId: ";
 /// How the message of a disputed event begins.
 const DISPUTED: &str = "Disputed: ";
 
+/// How the message of an event begins that a person closed without a charge.
+const DISMISSED: &str = "Dismissed: ";
+
 impl Failure {
     /// Whether a stored message is that of a disputed event.
     pub fn is_disputed(message: &str) -> bool {
         message.starts_with(DISPUTED)
     }
 
-    /// Whether a stored message is that of an event that was closed because its token is ignored.
-    pub fn is_ignored(message: &str) -> bool {
-        message.starts_with(IGNORED)
+    /// Whether a stored message is that of an event that was closed without a charge: its token is ignored, or a person
+    /// dismissed it.
+    pub fn closes(message: &str) -> bool {
+        message.starts_with(IGNORED) || Failure::is_dismissed(message)
+    }
+
+    /// Whether a stored message is that of an event that a person dismissed.
+    pub fn is_dismissed(message: &str) -> bool {
+        message.starts_with(DISMISSED)
     }
 
     /// The text for `errorMsg`: at most 191 characters.

@@ -95,6 +95,10 @@ impl<'a> Planner<'a> {
             let outcome = self.settle_row(row);
             self.plan.row_outcomes.push(outcome);
         }
+        for decision in &batch.decisions {
+            let outcome = self.decide(decision);
+            self.plan.decisions.push(outcome);
+        }
         self.revisit(batch);
         self.finish()
     }
@@ -303,8 +307,7 @@ impl<'a> Planner<'a> {
     pub(super) fn keep(&mut self, event: &UsageEvent, open: Option<&OpenEvent>, failure: Option<(String, WaitReason)>) {
         let id = open.map_or_else(|| self.ids.next(self.now), |open| open.inbox_id.clone());
         let (message, reason) = failure.unzip();
-        let waiting =
-            reason.filter(|reason| *reason != WaitReason::Ignored).map(|reason| self.waiting(event, open, reason));
+        let waiting = reason.filter(|reason| !reason.is_closed()).map(|reason| self.waiting(event, open, reason));
         let status = waiting.map_or(InboxStatus::Processed, |(status, _)| status);
         let content = Some(event.content.clone());
         let known = match waiting {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::event::UsageEvent;
 use super::known::KnownEvent;
 use super::log_row::RowKind;
-use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite, UnownedRows};
+use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite, TaskMark, UnownedRows};
 use super::matching::{MatchPolicy, Neighbours, Node, Place, Standing};
-use super::money::{Credits, QuotaUnits};
+use super::money::{AmountTooLarge, Credits, QuotaUnits};
 use super::outcome::{Failure, SettlementOutcome};
 use super::planner::{Booked, Planner};
 use super::recording::WaitReason;
@@ -17,8 +17,21 @@ use super::settlement::{Batch, Purpose};
 use super::side::{ConsumptionRow, Side, SideIdentity};
 use super::time::UnixMillis;
 
+/// Refunds of Midjourney are like that.
+const WHOSE_IS_UNKNOWN: &str = "it names no token: nobody can know whose it is";
+
 impl Planner<'_> {
     pub(super) fn settle_row(&mut self, numbered: &NumberedRow) -> RowOutcome {
+        let outcome = self.settle_one_row(numbered);
+        let is_stored = !matches!(
+            outcome,
+            RowOutcome::AlreadyClaimed | RowOutcome::Parked | RowOutcome::Ignored | RowOutcome::Deferred
+        );
+        self.plan.task_rows.extend(TaskMark::of(numbered).filter(|_| is_stored));
+        outcome
+    }
+
+    fn settle_one_row(&mut self, numbered: &NumberedRow) -> RowOutcome {
         let NumberedRow { identity, row } = numbered;
         let state = self.log.as_ref().and_then(|log| log.known_rows.get(identity)).copied();
         let is_tried = match state {
@@ -30,7 +43,7 @@ impl Planner<'_> {
         if !is_tried {
             return RowOutcome::AlreadyClaimed;
         }
-        let is_refund = row.kind == RowKind::Refund || row.quota_units < 0;
+        let is_refund = row.is_refund();
         if row.token.is_nobody() && !is_refund {
             self.count_unowned(numbered);
             return RowOutcome::Ignored;
@@ -48,6 +61,12 @@ impl Planner<'_> {
             // It was kept while several users had its token: it stays listed.
             Err((failure, WaitReason::UnknownKey | WaitReason::BeyondGrace)) if state.is_some() => {
                 self.keep_row(numbered, RowState::Failed, Some(failure.message()))
+            }
+            // It stays as it is kept, and is not counted beside that.
+            Err((failure, WaitReason::UnknownKey | WaitReason::BeyondGrace | WaitReason::Ignored))
+                if state.is_some() =>
+            {
+                RowOutcome::Failed(failure.message())
             }
             Err((_, WaitReason::UnknownKey | WaitReason::BeyondGrace)) => {
                 self.count_unowned(numbered);
@@ -74,7 +93,8 @@ impl Planner<'_> {
             self.count_unowned(numbered);
             return RowOutcome::Parked;
         }
-        self.keep_row(numbered, RowState::RefundOpen, None)
+        let reason = numbered.row.token.is_nobody().then(|| WHOSE_IS_UNKNOWN.to_owned());
+        self.keep_row(numbered, RowState::RefundOpen, reason)
     }
 
     fn keep_row(&mut self, numbered: &NumberedRow, state: RowState, reason: Option<String>) -> RowOutcome {
@@ -184,11 +204,7 @@ impl Planner<'_> {
         let Standing::Open(side) = &node.standing else { return };
         let side = side.clone();
         let Ok(holder) = self.payer(&side, false) else { return };
-        // Since it came, another program may have billed its call.
-        if let Some(record) = self.foreign.take(side.content()) {
-            if let Ok(claim) = self.adopt(&side, record, None) {
-                self.stand_as(place, &claim);
-            }
+        if let Ok(true) | Err(_) = self.adopt_open(place, &side) {
             return;
         }
         let tied = self.log.as_mut().and_then(|log| log.neighbours.tie(place, &log.policy));
@@ -202,6 +218,14 @@ impl Planner<'_> {
     fn charge_open(&mut self, place: Place, side: &Side) {
         let Ok(holder) = self.payer(side, false) else { return };
         drop(self.charge_alone(side, holder, None).inspect(|_| self.stand_charged(&[place])));
+    }
+
+    /// Since it came, another program may have billed its call.
+    pub(super) fn adopt_open(&mut self, place: Place, side: &Side) -> Result<bool, AmountTooLarge> {
+        let Some(record) = self.foreign.take(side.content()) else { return Ok(false) };
+        let claim = self.adopt(side, record, None)?;
+        self.stand_as(place, &claim);
+        Ok(true)
     }
 
     fn dispute(&mut self, place: Place, partner: Place, side: &Side) {

@@ -35,7 +35,7 @@ impl Planner<'_> {
     }
 
     /// Rows from before the platform's books were taken over only tie.
-    fn only_ties(&self, side: &Side) -> bool {
+    pub(super) fn only_ties(&self, side: &Side) -> bool {
         let taken_over_at = self.log.as_ref().and_then(|log| log.taken_over_at);
         side.channel() == Channel::Log && taken_over_at.is_some_and(|at| side.content().called_at < at)
     }
@@ -103,7 +103,7 @@ impl Planner<'_> {
         let log = self.log.as_ref()?;
         let whole = |at: Place| match &log.neighbours.node(at).standing {
             Standing::New(side) | Standing::Open(side) => Some(side.clone()),
-            Standing::Charged(_) => None,
+            Standing::Charged(_) | Standing::Closed => None,
         };
         let is_final = log.neighbours.node(pair.event).facts.units.is_none();
         let order = if is_final { [pair.event, pair.row] } else { [pair.row, pair.event] };
@@ -120,7 +120,7 @@ impl Planner<'_> {
         (claim_side(pair.event), claim_side(pair.row), Some(pair.rule))
     }
 
-    fn note_sides(&mut self, claim: &ChargeKey, pair: Pair) {
+    pub(super) fn note_sides(&mut self, claim: &ChargeKey, pair: Pair) {
         let sides = self.sides_of(pair);
         self.plan.tied_by_request_id |= pair.rule == TieRule::Identity && self.share_request_id(pair);
         self.sides.insert(claim.clone(), sides);
@@ -179,18 +179,19 @@ impl Planner<'_> {
 
     /// Books the difference where the sides of a charge state different prices: the row's decides, unless the event is
     /// priced in credits.
-    fn correct(&mut self, claim: &ChargeKey, pair: Pair) -> Result<(), AmountTooLarge> {
+    pub(super) fn correct(&mut self, claim: &ChargeKey, pair: Pair) -> Result<(), AmountTooLarge> {
         let Some(log) = &self.log else { return Ok(()) };
         let Some(charge) = log.charges.get(claim).cloned() else { return Ok(()) };
         // A former owner's books, or such as another session holds, are left alone: it is told as a difference.
         let may_book = self.open_accounts.knows(&charge.user_id) && !self.busy_users.contains(&charge.user_id);
         let (event, row) = (log.neighbours.node(pair.event), log.neighbours.node(pair.row));
         let (event_facts, row_facts) = (event.facts.clone(), row.facts.clone());
+        let is_certain = matches!(pair.rule, TieRule::Identity | TieRule::Person);
         let price = match (event_facts.units, row_facts.units) {
             (None, _) if charge.price.units.is_some() => {
                 ExactPrice { units: None, credits: event_facts.credits, ..charge.price }
             }
-            (Some(_), Some(units)) if pair.rule == TieRule::Identity && charge.price.units != Some(units) => {
+            (Some(_), Some(units)) if is_certain && charge.price.units != Some(units) => {
                 ExactPrice { units: Some(units), credits: charge.price.of_units(units)?, ..charge.price }
             }
             _ => return Ok(()),

@@ -60,6 +60,11 @@ pub enum WaitReason {
 }
 
 impl WaitReason {
+    /// It waits for nothing any more.
+    pub fn is_closed(self) -> bool {
+        matches!(self, WaitReason::Ignored | WaitReason::Dismissed)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             WaitReason::Recorded => "recorded",

@@ -26,14 +26,23 @@ pub enum RefundOrigin {
     Operator,
     /// A person, for a selection of charges.
     Reversal,
+    /// A row of new-api's log.
+    Log,
 }
 
 impl RefundOrigin {
+    const ALL: [RefundOrigin; 3] = [RefundOrigin::Operator, RefundOrigin::Reversal, RefundOrigin::Log];
+
     pub fn as_str(self) -> &'static str {
         match self {
             RefundOrigin::Operator => "operator",
             RefundOrigin::Reversal => "reversal",
+            RefundOrigin::Log => "log",
         }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        RefundOrigin::ALL.into_iter().find(|origin| origin.as_str() == text)
     }
 }
 
@@ -72,6 +81,13 @@ pub struct BookedCharge {
     pub rounding: Option<Rounding>,
     /// Exact sum of its refunds so far.
     pub refunded: CreditFemtos,
+}
+
+impl BookedCharge {
+    /// What was not given back yet.
+    pub fn left(&self) -> CreditFemtos {
+        self.price.credits.checked_sub(self.refunded).unwrap_or_default()
+    }
 }
 
 /// A refund that was booked.
@@ -138,7 +154,7 @@ pub struct RefundSnapshot {
 }
 
 /// What to write, in one transaction or not at all.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RefundPlan {
     /// One for each request, in their order.
     pub outcomes: Vec<RefundOutcome>,
@@ -156,20 +172,17 @@ pub fn plan_refunds(
     now: UnixMillis,
     ids: &RecordIds,
 ) -> RefundPlan {
-    let RefundSnapshot { charges, earlier, accounts } = snapshot;
-    let open_accounts = OpenAccounts::new(accounts);
-    let mut planner =
-        RefundPlanner { charges, earlier, open_accounts, rounding, now, ids, plan: RefundPlan::default() };
+    let mut planner = RefundPlanner::new(snapshot, rounding, now, ids);
     for request in requests {
         let outcome = planner.refund(request).unwrap_or_else(RefundOutcome::Refused);
         planner.plan.outcomes.push(outcome);
     }
-    let mut plan = planner.plan;
-    plan.accounts = planner.open_accounts.finish();
-    plan
+    planner.finish()
 }
 
-struct RefundPlanner<'a> {
+/// Books refunds one after the other.
+#[derive(Clone)]
+pub(super) struct RefundPlanner<'a> {
     charges: HashMap<ChargeKey, BookedCharge>,
     earlier: HashMap<(RefundOrigin, Arc<str>), EarlierRefund>,
     open_accounts: OpenAccounts,
@@ -179,8 +192,25 @@ struct RefundPlanner<'a> {
     plan: RefundPlan,
 }
 
-impl RefundPlanner<'_> {
-    fn refund(&mut self, request: &RefundRequest) -> Result<RefundOutcome, RefundRefusal> {
+impl<'a> RefundPlanner<'a> {
+    pub(super) fn new(snapshot: RefundSnapshot, rounding: Rounding, now: UnixMillis, ids: &'a RecordIds) -> Self {
+        let RefundSnapshot { charges, earlier, accounts } = snapshot;
+        let open_accounts = OpenAccounts::new(accounts);
+        RefundPlanner { charges, earlier, open_accounts, rounding, now, ids, plan: RefundPlan::default() }
+    }
+
+    /// A charge as it stands after what was planned so far.
+    pub(super) fn charge(&self, key: &ChargeKey) -> Option<&BookedCharge> {
+        self.charges.get(key)
+    }
+
+    pub(super) fn finish(self) -> RefundPlan {
+        let mut plan = self.plan;
+        plan.accounts = self.open_accounts.finish();
+        plan
+    }
+
+    pub(super) fn refund(&mut self, request: &RefundRequest) -> Result<RefundOutcome, RefundRefusal> {
         let charge = self.charges.get(&request.charge).ok_or(RefundRefusal::NoSuchCharge)?.clone();
         let key = (request.origin, request.idempotency_key.clone());
         if let Some(earlier) = self.earlier.get(&key) {
@@ -195,7 +225,7 @@ impl RefundPlanner<'_> {
         if !charge.has_user {
             return Err(RefundRefusal::NoUser);
         }
-        let left = charge.price.credits.checked_sub(charge.refunded).unwrap_or_default();
+        let left = charge.left();
         if left == CreditFemtos::ZERO {
             return Err(RefundRefusal::NothingLeft);
         }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::accounts::{Account, AccountChange, Transaction};
 use super::adoption::ForeignRecords;
+use super::decision::{Decision, DecisionOutcome, Subject};
 use super::event::{Content, UsageEvent};
 use super::ids::{KeyId, RecordId, RecordIds, RemoteKeyId, UserId};
 use super::known::KnownEvents;
-use super::log_snapshot::{LogSnapshot, NumberedRow, RowOutcome, RowWrite, UnownedRows};
+use super::log_snapshot::{LogSnapshot, NumberedRow, RowOutcome, RowWrite, TaskMark, UnownedRows};
 use super::matching::{TieRule, Windows};
 use super::money::{Credits, Remainder};
 use super::outcome::{InboxStatus, SettlementOutcome};
@@ -56,6 +57,13 @@ impl ClaimSide {
     }
 }
 
+impl Plan {
+    /// Nobody's books move.
+    pub fn moves_nothing(&self) -> bool {
+        self.charges.is_empty() && self.accounts.is_empty()
+    }
+}
+
 impl Charge {
     pub fn key(&self) -> ChargeKey {
         ChargeKey { call_second: self.content.called_at.as_secs(), id: self.id.clone() }
@@ -63,6 +71,9 @@ impl Charge {
 }
 
 impl Purpose {
+    /// A person decided about single calls: whatever their age is, they are charged if he says so.
+    pub const BY_A_PERSON: Purpose = Purpose::Replay { beyond_grace: true, is_dry_run: false };
+
     /// Nothing of it is to be committed.
     pub fn is_dry_run(self) -> bool {
         matches!(self, Purpose::Replay { is_dry_run: true, .. })
@@ -105,6 +116,8 @@ pub struct Plan {
     pub outcomes: Vec<SettlementOutcome>,
     /// One for each row, in their order.
     pub row_outcomes: Vec<RowOutcome>,
+    /// One for each decision, in their order.
+    pub decisions: Vec<DecisionOutcome>,
     pub inbox: Vec<InboxRow>,
     pub charges: Vec<Charge>,
     /// Calls that another program has billed.
@@ -121,6 +134,8 @@ pub struct Plan {
     pub ties: Vec<Tie>,
     pub rows: Vec<RowWrite>,
     pub unowned_rows: Vec<UnownedRows>,
+    /// Rows among those written that look for their task's charge.
+    pub task_rows: Vec<TaskMark>,
     pub corrections: Vec<Correction>,
     /// Calls whose sides stated different prices.
     pub price_differences: u64,
@@ -197,6 +212,8 @@ pub struct Batch {
     pub rows: Vec<NumberedRow>,
     /// Tokens whose waiting sides are looked at again, beside those of the events and rows.
     pub revisited: BTreeSet<RemoteKeyId>,
+    /// What a person decided, carried out after the events and rows.
+    pub decisions: Vec<Decision>,
     /// Up to this second, included, no side is missing any more: what is still alike there is disputed.
     pub covered_until_second: Option<i64>,
 }
@@ -208,27 +225,43 @@ impl Batch {
 
     /// It came from the log, or looks again at what did.
     pub fn has_rows(&self) -> bool {
-        !self.rows.is_empty() || !self.revisited.is_empty()
+        !self.rows.is_empty() || !self.revisited.is_empty() || !self.decisions.is_empty()
+    }
+
+    /// Every event that it is about.
+    pub fn all_events(&self) -> impl Iterator<Item = &Arc<UsageEvent>> {
+        let decided = self.decisions.iter().filter_map(|decision| match &decision.subject {
+            Subject::Event(event) => Some(event),
+            Subject::Row(_) => None,
+        });
+        self.events.iter().chain(decided)
+    }
+
+    /// Every row that it is about.
+    pub fn all_rows(&self) -> impl Iterator<Item = &NumberedRow> {
+        let decided = self.decisions.iter().filter_map(|decision| match &decision.subject {
+            Subject::Row(row) => Some(&**row),
+            Subject::Event(_) => None,
+        });
+        self.rows.iter().chain(decided)
     }
 
     /// Every token that it touches.
     pub fn tokens(&self) -> BTreeSet<RemoteKeyId> {
-        let events = self.events.iter().map(|event| event.content.remote_key_id);
-        let rows = self.rows.iter().map(|row| row.row.token);
-        events.chain(rows).chain(self.revisited.iter().copied()).collect()
+        self.calls().map(|(token, _)| token).chain(self.revisited.iter().copied()).collect()
     }
 
     /// Every call that it may charge.
     pub fn contents(&self) -> impl Iterator<Item = Content> + '_ {
-        let events = self.events.iter().map(|event| event.content.clone());
+        let events = self.all_events().map(|event| event.content.clone());
         let side = |row: &NumberedRow| ConsumptionRow::parse(row.identity.clone(), &row.row).ok();
-        events.chain(self.rows.iter().filter_map(side).map(|row| row.content))
+        events.chain(self.all_rows().filter_map(side).map(|row| row.content))
     }
 
     /// Every call that it tells of.
     pub fn calls(&self) -> impl Iterator<Item = (RemoteKeyId, UnixMillis)> + '_ {
-        let events = self.events.iter().map(|event| (event.content.remote_key_id, event.content.called_at));
-        let rows = self.rows.iter().map(|row| (row.row.token, UnixMillis::new(row.row.second.saturating_mul(1000))));
+        let events = self.all_events().map(|event| (event.content.remote_key_id, event.content.called_at));
+        let rows = self.all_rows().map(|row| (row.row.token, UnixMillis::new(row.row.second.saturating_mul(1000))));
         events.chain(rows)
     }
 }
@@ -252,6 +285,10 @@ mod tests;
 #[cfg(test)]
 #[path = "two_channels_books.rs"]
 mod two_channels_books;
+
+#[cfg(test)]
+#[path = "decision_tests.rs"]
+mod decision_tests;
 
 #[cfg(test)]
 #[path = "two_channels_tests.rs"]

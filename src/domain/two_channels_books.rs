@@ -215,7 +215,10 @@ impl Ledger {
             let event = event.unwrap_or_else(|| self.known[&row.event_id].0.clone());
             let content = Some(event.content.clone());
             let known = match &row.waiting {
-                None => KnownEvent::Charged { content },
+                None => match row.message.clone() {
+                    Some(message) => KnownEvent::Closed { content, message },
+                    None => KnownEvent::Charged { content },
+                },
                 Some(waiting) => KnownEvent::Open(OpenEvent {
                     inbox_id: row.id.clone(),
                     status: row.status,
@@ -250,6 +253,24 @@ impl Ledger {
     pub(super) fn cover(&mut self, second: i64) -> Plan {
         let revisited = BTreeSet::from([RemoteKeyId::new(1).unwrap()]);
         self.settle(Batch { revisited, covered_until_second: Some(START + second), ..Batch::default() })
+    }
+
+    /// What a person decided, in one transaction.
+    pub(super) fn decide(&mut self, decisions: Vec<Decision>) -> Vec<DecisionOutcome> {
+        self.settle(Batch { decisions, ..Batch::default() }).decisions
+    }
+
+    /// Every row that a person may decide about.
+    pub(super) fn open_rows(&self) -> Vec<Subject> {
+        let open = self.rows.iter().filter_map(|(identity, (state, row))| match (state, row) {
+            (RowState::Waiting | RowState::Disputed, Some(row)) => Some((identity.clone(), row)),
+            _ => None,
+        });
+        open.map(|(identity, row)| Subject::Row(Arc::new(NumberedRow { identity, row: (**row).clone() }))).collect()
+    }
+
+    pub(super) fn charge_ids(&self) -> Vec<RecordId> {
+        self.claims.keys().map(|key| key.id.clone()).collect()
     }
 
     pub(super) fn charges(&self) -> usize {

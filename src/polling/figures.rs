@@ -74,6 +74,39 @@ pub async fn compare_covered(
     }
 }
 
+/// Rows that were read and are no longer in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowsMissing {
+    pub count: i64,
+    /// Between which seconds, where there are any.
+    pub from_second: i64,
+    pub until_second: i64,
+}
+
+impl RowsMissing {
+    pub fn add(&mut self, count: i64, gap: Gap) {
+        if count > 0 {
+            let is_first = self.count == 0;
+            self.from_second = if is_first { gap.from_second } else { self.from_second.min(gap.from_second) };
+            self.until_second = self.until_second.max(gap.until_second);
+            self.count += count;
+        }
+    }
+}
+
+/// How many rows fewer the source has of a span than the books know of; none where it does not say how many it has.
+pub async fn missing_rows(
+    gateway: &dyn Gateway,
+    store: &dyn LogStore,
+    of: &SourceFilter,
+    gap: Gap,
+) -> Result<i64, FiguresError> {
+    let book = store.figures(of, gap.from_second, gap.until_second).await?;
+    let Some(window) = Window::new(gap.from_second, gap.until_second) else { return Ok(0) };
+    let said = gateway.count(window, RowKind::Consumption).await?.and_then(|rows| i64::try_from(rows).ok());
+    Ok(said.map_or(0, |said| (book.figures.rows - said).max(0)))
+}
+
 /// Where a span begins and ends in quiet.
 enum Quiet {
     /// Here, which may be a little before its end.

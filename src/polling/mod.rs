@@ -6,14 +6,18 @@
 mod channel_facts;
 mod figures;
 mod gaps;
+mod newest_id;
 mod pass;
 mod probe;
-mod rows;
+mod recognition;
+pub mod rows;
 mod source;
 
 pub use channel_facts::ChannelFacts;
+pub use figures::RowsMissing;
 pub use gaps::Gap;
 pub use pass::{Coverage, Eagerness, Pass, PassError, Report};
 pub use probe::{Probe, probe};
+pub use recognition::GatewayIdentity;
 pub use rows::Tally;
 pub use source::{Source, SourceMemory};

@@ -2,22 +2,26 @@
 //!
 //! Coverage moves only behind committed rows; an error moves nothing, and the next pass begins where this one ended.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::figures::{self, FiguresError, Verdict};
+use super::figures::{self, FiguresError, RowsMissing, Verdict};
 use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
+use super::newest_id::newest_id;
+use super::recognition::{self, GatewayIdentity};
 use super::rows::{self, Tally};
 use super::source::Source;
 use crate::clock::SharedClock;
 use crate::config::PollingSettings;
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::{LogRow, RowKind, number_rows};
-use crate::domain::log_snapshot::NumberedRow;
+use crate::domain::log_snapshot::{NumberedRow, TaskMark};
 use crate::domain::settlement::Purpose;
 use crate::failpoint;
 use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, UnreadableRow, Window};
-use crate::storage::log::{Proof, SourceFilter, Span};
+use crate::storage::log::{Proof, SourceFilter, Span, TaskPage};
 use crate::storage::{Store, StoreError};
+use crate::telemetry::metrics;
 
 /// A span that differs and has at most this many rows is read; a larger one is halved, until the difference is found.
 const READ_AT_MOST_ROWS: u64 = 500;
@@ -27,6 +31,9 @@ const REVISITED_TOKENS: usize = 64;
 
 /// Tokens that got a key, whose earlier rows one pass reads.
 const MOST_OWNED_MEANWHILE: usize = 100;
+
+/// The note that keeps the name of the source that was read first.
+const FIRST_SOURCE: &str = "first_source";
 
 /// Rows of tokens whose ambiguity ended, which one pass settles.
 const MOST_WOKEN_ROWS: usize = 10_000;
@@ -38,6 +45,8 @@ pub enum PassError {
     Reading(#[from] ReadingError),
     #[error("what was read could not be stored: {0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    AnotherGateway(String),
     #[error("{count} rows of the log cannot be read ({first}); nothing of their seconds counts as read")]
     Unreadable { count: usize, first: String },
 }
@@ -76,10 +85,20 @@ pub struct Report {
     pub tally: Tally,
     /// Sides that are disputed from now on.
     pub disputed: u64,
+    /// Rows of tasks whose money went back.
+    pub refunded: u64,
+    /// Whole credits that were added to balances for them.
+    pub credits_given_back: i64,
+    /// Rows of tasks that still look for their charge.
+    pub refunds_open: u64,
     pub spans_agreed: u64,
     /// Where coverage began, and the last second that is covered, in Unix seconds.
     pub coverage: Option<Coverage>,
     pub ids_made_up: bool,
+    /// The largest id of before, and the newest, which is smaller: the log was emptied or restored.
+    pub ids_fell: Option<(i64, i64)>,
+    /// What a comparison of the last days found the source to lack; none where nothing was compared.
+    pub missing: Option<RowsMissing>,
 }
 
 /// How far the log is known.
@@ -117,7 +136,10 @@ impl Pass {
         let of = self.source.source_filter();
         let begins = self.begin(&of).await?;
         let (readable, coverable) = self.ends();
-        let done = self.read_gaps(&of, begins, readable, coverable, eagerness).await;
+        let done = match self.recognise().await {
+            Ok(()) => self.read_gaps(&of, begins, readable, coverable, eagerness).await,
+            Err(error) => Err(error),
+        };
         let spans = self.store.spans(&of).await?;
         let covered = covered_until(&spans, begins);
         let read = read_until(&spans, begins);
@@ -125,7 +147,25 @@ impl Pass {
         self.settle_woken().await?;
         self.revisit(covered).await?;
         done?;
-        self.read_owned_meanwhile(&of, coverable).await
+        self.read_owned_meanwhile(&of, coverable).await?;
+        self.report.refunds_open = self.settle_refunds(None).await?;
+        Ok(())
+    }
+
+    /// Nothing is read of a gateway that is not the one that the books know.
+    async fn recognise(&self) -> Result<(), PassError> {
+        let (memory, name) = (self.source.memory(), self.source.source_filter().source);
+        if let Some((_, why)) = memory.refused.filter(|(source, _)| *source == name) {
+            return Err(PassError::AnotherGateway(why));
+        }
+        let said = match memory.gateway {
+            Some(said) => said,
+            None => GatewayIdentity::of(&self.gateway.status().await.map_err(ReadingError::from)?),
+        };
+        match recognition::recognise(&self.source, &self.gateway, self.store.as_ref(), &said).await? {
+            None => Ok(()),
+            Some(why) => Err(PassError::AnotherGateway(why)),
+        }
     }
 
     /// The first second of coverage: now, at the first pass of all; where the books of another program were taken over,
@@ -136,11 +176,22 @@ impl Pass {
         let begins = match self.settings.start_from {
             StartFrom::At(instant) => instant,
             StartFrom::Now => match self.store.look_for_others().await? {
-                Some(taken_over) => taken_over.taken_over_at.minus(self.settings.lookback),
-                None => now,
+                Some(taken_over) if self.is_first_source(of).await? => {
+                    taken_over.taken_over_at.minus(self.settings.lookback)
+                }
+                _ => now,
             },
         };
         self.store.begin_coverage(of, begins.min(now).as_secs()).await
+    }
+
+    /// The source that was read first was there when the books were taken over; one that is named later has a history
+    /// that nobody asked to bill.
+    async fn is_first_source(&self, of: &SourceFilter) -> Result<bool, StoreError> {
+        match self.store.note(FIRST_SOURCE).await? {
+            Some(first) => Ok(first == of.source),
+            None => self.store.set_note(FIRST_SOURCE, of.source.clone()).await.map(|()| true),
+        }
     }
 
     async fn read_gaps(
@@ -205,7 +256,7 @@ impl Pass {
         let mut reading = Reading::new(self.gateway.clone(), window, RowKind::Consumption, ids);
         while let Some(piece) = reading.next_piece().await? {
             failpoint::hit("polling.piece.read").map_err(StoreError::from)?;
-            self.learn_ids(piece.ids);
+            self.learn_ids(piece.ids, &piece.rows).await?;
             let mut rows = piece.rows;
             let mut unreadable = piece.unreadable;
             let mut refunds = Reading::new(self.gateway.clone(), piece.window, RowKind::Refund, piece.ids);
@@ -230,11 +281,41 @@ impl Pass {
     async fn settle(&mut self, of: &SourceFilter, seconds: Gap, rows: Vec<LogRow>) -> Result<(), PassError> {
         let source: Arc<str> = Arc::from(of.source.as_str());
         let numbered = number_rows(&source, rows);
-        let numbered = numbered.into_iter().map(|(identity, row)| NumberedRow { identity, row }).collect();
+        let numbered: Vec<NumberedRow> =
+            numbered.into_iter().map(|(identity, row)| NumberedRow { identity, row }).collect();
         self.store.forget_unowned(&of.source, seconds.from_second, seconds.until_second).await?;
+        let tokens = tokens_of_tasks(&numbered);
         let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Retry).await?;
         self.report.tally.add(tally);
+        if !tokens.is_empty() {
+            self.settle_refunds(Some(tokens)).await?;
+        }
         Ok(())
+    }
+
+    /// Gives back what rows of tasks say, of these tokens or of all. How many stay open.
+    async fn settle_refunds(&mut self, tokens: Option<Vec<RemoteKeyId>>) -> Result<u64, StoreError> {
+        let mut page = TaskPage { tokens, after: None };
+        let mut still_open = 0;
+        loop {
+            let settled = match self.store.settle_refunds(page.clone()).await {
+                Err(StoreError::Refused(reason)) => {
+                    tracing::error!(%reason, "what tasks give back cannot be booked: their rows stay open");
+                    return Ok(still_open);
+                }
+                settled => settled?,
+            };
+            self.report.refunded += settled.refunded;
+            self.report.credits_given_back += settled.credits;
+            if settled.refunded > 0 {
+                metrics::rows_settled("refunded", settled.refunded);
+            }
+            still_open += settled.still_open;
+            match settled.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(still_open),
+            }
+        }
     }
 
     async fn cover(&self, of: &SourceFilter, seconds: Gap, proof: Proof) -> Result<(), StoreError> {
@@ -243,9 +324,20 @@ impl Pass {
         failpoint::hit("polling.covered").map_err(StoreError::from)
     }
 
-    fn learn_ids(&mut self, ids: Ids) {
+    async fn learn_ids(&mut self, ids: Ids, rows: &[LogRow]) -> Result<(), StoreError> {
         self.report.ids_made_up |= ids == Ids::MadeUp;
         self.source.remember(|memory| memory.ids = ids);
+        if ids != Ids::Stable {
+            return Ok(());
+        }
+        let known = match self.source.memory().newest_id {
+            Some(known) => Some(known),
+            None => self.store.newest_id(&self.source.source_filter().source).await?,
+        };
+        let (newest, fell) = newest_id(known, rows);
+        self.report.ids_fell = fell.or(self.report.ids_fell);
+        self.source.remember(|memory| memory.newest_id = newest);
+        Ok(())
     }
 
     /// Sides that wait for their partner, now that more is known of it.
@@ -274,6 +366,7 @@ impl Pass {
         if from_second > until_second {
             return Ok(());
         }
+        let mut missing = RowsMissing::default();
         let mut left = vec![Gap { from_second, until_second }];
         while let Some(gap) = left.pop() {
             match figures::compare_covered(self.gateway.as_ref(), self.store.as_ref(), &of, gap).await? {
@@ -284,9 +377,12 @@ impl Pass {
                 Verdict::Differs(_) | Verdict::ReadFirst(_) | Verdict::ReadLast(_) => {
                     self.cover(&of, gap, Proof::Reopened).await?;
                     self.read(&of, gap, coverable).await?;
+                    missing
+                        .add(figures::missing_rows(self.gateway.as_ref(), self.store.as_ref(), &of, gap).await?, gap);
                 }
             }
         }
+        self.report.missing = Some(missing);
         Ok(())
     }
 
@@ -308,6 +404,12 @@ impl Pass {
         }
         Ok(())
     }
+}
+
+/// Tokens of which these rows bring something that a task's charge is looked for.
+fn tokens_of_tasks(rows: &[NumberedRow]) -> Vec<RemoteKeyId> {
+    let tokens: BTreeSet<RemoteKeyId> = rows.iter().filter_map(TaskMark::of).map(|mark| mark.token).collect();
+    tokens.into_iter().collect()
 }
 
 fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {

@@ -93,6 +93,17 @@ impl Tally {
         for (result, count) in results.into_iter().filter(|(_, count)| *count > 0) {
             metrics::rows_settled(result, count);
         }
+        let outcomes = [
+            ("settled", self.charged),
+            ("tied", self.tied),
+            ("already_settled", self.already_claimed),
+            ("unknown_key", self.parked),
+            ("disputed", self.waiting),
+            ("error", self.failed),
+        ];
+        for (outcome, count) in outcomes.into_iter().filter(|(_, count)| *count > 0) {
+            metrics::settled_by_log(outcome, count);
+        }
     }
 }
 
@@ -141,7 +152,10 @@ async fn settle_once(
             }
         }
     }
-    tally.tell();
+    if !purpose.is_dry_run() {
+        tally.tell();
+        metrics::moved(store.noticed().take_moved());
+    }
     Ok((tally, held))
 }
 

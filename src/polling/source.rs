@@ -4,17 +4,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use secrecy::ExposeSecret;
 
+use super::recognition::GatewayIdentity;
 use crate::config::{Live, NewApiSettings, Settings};
-use crate::domain::money::QuotaPerUnit;
 use crate::domain::time::UnixMillis;
-use crate::gateway::{Gateway, GatewayError, HttpGateway, Ids};
-use crate::storage::log::SourceFilter;
+use crate::gateway::{Gateway, GatewayError, HttpGateway, Ids, StatedQuota};
+use crate::storage::log::{NewestId, SourceFilter};
 
 /// What was seen of a gateway so far, in memory: a restarted process sees it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceMemory {
     pub ids: Ids,
-    pub quota_per_unit: Option<QuotaPerUnit>,
+    /// The newest row with a stable id.
+    pub newest_id: Option<NewestId>,
+    /// What it said of itself last.
+    pub gateway: Option<GatewayIdentity>,
+    /// Under which source's name what answers is the gateway that the books know.
+    pub recognised: Option<(String, GatewayIdentity)>,
+    /// Under which source's name it is another, and why: nothing is read of it.
+    pub refused: Option<(String, String)>,
+    /// None: not heard yet.
+    pub quota_per_unit: Option<StatedQuota>,
+    /// When it was last heard.
+    pub quota_heard_at: Option<UnixMillis>,
+    /// When the one before was last heard.
+    pub former_quota_heard_at: Option<UnixMillis>,
     /// Whether new-api has somewhere to send webhooks to. None: not known, or not for us to see.
     pub has_webhook_url: Option<bool>,
     /// Since when it has not answered.
@@ -27,7 +40,13 @@ impl Default for SourceMemory {
     fn default() -> Self {
         SourceMemory {
             ids: Ids::Unknown,
+            newest_id: None,
+            gateway: None,
+            recognised: None,
+            refused: None,
             quota_per_unit: None,
+            quota_heard_at: None,
+            former_quota_heard_at: None,
             has_webhook_url: None,
             out_of_reach_since: None,
             clock_ahead_secs: None,
@@ -86,6 +105,17 @@ impl Source {
 
     pub fn remember(&self, learn: impl FnOnce(&mut SourceMemory)) {
         learn(&mut self.lock());
+    }
+
+    /// It said its quota per unit.
+    pub fn heard_quota(&self, stated: StatedQuota, now: UnixMillis) {
+        self.remember(|memory| {
+            if memory.quota_per_unit.as_ref() != Some(&stated) {
+                memory.former_quota_heard_at = memory.quota_heard_at;
+            }
+            memory.quota_per_unit = Some(stated);
+            memory.quota_heard_at = Some(now);
+        });
     }
 
     /// It answered, or not.

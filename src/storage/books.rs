@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::StoreError;
 use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
 use super::repair::{NewRepair, Repaired};
+use crate::domain::decision::DecisionRefusal;
 use crate::domain::ids::{EventId, KeyId, RemoteKeyId};
 use crate::domain::refund::{ChargeKey, RefundOutcome, RefundRequest};
 use crate::domain::repair::Apart;
@@ -34,6 +35,10 @@ pub enum BooksError {
     IdempotencyConflict(String),
     #[error("no event has the id {0}")]
     NoSuchEvent(String),
+    #[error("no dispute, failed row or open refund has the id {0}")]
+    NoSuchDispute(String),
+    #[error("{id} {refusal}")]
+    Undecided { id: String, refusal: DecisionRefusal },
     #[error("there is no key with {0}")]
     NoSuchKey(KeySelector),
     #[error("no charge has {0}")]
@@ -175,7 +180,7 @@ pub struct Granted {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewReplay {
-    /// This event alone.
+    /// This event alone, or this row that could not be booked (`row:…`).
     #[serde(default)]
     pub event_id: Option<String>,
     /// Recorded at this time or later, in Unix milliseconds.

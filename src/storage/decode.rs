@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use super::StoreError;
 use super::books::TransactionView;
 use super::charges::{ChargeView, RefundView};
-use super::stored::unreadable;
+use super::deciding::kind_of_row;
+use super::disputes::{DisputeKind, FoundDispute, FoundRow};
+use super::neighbours::row_identity;
+use super::stored::{unreadable, usage_event};
+use super::{StoreError, log_content};
+use crate::domain::decision::Subject;
 use crate::domain::ids::{RecordId, UserId};
+use crate::domain::log_snapshot::NumberedRow;
 use crate::domain::money::{CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
 use crate::domain::pricing::{ExactPrice, Rounding};
 use crate::domain::refund::{BookedCharge, ChargeKey, EarlierRefund, Refund, RefundOrigin};
@@ -95,6 +100,43 @@ pub fn refund_view(row: &impl BookRow) -> Result<RefundView, StoreError> {
     })
 }
 
+/// An event that waits for a person: payload, message, when it was recorded; none where its payload cannot be read.
+pub fn disputed_event<R: BookRow>(row: &R) -> Result<Option<FoundDispute>, StoreError> {
+    let Some(event) = usage_event(&row.text(0)?) else { return Ok(None) };
+    Ok(Some(FoundDispute {
+        subject: Subject::Event(Arc::new(event)),
+        kind: DisputeKind::Event,
+        reason: row.optional_text(1)?,
+        since: UnixMillis::new(row.number(2)?),
+    }))
+}
+
+/// A row that waits for a person: source, second, digest, number, state, content, reason, when it was read; none where
+/// its content cannot be read.
+pub fn disputed_row<R: BookRow>(row: &R) -> Result<Option<FoundDispute>, StoreError> {
+    let identity = row_identity(&row.text(0)?, row.number(1)?, &row.text(2)?, row.number(3)?)?;
+    let content = row.optional_text(5)?.as_deref().and_then(log_content::read);
+    let (Some(kind), Some(content)) = (kind_of_row(&row.text(4)?), content) else { return Ok(None) };
+    Ok(Some(FoundDispute {
+        subject: Subject::Row(Arc::new(NumberedRow { identity, row: content })),
+        kind,
+        reason: row.optional_text(6)?,
+        since: UnixMillis::new(row.number(7)?),
+    }))
+}
+
+/// A row that could not be booked: source, second, digest, number, content; none where its content cannot be read.
+pub fn failed_row<R: BookRow>(row: &R) -> Result<Option<NumberedRow>, StoreError> {
+    let identity = row_identity(&row.text(0)?, row.number(1)?, &row.text(2)?, row.number(3)?)?;
+    let content = row.optional_text(4)?.as_deref().and_then(log_content::read);
+    Ok(content.map(|row| NumberedRow { identity, row }))
+}
+
+/// A row by its identity: state, content, the charge's id.
+pub fn found_row(row: &impl BookRow) -> Result<FoundRow, StoreError> {
+    Ok(FoundRow { state: row.text(0)?, content: row.optional_text(1)?, claim_id: row.optional_text(2)? })
+}
+
 fn record_id(what: &'static str, id: String) -> Result<RecordId, StoreError> {
     RecordId::parse(&id).map_err(|_| unreadable(what, id))
 }
@@ -141,10 +183,7 @@ pub type Earlier = ((RefundOrigin, Arc<str>), EarlierRefund);
 /// The columns of an earlier refund.
 pub fn earlier_refund(row: &impl BookRow) -> Result<Earlier, StoreError> {
     let origin: String = row.text(0)?;
-    let origin = [RefundOrigin::Operator, RefundOrigin::Reversal]
-        .into_iter()
-        .find(|known| known.as_str() == origin)
-        .ok_or_else(|| unreadable("hookledger_refunds.origin", origin))?;
+    let origin = RefundOrigin::parse(&origin).ok_or_else(|| unreadable("hookledger_refunds.origin", origin))?;
     let charge = ChargeKey { call_second: row.number(3)?, id: record_id("hookledger_refunds.claim_id", row.text(4)?)? };
     let transaction_id = row.optional_text(12)?;
     let refund = Refund {

@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::noticed::Notices;
 use crate::domain::ids::RemoteKeyId;
+use crate::domain::log_row::RowDigest;
+use crate::domain::log_row::RowIdentity;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
@@ -59,6 +62,11 @@ impl SourceFilter {
     pub fn coverage_name(&self) -> String {
         let digest = hex::encode(Sha256::digest(format!("{}\n{}", self.source, self.filter)));
         format!("coverage_begins:{}", &digest[..16])
+    }
+
+    /// The same for what the gateway last said of itself.
+    pub fn gateway_name(&self) -> String {
+        format!("gateway_seen:{}", &hex::encode(Sha256::digest(&self.source))[..16])
     }
 }
 
@@ -114,6 +122,30 @@ pub struct RowLoss {
     pub newest_second: Option<i64>,
 }
 
+/// How the two channels told of the calls of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Agreement {
+    /// Charges, and sides that are disputed.
+    pub calls: i64,
+    /// Sides that are disputed.
+    pub disputed: i64,
+}
+
+/// A row that was read, as it is found again: whatever became of its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownRow {
+    pub second: i64,
+    pub digest: RowDigest,
+    pub is_refund: bool,
+}
+
+/// The newest row whose id was stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewestId {
+    pub second: i64,
+    pub log_id: i64,
+}
+
 /// Rows of one user's tokens, which one writer settles.
 #[derive(Debug, Clone)]
 pub struct RowPart {
@@ -123,9 +155,35 @@ pub struct RowPart {
     pub rows: Vec<NumberedRow>,
 }
 
+/// Where a look at rows of tasks stopped: by token, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskPlace {
+    pub token: RemoteKeyId,
+    pub identity: RowIdentity,
+}
+
+/// Which rows that look for their task's charge are settled in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct TaskPage {
+    /// Only those of these tokens; none: all.
+    pub tokens: Option<Vec<RemoteKeyId>>,
+    pub after: Option<TaskPlace>,
+}
+
+/// What one page of them came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefundsSettled {
+    pub refunded: u64,
+    /// Whole credits that were added to balances.
+    pub credits: i64,
+    pub still_open: u64,
+    /// Where to go on; none: that were all.
+    pub next: Option<TaskPlace>,
+}
+
 /// The writes and looks of whoever reads the log.
 #[async_trait]
-pub trait LogStore: Send + Sync + 'static {
+pub trait LogStore: Notices + Send + Sync + 'static {
     /// Cuts rows into parts that are settled each by itself.
     async fn row_parts(&self, rows: Vec<NumberedRow>) -> Vec<RowPart> {
         vec![RowPart { lane: 0, places: (0..rows.len()).collect(), rows }]
@@ -138,6 +196,9 @@ pub trait LogStore: Send + Sync + 'static {
         rows: Vec<NumberedRow>,
         purpose: Purpose,
     ) -> Result<Vec<RowOutcome>, StoreError>;
+
+    /// Gives back what rows of tasks say, as far as their charges are found; the rest stays open and says why.
+    async fn settle_refunds(&self, page: TaskPage) -> Result<RefundsSettled, StoreError>;
 
     /// Stores a row that the database refuses to settle as failed, so that the others can go on.
     async fn set_row_aside(&self, row: NumberedRow, reason: String) -> Result<(), StoreError>;
@@ -186,6 +247,21 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Every row of the span is committed.
     async fn cover(&self, of: &SourceFilter, span: Span) -> Result<(), StoreError>;
+
+    /// How the calls of a span were told by both channels.
+    async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError>;
+
+    /// The newest row of this source, at or before that second, within what was read under this filter.
+    async fn newest_row(&self, of: &SourceFilter, until_second: i64) -> Result<Option<KnownRow>, StoreError>;
+
+    /// The largest id among the newest charges that have a row of this source.
+    async fn newest_id(&self, source: &str) -> Result<Option<NewestId>, StoreError>;
+
+    /// What was noted under this name.
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Notes it, in place of what was noted before.
+    async fn set_note(&self, name: &str, value: String) -> Result<(), StoreError>;
 
     /// The second at which coverage of this source begins, stored at the first call and the same ever after.
     async fn begin_coverage(&self, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError>;

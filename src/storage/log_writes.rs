@@ -7,6 +7,7 @@ use super::log_content;
 use super::rows::parameter;
 use crate::domain::ids::RequestId;
 use crate::domain::log_row::RowIdentity;
+use crate::domain::log_snapshot::TaskMark;
 use crate::domain::money::QuotaUnits;
 use crate::domain::settlement::{ClaimSide, Correction, Plan, Tie};
 use crate::domain::side::SideIdentity;
@@ -89,6 +90,15 @@ pub fn rows(plan: &Plan) -> Result<String, StoreError> {
         ]))
     });
     parameter(&rows.collect::<Result<Vec<Value>, StoreError>>()?)
+}
+
+/// Rows that look for their task's charge: source, second, digest, number, token, units of the submission.
+pub fn task_marks(marks: &[TaskMark]) -> Result<String, StoreError> {
+    let rows = marks.iter().map(|TaskMark { identity, token, stated_units }| {
+        let RowIdentity { source, second, digest, number } = identity;
+        json!([&**source, second, digest.as_str(), number, token.get(), stated_units])
+    });
+    parameter(&rows.collect::<Vec<Value>>())
 }
 
 /// Rows that nobody here pays for: source, second, token, name, rows, units, refunds.

@@ -7,13 +7,16 @@ pub mod backup;
 pub mod books;
 mod chains;
 pub mod charges;
+pub mod deciding;
 mod decode;
+pub mod disputes;
 pub mod log;
 mod log_content;
 mod log_writes;
 pub mod mysql;
 mod near_claim;
 mod neighbours;
+pub mod noticed;
 pub mod open;
 mod parked;
 mod price_list;
@@ -25,6 +28,7 @@ mod rows;
 pub mod sqlite;
 mod stored;
 pub mod takeover;
+mod task_refunds;
 mod views;
 
 use std::sync::Arc;
@@ -40,9 +44,11 @@ use crate::domain::retention::BookTimes;
 use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint::InjectedFault;
+use noticed::Notices;
 use takeover::{FoundHistory, TakenOver};
 
 pub use books::{Books, BooksError};
+pub use disputes::Disputes;
 pub use log::LogStore;
 
 /// Why the books could not be read or written. Whatever it is, the batch was not half done: redo it whole.
@@ -107,11 +113,13 @@ pub struct Part {
     pub events: Vec<Arc<UsageEvent>>,
 }
 
-/// What the operator configured, for as long as the database does not say otherwise.
+/// What the operator configured, for as long as the database and new-api do not say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfiguredPrices {
     pub usd_to_credits: Rate,
     pub quota_per_unit: QuotaPerUnit,
+    /// What the books hold stays, since new-api was not heard yet; `quota_per_unit` counts where they hold none.
+    pub keeps_quota: bool,
 }
 
 /// What a look at the rate came to.
@@ -119,6 +127,8 @@ pub struct ConfiguredPrices {
 pub struct PriceLook {
     /// A new value was stored, to count from this second.
     pub changed_from_second: Option<i64>,
+    /// The quota per unit before and after, where that is what changed.
+    pub quota_change: Option<(QuotaPerUnit, QuotaPerUnit)>,
     /// `options.UsdToCreditsRate` holds this, which is no rate: the last good one holds.
     pub invalid_rate: Option<String>,
 }
@@ -134,6 +144,10 @@ pub struct InboxCounts {
     pub unpaid_credits: i64,
     /// Distinct tokens without a key that have waiting events.
     pub parked_tokens: i64,
+    /// Disputed events and rows.
+    pub disputes_open: i64,
+    /// Refunds without a charge.
+    pub refunds_open: i64,
 }
 
 /// What the database takes of its disk, and what is left there.
@@ -166,7 +180,7 @@ pub struct Poison {
 /// Every method that writes is one transaction; it answers after the commit is durable. A call's future may be
 /// dropped: the work itself is never cancelled.
 #[async_trait]
-pub trait LedgerStore: Send + Sync + 'static {
+pub trait LedgerStore: Notices + Send + Sync + 'static {
     /// Cuts a batch into parts that are settled each by itself, whatever becomes of the others.
     async fn parts(&self, events: Vec<Arc<UsageEvent>>) -> Vec<Part> {
         vec![Part { lane: 0, places: (0..events.len()).collect(), events }]
@@ -338,5 +352,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + LogStore + Books {}
-impl<T: LedgerStore + LogStore + Books> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books + Disputes {}
+impl<T: LedgerStore + LogStore + Books + Disputes> Store for T {}

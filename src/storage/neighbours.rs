@@ -102,7 +102,7 @@ pub async fn read(
         known_rows: known_rows(looks, batch).await?,
         open_events: HashMap::new(),
         open_rows: HashMap::new(),
-        taken_over_at: if batch.rows.is_empty() { None } else { looks.taken_over_at().await? },
+        taken_over_at: if batch.all_rows().next().is_none() { None } else { looks.taken_over_at().await? },
     };
     claims.put_into(&mut snapshot);
     for (side, event_id, open, is_disputed) in open_events {
@@ -119,8 +119,8 @@ pub async fn read(
 }
 
 fn wanted_of_batch(batch: &Batch, prices: &PriceBook) -> Vec<Wanted> {
-    let events = batch.events.iter().map(|event| Side::Event(event.clone()));
-    let rows = batch.rows.iter().filter_map(|row| {
+    let events = batch.all_events().map(|event| Side::Event(event.clone()));
+    let rows = batch.all_rows().filter_map(|row| {
         let side = ConsumptionRow::parse(row.identity.clone(), &row.row).ok()?;
         Some(Side::Row(Arc::new(side)))
     });
@@ -265,13 +265,13 @@ async fn near_requests(
     open_rows: &[OpenRowParts],
     claims: &mut Claims,
 ) -> Result<(), StoreError> {
-    let events = batch.events.iter().filter_map(|event| event.request_id.clone());
+    let events = batch.all_events().filter_map(|event| event.request_id.clone());
     let open = open_events.iter().filter_map(|(side, ..)| side.identity().request_id().cloned());
     let of_events: BTreeSet<String> = events.chain(open).map(|id| id.to_string()).collect();
     if !of_events.is_empty() {
         claims.add(looks.with_request_ids(Channel::Log, &parameter(&of_events)?).await?);
     }
-    let rows = batch.rows.iter().filter_map(|row| row.row.request_id.clone());
+    let rows = batch.all_rows().filter_map(|row| row.row.request_id.clone());
     let open = open_rows.iter().filter_map(|(side, ..)| side.identity().request_id().cloned());
     let of_rows: BTreeSet<String> = rows.chain(open).map(|id| id.to_string()).collect();
     if !of_rows.is_empty() {
@@ -331,14 +331,14 @@ fn open_row(row: OpenRow) -> Option<OpenRowParts> {
 }
 
 async fn known_rows(looks: &mut impl LogLooks, batch: &Batch) -> Result<HashMap<RowIdentity, RowState>, StoreError> {
-    if batch.rows.is_empty() {
-        return Ok(HashMap::new());
-    }
     let list = |row: &NumberedRow| {
         let RowIdentity { source, second, digest, number } = row.identity.clone();
         (source.to_string(), second, digest.as_str().to_owned(), number)
     };
-    let identities: Vec<(String, i64, String, u32)> = batch.rows.iter().map(list).collect();
+    let identities: Vec<(String, i64, String, u32)> = batch.all_rows().map(list).collect();
+    if identities.is_empty() {
+        return Ok(HashMap::new());
+    }
     let found = looks.known_rows(&parameter(&identities)?).await?;
     let state = |(identity, state): (RowIdentity, String)| {
         let state = RowState::parse(&state).ok_or_else(|| unreadable("hookledger_rows.state", state))?;

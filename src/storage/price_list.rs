@@ -40,6 +40,7 @@ fn lists(mut rows: Vec<PriceRow>) -> Result<Lists, StoreError> {
 pub struct Comparison {
     new_rate: Option<Rate>,
     new_quota: Option<QuotaPerUnit>,
+    last_quota: Option<QuotaPerUnit>,
     /// The second from which a new value counts.
     pub from_second: i64,
     pub invalid_rate: Option<String>,
@@ -49,6 +50,11 @@ impl Comparison {
     /// Each kind of value, and the new one where there is one.
     pub fn new_values(&self) -> [(&'static str, Option<i64>); 2] {
         [(RATE, self.new_rate.map(Rate::micros)), (QUOTA, self.new_quota.map(QuotaPerUnit::get))]
+    }
+
+    /// The quota per unit before and after, where one takes another's place.
+    pub fn quota_change(&self) -> Option<(QuotaPerUnit, QuotaPerUnit)> {
+        Some((self.last_quota?, self.new_quota?))
     }
 
     pub fn is_settled(&self) -> bool {
@@ -74,9 +80,14 @@ pub fn compare_lists(
             Err(_) => (last_rate.unwrap_or(configured.usd_to_credits), Some(text)),
         },
     };
+    let wanted_quota = match last_quota {
+        Some(last_quota) if configured.keeps_quota => last_quota,
+        _ => configured.quota_per_unit,
+    };
     Ok(Comparison {
         new_rate: (last_rate != Some(wanted_rate)).then_some(wanted_rate),
-        new_quota: (last_quota != Some(configured.quota_per_unit)).then_some(configured.quota_per_unit),
+        new_quota: (last_quota != Some(wanted_quota)).then_some(wanted_quota),
+        last_quota,
         from_second,
         invalid_rate,
     })

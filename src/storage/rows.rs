@@ -164,10 +164,12 @@ pub fn foreign_records(records: &[ForeignRecord]) -> Result<String, StoreError> 
     parameter(&rows.collect::<Vec<_>>())
 }
 
-pub fn usage_records(installation: &str, charges: &[Charge]) -> Result<String, StoreError> {
+/// `installation`: whose they are; none: another program's.
+pub fn usage_records(installation: Option<&str>, charges: &[Charge]) -> Result<String, StoreError> {
     let rows = charges.iter().map(|charge| {
         let content = &charge.content;
-        let meta = raw_meta(installation, charge).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let meta = installation.map(|installation| raw_meta(installation, charge)).transpose();
+        let meta = meta.map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(json!([
             charge.id.as_str(),
             charge.key_id.as_str(),

@@ -83,7 +83,7 @@ fn meaning(row: LoggedRow, delivery: Option<Delivery>, is_charged: bool) -> Know
     if is_charged {
         return KnownEvent::Charged { content };
     }
-    match row.message.filter(|message| content.is_some() && Failure::is_ignored(message)) {
+    match row.message.filter(|message| content.is_some() && Failure::closes(message)) {
         Some(message) => KnownEvent::Closed { content, message },
         None => KnownEvent::Logged { notice },
     }

@@ -25,6 +25,16 @@ pub(super) const WEBHOOK_OUTCOMES: [&str; 17] = [
 pub(super) const SETTLEMENT_OUTCOMES: [&str; 9] =
     ["settled", "unpaid", "already_settled", "conflict", "unknown_key", "ambiguous_key", "error", "tied", "disputed"];
 
+/// Of `hookledger_ledger_settlements_total`: which channel told of the call.
+pub(super) const SETTLEMENT_SOURCES: [&str; 2] = ["webhook", "log"];
+
+/// Of `hookledger_poll_rows_total`.
+pub(super) const ROW_RESULTS: [&str; 9] =
+    ["charged", "tied", "already_claimed", "parked", "disputed", "refunded", "refund_open", "ignored", "failed"];
+
+/// Of `hookledger_poll_runs_total`.
+pub(super) const PASS_OUTCOMES: [&str; 2] = ["done", "failed"];
+
 /// Of `hookledger_balance_requests_total`.
 pub(super) const BALANCE_OUTCOMES: [&str; 7] =
     ["found", "missing_token", "wrong_token", "unknown_key", "not_active", "ambiguous_key", "unavailable"];

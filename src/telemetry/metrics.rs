@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use super::labels;
 use crate::domain::channel::ChannelState;
 use crate::gateway::{self, Endpoint, RequestStatus};
+use crate::storage::noticed::Moved;
 use crate::storage::{DiskUsage, InboxCounts, OldRows};
 
 const WEBHOOK_REQUESTS: &str = "hookledger_webhook_requests_total";
@@ -20,6 +21,8 @@ const UNPAID_CREDITS: &str = "hookledger_ledger_unpaid_credits";
 const EVENTS: &str = "hookledger_events";
 const OLDEST_PENDING_AGE: &str = "hookledger_oldest_pending_age_seconds";
 const PARKED_TOKENS: &str = "hookledger_parked_tokens";
+const DISPUTES_OPEN: &str = "hookledger_disputes_open";
+const REFUNDS_OPEN: &str = "hookledger_refunds_open";
 const POLL_ROWS: &str = "hookledger_poll_rows_total";
 const POLL_RUNS: &str = "hookledger_poll_runs_total";
 const POLL_DURATION: &str = "hookledger_poll_duration_seconds";
@@ -45,6 +48,8 @@ const BUILD_INFO: &str = "hookledger_build_info";
 
 /// Seconds: from below one commit on a fast disk to the longest wait for an answer.
 const DURATION_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0];
+/// Seconds: from one quiet look to the reading of months.
+const POLL_BUCKETS: [f64; 10] = [0.05, 0.25, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0];
 const BATCH_BUCKETS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 /// Renders and keeps up the metrics of this process.
@@ -59,6 +64,7 @@ impl Metrics {
     pub fn install() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &DURATION_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(POLL_DURATION.to_owned()), &POLL_BUCKETS)?
             .set_buckets_for_metric(Matcher::Full(BATCH_SIZE.to_owned()), &BATCH_BUCKETS)?
             .build_recorder();
         let handle = recorder.handle();
@@ -87,7 +93,7 @@ impl Metrics {
 fn describe() {
     describe_counter!(WEBHOOK_REQUESTS, "Webhook requests by what became of them.");
     describe_histogram!(WEBHOOK_DURATION, Unit::Seconds, "From a webhook's arrival to its answer.");
-    describe_counter!(SETTLEMENTS, "Settled events by the channel that told of them and the outcome.");
+    describe_counter!(SETTLEMENTS, "Settled events and rows of new-api's log, by the channel and the outcome.");
     describe_counter!(CREDITS, "Whole credits moved, by type of transaction.");
     describe_histogram!(BATCH_SIZE, "Events settled in one commit.");
     describe_histogram!(COMMIT_DURATION, Unit::Seconds, "From handing a batch to the database to its durable commit.");
@@ -95,6 +101,8 @@ fn describe() {
     describe_gauge!(EVENTS, "Events in the inbox that are not settled, by status; aggregate with max().");
     describe_gauge!(OLDEST_PENDING_AGE, Unit::Seconds, "Age of the oldest pending event; aggregate with max().");
     describe_gauge!(PARKED_TOKENS, "Tokens without a key that have waiting events; aggregate with max().");
+    describe_gauge!(DISPUTES_OPEN, "Events and rows that a person must decide; aggregate with max().");
+    describe_gauge!(REFUNDS_OPEN, "Refunds in new-api's log without a charge; aggregate with max().");
     describe_gauge!(SOURCE_CONDITION, "1 while a named condition holds that someone should look at.");
     describe_counter!(POLL_ROWS, "Rows of new-api's log that were read, by what became of them.");
     describe_counter!(POLL_RUNS, "Passes over new-api's log, by how they ended.");
@@ -136,19 +144,27 @@ fn describe() {
 
 /// Rows of the log came to this.
 pub fn rows_settled(result: &'static str, count: u64) {
+    labels::check(result, &labels::ROW_RESULTS);
     counter!(POLL_ROWS, "result" => result).increment(count);
 }
 
 /// A pass over the log ended.
 pub fn pass_ended(outcome: &'static str, duration: Duration) {
+    labels::check(outcome, &labels::PASS_OUTCOMES);
     counter!(POLL_RUNS, "outcome" => outcome).increment(1);
     histogram!(POLL_DURATION).record(duration.as_secs_f64());
 }
 
-/// How far the log is known, in Unix seconds.
+/// How far the log is known, in Unix seconds. There is no series before the first pass.
 pub fn coverage_is(covered_until: i64, read_until: i64) {
     gauge!(COVERAGE).set(covered_until as f64);
     gauge!(COVERAGE_READ).set(read_until as f64);
+}
+
+/// Nobody reads the log any more: how far it was known is no number from here on, so that no alert waits for it.
+pub fn coverage_rests() {
+    gauge!(COVERAGE).set(f64::NAN);
+    gauge!(COVERAGE_READ).set(f64::NAN);
 }
 
 /// A counter that appears with its first event has no increase that an alert could see: each is there from the start.
@@ -156,8 +172,17 @@ fn begin_at_zero() {
     for outcome in labels::WEBHOOK_OUTCOMES {
         counter!(WEBHOOK_REQUESTS, "outcome" => outcome).increment(0);
     }
-    for outcome in labels::SETTLEMENT_OUTCOMES {
-        settled(outcome, 0);
+    for (source, outcome) in labels::SETTLEMENT_SOURCES
+        .into_iter()
+        .flat_map(|source| labels::SETTLEMENT_OUTCOMES.map(|outcome| (source, outcome)))
+    {
+        settled_from(source, outcome, 0);
+    }
+    for result in labels::ROW_RESULTS {
+        rows_settled(result, 0);
+    }
+    for outcome in labels::PASS_OUTCOMES {
+        counter!(POLL_RUNS, "outcome" => outcome).increment(0);
     }
     for outcome in labels::BALANCE_OUTCOMES {
         counter!(BALANCE_REQUESTS, "outcome" => outcome).increment(0);
@@ -229,8 +254,27 @@ pub fn batch_committed(size: usize, took: Duration) {
 
 /// `count` events of one batch had this outcome.
 pub fn settled(outcome: &'static str, count: u64) {
+    settled_from("webhook", outcome, count);
+}
+
+/// The same for rows of the log.
+pub fn settled_by_log(outcome: &'static str, count: u64) {
+    settled_from("log", outcome, count);
+}
+
+fn settled_from(source: &'static str, outcome: &'static str, count: u64) {
+    labels::check(source, &labels::SETTLEMENT_SOURCES);
     labels::check(outcome, &labels::SETTLEMENT_OUTCOMES);
-    counter!(SETTLEMENTS, "source" => "webhook", "outcome" => outcome).increment(count);
+    counter!(SETTLEMENTS, "source" => source, "outcome" => outcome).increment(count);
+}
+
+/// What settlements moved since this was last told.
+pub fn moved(moved: Moved) {
+    for (kind, credits) in [("DEDUCT", moved.deducted), ("REFUND", moved.refunded)] {
+        if credits > 0 {
+            credits_moved(kind, credits);
+        }
+    }
 }
 
 /// Whole credits that a transaction of this type moved, whichever way.
@@ -246,6 +290,8 @@ pub fn inbox_counted(counts: &InboxCounts, oldest_pending_age: Duration) {
     gauge!(OLDEST_PENDING_AGE).set(oldest_pending_age.as_secs_f64());
     gauge!(UNPAID_CREDITS).set(counts.unpaid_credits as f64);
     gauge!(PARKED_TOKENS).set(counts.parked_tokens as f64);
+    gauge!(DISPUTES_OPEN).set(counts.disputes_open as f64);
+    gauge!(REFUNDS_OPEN).set(counts.refunds_open as f64);
 }
 
 /// `count` old rows of a kind were cleared.

@@ -4,10 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
 use crate::admin_api::{asked_on_server, asked_on_socket, with_token};
+use crate::kit::books::quoted;
+use crate::kit::clock::now_secs;
 use crate::kit::daemon::Daemon;
 use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
@@ -48,6 +51,7 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
     let token: i64 = turn.bytes().map(i64::from).sum();
     let grant = |amount: i64| Some(json!({ "user": "one@example.com", "amount": amount, "idempotencyKey": turn }));
     let mut samples = samples_of_charges(turn, charge);
+    samples.extend(samples_of_disputes());
     samples.extend([
         sample("GET", "/admin/v1/status", "/status", None, 200),
         sample("GET", "/admin/v1/status", "/status?verbose=1", None, 400),
@@ -135,6 +139,65 @@ fn samples_of_charges(turn: &str, charge: &str) -> Vec<Sample> {
     ]
 }
 
+fn samples_of_disputes() -> Vec<Sample> {
+    const DISPUTES: &str = "/admin/v1/disputes";
+    const TIE: &str = "/admin/v1/disputes/tie";
+    const CHARGE: &str = "/admin/v1/disputes/charge";
+    const DISMISS: &str = "/admin/v1/disputes/dismiss";
+    let about = |id: &str| Some(json!({ "id": id }));
+    vec![
+        sample("GET", DISPUTES, "/disputes", None, 200),
+        sample("GET", DISPUTES, "/disputes?user=one@example.com&remoteId=1&limit=2", None, 200),
+        sample("GET", DISPUTES, "/disputes?user=nobody", None, 404),
+        sample("GET", DISPUTES, "/disputes?remoteId=one", None, 400),
+        sample("POST", TIE, "/disputes/tie", about(&row_named("disputed")), 200),
+        sample("POST", TIE, "/disputes/tie", about(&row_named("refund_open")), 409),
+        sample("POST", TIE, "/disputes/tie", about("none"), 404),
+        sample("POST", TIE, "/disputes/tie", Some(json!({ "with": "none" })), 400),
+        sample("POST", CHARGE, "/disputes/charge", about(&row_named("failed")), 200),
+        sample("POST", CHARGE, "/disputes/charge", about("uncharged"), 409),
+        sample("POST", CHARGE, "/disputes/charge", about("none"), 404),
+        sample(
+            "POST",
+            DISMISS,
+            "/disputes/dismiss",
+            Some(json!({ "id": row_named("refund_open"), "reason": "r" })),
+            200,
+        ),
+        sample("POST", DISMISS, "/disputes/dismiss", about("charged"), 409),
+        sample("POST", DISMISS, "/disputes/dismiss", about("none"), 404),
+        sample("GET", DISPUTES, "/disputes?limit=1", None, 200),
+    ]
+}
+
+/// A second of which rows were read; on a platform's books, after they were taken over.
+static ROW_SECOND: LazyLock<i64> = LazyLock::new(|| now_secs() + 60);
+
+/// The digest of a row tells its state here.
+fn digest_of(state: &str) -> String {
+    format!("{:032x}", state.len())
+}
+
+fn row_named(state: &str) -> String {
+    format!("row:{}:{}:0", *ROW_SECOND, digest_of(state))
+}
+
+/// Rows that a person must decide about, as a reading left them.
+fn insert_rows(daemon: &Daemon) {
+    let second = *ROW_SECOND;
+    for (state, kind, prompt) in [("disputed", 2, 7), ("failed", 2, 8), ("refund_open", 6, 9)] {
+        let content = json!({ "second": second, "type": kind, "token": 1, "token_name": "k", "model": "m",
+            "prompt_tokens": prompt, "completion_tokens": 3, "quota": 400 });
+        let (content, digest) = (quoted(&content.to_string()), digest_of(state));
+        daemon.books().execute(&format!(
+            "INSERT INTO hookledger_rows (source, row_second, row_digest, row_nth, state, open_token, content, reason,
+               units, is_refund, read_at_ms)
+             VALUES ('default', {second}, '{digest}', 0, '{state}', 1, {content}, 'a test', 400, {}, 0)",
+            i64::from(kind == 6)
+        ));
+    }
+}
+
 /// Users, a key, and events of both kinds, so that no list is empty.
 fn furnished() -> Daemon {
     let daemon = Daemon::start(with_token());
@@ -142,6 +205,9 @@ fn furnished() -> Daemon {
     daemon.add_key("one@example.com", 1);
     assert_eq!(daemon.post(Usage::new("charged").remote_key(1).quota(700).json()).status, 200);
     assert_eq!(daemon.post(Usage::new("uncharged").remote_key(9).quota(700).json()).status, 200);
+    insert_rows(&daemon);
+    let told_twice = Usage::new("told twice").remote_key(1).model("m").tokens(7, 3).quota(500).at_secs(*ROW_SECOND);
+    assert_eq!(daemon.post(told_twice.json()).status, 200);
     daemon
 }
 

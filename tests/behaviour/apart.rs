@@ -9,6 +9,7 @@ use super::crashes::{usage_bodies, with_users};
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
+use crate::kit::platform::PlatformCall;
 use crate::kit::sender::{Retry, deliver};
 use crate::kit::wait::wait_until;
 
@@ -241,6 +242,31 @@ fn a_platform_restored_under_a_running_daemon_is_booked_again() {
     assert_eq!(daemon.post(&repeat).json()["message"], "Event already processed (idempotent)");
     assert_eq!(daemon.command_json(&gift)["repeated"], true, "the key is still known");
     assert_eq!(conditions(&daemon), json!([]));
+}
+
+#[test]
+fn what_another_program_had_billed_is_booked_again_as_its_own() {
+    only_on_a_server!();
+    let (daemon, user) = rig(options());
+    let books = daemon.books();
+    keep(&daemon, PLATFORM);
+    let key = books.scalar_text("SELECT id FROM api_keys");
+    let called_at = daemon.clock().now_secs() * 1000;
+    // Its id sorts among ours, and its time is not the event's.
+    books.platform_bills(&PlatformCall::new("0-theirs", &key, called_at - 30_000).credits(7));
+    let repeat = body(&daemon, "e", TOKEN, 500);
+    assert_eq!(daemon.post(&repeat).json()["message"], "Event already processed (idempotent)");
+    assert_eq!(books.balance(&user), 993);
+    put_back(&daemon, PLATFORM);
+    daemon.clock().advance(HOUR);
+    wait_apart(&daemon);
+    assert_eq!(repair(&daemon)["bookedCharges"], json!({ "count": 1, "credits": 7 }));
+    assert_eq!((books.balance(&user), conditions(&daemon)), (993, json!([])));
+    assert_eq!(daemon.post(&repeat).json()["message"], "Event already processed (idempotent)");
+    assert_eq!(books.scalar_text("SELECT id FROM usage_records WHERE rawMeta IS NULL"), "0-theirs");
+    daemon.restart();
+    assert_eq!(conditions(&daemon), json!([]));
+    assert_whole_again(&daemon);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
 use crate::kit::exposition::{OwnedSeries, all_series};
 use crate::kit::folder::TestFolder;
+use crate::kit::newapi::NewApi;
 use crate::kit::process::run;
 use crate::kit::promql::{Query, Selector, read_query};
 use crate::kit::wait::wait_until;
@@ -101,10 +102,18 @@ fn dashboard_queries() -> Vec<(String, String)> {
     queries
 }
 
-fn fresh_daemon() -> Daemon {
-    let daemon = Daemon::start(DaemonOptions::new().set("HOOKLEDGER__BALANCE__TOKEN", TOKEN));
+/// A daemon that reads the log of a new-api, which is to outlive it.
+fn fresh_daemon() -> (Daemon, NewApi) {
+    let newapi = NewApi::start();
+    let options = DaemonOptions::new()
+        .set("HOOKLEDGER__BALANCE__TOKEN", TOKEN)
+        .set("HOOKLEDGER__NEWAPI__BASE_URL", newapi.url())
+        .set("HOOKLEDGER__NEWAPI__ACCESS_TOKEN", newapi.root_access_token())
+        .set("HOOKLEDGER__NEWAPI__USER_ID", "1");
+    let daemon = Daemon::start(options);
     wait_until("the inbox is counted", PATIENCE, || daemon.metric("hookledger_events{status=\"dead\"}"));
-    daemon
+    wait_until("the log was read", PATIENCE, || daemon.metric("hookledger_coverage_timestamp_seconds"));
+    (daemon, newapi)
 }
 
 /// Gives the daemon a little of everything.
@@ -173,7 +182,7 @@ fn each_alert_says_what_to_do() {
 
 #[test]
 fn the_metrics_are_clean() {
-    let daemon = fresh_daemon();
+    let (daemon, _newapi) = fresh_daemon();
     keep_busy(&daemon);
     assert_fine(promtool(&["check", "metrics"], daemon.metrics().as_bytes()));
 }
@@ -192,7 +201,7 @@ fn missing(selector: &Selector, series: &BTreeSet<OwnedSeries>) -> Vec<String> {
 
 #[test]
 fn rules_and_dashboard_ask_for_what_exists() {
-    let daemon = fresh_daemon();
+    let (daemon, _newapi) = fresh_daemon();
     keep_busy(&daemon);
     let series = all_series(&daemon.metrics());
     assert_eq!(series.iter().any(|(name, _)| name == OF_THE_DISK), is_sqlite());
@@ -236,7 +245,7 @@ fn the_dashboard_can_be_imported() {
     let rows: Vec<&str> = rows.iter().map(|row| row["title"].as_str().unwrap()).collect();
     assert_eq!(
         rows,
-        ["Intake", "Ledger", "Backlog", "Channel", "Actors", "Process", "Balance question", "Disk"],
+        ["Intake", "Ledger", "Backlog", "Channel", "Log", "Actors", "Process", "Balance question", "Disk"],
         "in the order in which an event passes"
     );
     for panel in panels {
@@ -252,11 +261,15 @@ fn counters(daemon: &Daemon) -> BTreeSet<OwnedSeries> {
 
 #[test]
 fn every_counter_is_there_from_the_start() {
-    let daemon = fresh_daemon();
+    let (daemon, _newapi) = fresh_daemon();
     let from_start = counters(&daemon);
     for (name, value) in [
         ("hookledger_webhook_requests_total{outcome=\"conflict\"}", 0.0),
         ("hookledger_ledger_settlements_total{source=\"webhook\",outcome=\"error\"}", 0.0),
+        ("hookledger_ledger_settlements_total{source=\"log\",outcome=\"settled\"}", 0.0),
+        ("hookledger_poll_rows_total{result=\"charged\"}", 0.0),
+        ("hookledger_poll_runs_total{outcome=\"failed\"}", 0.0),
+        ("hookledger_source_condition{condition=\"source_changed\"}", 0.0),
         ("hookledger_actor_restarts_total{actor=\"ledger\",cause=\"panic\"}", 0.0),
         ("hookledger_balance_requests_total{outcome=\"unavailable\"}", 0.0),
         ("hookledger_ledger_credits_total{type=\"DEDUCT\"}", 0.0),
@@ -265,6 +278,8 @@ fn every_counter_is_there_from_the_start() {
         ("hookledger_events{status=\"dead\"}", 0.0),
         ("hookledger_oldest_pending_age_seconds", 0.0),
         ("hookledger_parked_tokens", 0.0),
+        ("hookledger_disputes_open", 0.0),
+        ("hookledger_refunds_open", 0.0),
         ("hookledger_ledger_unpaid_credits", 0.0),
     ] {
         assert_eq!(daemon.metric(name), Some(value), "{name}");

@@ -94,7 +94,7 @@ fn a_program_and_a_person_see_how_the_daemon_does() {
     assert!(backlog["countedAt"].take().is_string());
     assert_eq!(
         backlog,
-        json!({ "pending": 0, "failed": 1, "dead": 0, "oldestPendingAgeSecs": null, "parkedTokens": 1,
+        json!({ "pending": 0, "failed": 1, "dead": 0, "oldestPendingAgeSecs": null, "parkedTokens": 1, "disputesOpen": 0, "refundsOpen": 0,
             "unpaidCredits": 0, "countedAt": null })
     );
     assert_eq!(

@@ -28,15 +28,20 @@ const RULES: &[(&str, &str)] = &[
              || coalesce(deduction.ref, 'nothing') || ', which '
              || CASE WHEN record.id IS NULL THEN 'does not exist' ELSE 'cost ' || record.creditCost END AS offence
            FROM credit_transactions AS deduction LEFT JOIN usage_records AS record ON SHARED(record.id, deduction.ref)
-           WHERE deduction.type = 'DEDUCT' AND (record.id IS NULL OR record.creditCost <> -deduction.amount)",
+           WHERE deduction.type = 'DEDUCT' AND (record.id IS NULL OR record.creditCost <> (SELECT -sum(told.amount)
+             FROM credit_transactions AS told LEFT JOIN hookledger_refunds AS refund
+               ON OWN(refund.transaction_id, told.id)
+             WHERE SHARED(told.ref, deduction.ref) AND refund.refund_id IS NULL))",
     ),
     (
-        "every usage record has exactly one DEDUCT if it cost anything, else none",
+        "every usage record has exactly one DEDUCT if it cost anything, else none, unless a tie corrected it",
         "SELECT 'usage record ' || id || ' cost ' || creditCost || ' and has ' || deductions || ' deductions' AS offence
            FROM (SELECT record.id AS id, record.creditCost AS creditCost, count(deduction.id) AS deductions
              FROM usage_records AS record
              LEFT JOIN credit_transactions AS deduction
                ON SHARED(deduction.ref, record.id) AND deduction.type = 'DEDUCT'
+             WHERE NOT EXISTS (SELECT 1 FROM hookledger_claims AS claim
+               WHERE OWN(claim.claim_id, record.id) AND claim.tie_rule IN ('identity', 'nearest', 'person'))
              GROUP BY record.id, record.creditCost) AS booked WHERE deductions <> (creditCost <> 0)",
     ),
     (
@@ -118,11 +123,13 @@ const RULES: &[(&str, &str)] = &[
              OR (refund.credits_moved <> 0 AND NOT coalesce(SHARED(told.ref, refund.claim_id), 0))",
     ),
     (
-        "every REFUND belongs to one refund",
+        "every REFUND belongs to one refund, or to a charge that a tie corrected",
         "SELECT 'transaction ' || id || ' has ' || refunds || ' refunds' AS offence FROM (
            SELECT told.id AS id, count(refund.refund_id) AS refunds FROM credit_transactions AS told
            LEFT JOIN hookledger_refunds AS refund ON OWN(refund.transaction_id, told.id)
-           WHERE told.type = 'REFUND' GROUP BY told.id) AS refunded WHERE refunds <> 1",
+           WHERE told.type = 'REFUND' AND NOT EXISTS (SELECT 1 FROM hookledger_claims AS claim
+             WHERE OWN(claim.claim_id, told.ref) AND claim.tie_rule IN ('identity', 'nearest', 'person'))
+           GROUP BY told.id) AS refunded WHERE refunds <> 1",
     ),
 ];
 

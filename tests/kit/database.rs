@@ -24,7 +24,7 @@ const GUEST_GRANTS: &[&str] = &[
     "SELECT, UPDATE (lastUsedAt) ON PLATFORM.api_keys",
     "SELECT ON PLATFORM.options",
     "SELECT, INSERT, UPDATE, DELETE ON PLATFORM.webhook_logs",
-    "SELECT, INSERT ON PLATFORM.usage_records",
+    "SELECT, INSERT, UPDATE (costUsd, creditCost) ON PLATFORM.usage_records",
     "SELECT, INSERT ON PLATFORM.credit_transactions",
     "SELECT, INSERT, UPDATE ON PLATFORM.user_credit_balances",
     "ALL PRIVILEGES ON STATE.*",

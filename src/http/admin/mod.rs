@@ -5,6 +5,7 @@
 
 mod charges;
 mod credits;
+mod disputes;
 mod events;
 mod gate;
 mod keys;
@@ -27,6 +28,7 @@ use super::server::HttpState;
 use crate::actors::Directory;
 use crate::actors::limits::Limits;
 use crate::actors::observed::Observed;
+use crate::actors::polling::Polling;
 use crate::domain::time::UnixMillis;
 use crate::storage::Store;
 use openapi::Frame;
@@ -43,6 +45,7 @@ pub struct AdminState {
     pub http: web::Data<HttpState>,
     pub observed: Arc<Observed>,
     pub limits: Arc<Limits>,
+    pub polling: Polling,
     pub started_at: UnixMillis,
     /// Without a password.
     pub database_url: String,
@@ -97,6 +100,10 @@ routes! {
     POST "/admin/v1/charges/reversals" => charges::reverse;
     GET "/admin/v1/charges/find" => charges::find;
     GET "/admin/v1/charges/{chargeId}" => charges::show;
+    GET "/admin/v1/disputes" => disputes::list;
+    POST "/admin/v1/disputes/tie" => disputes::tie;
+    POST "/admin/v1/disputes/charge" => disputes::charge;
+    POST "/admin/v1/disputes/dismiss" => disputes::dismiss;
     GET "/admin/v1/events" => events::list;
     POST "/admin/v1/events/replay" => events::replay;
     GET "/admin/v1/events/{eventId}" => events::show;

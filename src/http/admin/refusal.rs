@@ -70,11 +70,13 @@ impl Refusal {
             Refusal::Books(error) => match error {
                 BooksError::NoSuchUser(_)
                 | BooksError::NoSuchEvent(_)
+                | BooksError::NoSuchDispute(_)
                 | BooksError::NoSuchKey(_)
                 | BooksError::NoSuchCharge(_) => StatusCode::NOT_FOUND,
                 BooksError::EmailTaken(_)
                 | BooksError::RemoteIdTaken { .. }
                 | BooksError::IdempotencyConflict(_)
+                | BooksError::Undecided { .. }
                 | BooksError::PlatformsOwn
                 | BooksError::Apart(_)
                 | BooksError::SeveralCharges { .. }

@@ -11,13 +11,14 @@ use super::refusal::Refusal;
 use super::request::{NoQuery, Query};
 use crate::actors::conditions::Held;
 use crate::actors::lives::Life;
-use crate::actors::observed::Counted;
+use crate::actors::observed::{Counted, LogReading};
+use crate::actors::polling::SourceLook;
 use crate::actors::supervisor::Cause;
 use crate::domain::channel::ChannelState;
 use crate::domain::time::UnixMillis;
 use crate::status::{
-    ActorStatus, BacklogStatus, ChannelName, ChannelStatus, ConditionStatus, DatabaseStatus, ListenerStatus, Status,
-    TakingOverStatus, WebhookStatus,
+    ActorStatus, BacklogStatus, ChannelName, ChannelStatus, ConditionStatus, CoverageStatus, DatabaseStatus,
+    ListenerStatus, SourceStatus, Status, TakingOverStatus, WebhookStatus,
 };
 use crate::storage::takeover::TakenOver;
 
@@ -39,6 +40,16 @@ fn gather(state: &AdminState) -> Status {
         database: database(state),
         webhook: WebhookStatus { enabled: http.is_webhook_enabled(), ready: why_not.is_none(), why_not },
         channel: channel(state, now),
+        source: state.polling.look().map(|look| source(look, &observed.reading())),
+        coverage: observed.reading().coverage.map(|coverage| {
+            let moment = |second: i64| UnixMillis::new(second.saturating_mul(1000));
+            CoverageStatus {
+                begins: moment(coverage.begins).to_rfc3339(),
+                covered_until: moment(coverage.covered_until).to_rfc3339(),
+                read_until: moment(coverage.read_until).to_rfc3339(),
+                behind_secs: now.since(moment(coverage.covered_until)).as_secs(),
+            }
+        }),
         conditions: observed.conditions.held().into_iter().map(condition).collect(),
         actors: observed.lives.all().into_iter().map(actor).collect(),
         backlog: observed.counted().map(|counted| backlog(counted, now)),
@@ -69,6 +80,20 @@ fn channel(state: &AdminState, now: UnixMillis) -> ChannelStatus {
         },
         since: look.since.to_rfc3339(),
         last_event_at: channel.last_event_at().map(UnixMillis::to_rfc3339),
+    }
+}
+
+fn source(look: SourceLook, reading: &LogReading) -> SourceStatus {
+    SourceStatus {
+        name: look.name,
+        read: look.is_read,
+        version: look.version,
+        quota_per_unit: look.quota_per_unit,
+        clock_ahead_secs: look.clock_ahead_secs,
+        out_of_reach_since: look.out_of_reach_since.map(UnixMillis::to_rfc3339),
+        last_pass_at: reading.last_pass_at.map(UnixMillis::to_rfc3339),
+        last_failure_at: reading.last_failure.as_ref().map(|(at, _)| at.to_rfc3339()),
+        last_failure: reading.last_failure.as_ref().map(|(_, why)| why.clone()),
     }
 }
 
@@ -111,6 +136,8 @@ fn backlog(counted: Counted, now: UnixMillis) -> BacklogStatus {
             .as_ref()
             .map(Duration::as_secs),
         parked_tokens: counts.parked_tokens,
+        disputes_open: counts.disputes_open,
+        refunds_open: counts.refunds_open,
         unpaid_credits: counts.unpaid_credits,
         counted_at: counted.at.to_rfc3339(),
     }

@@ -15,6 +15,9 @@ use crate::domain::settlement::LedgerPolicy;
 /// How own tables begin in the statements of this folder.
 const OWN: &str = "hookledger_";
 
+/// Stands for naming the index by which usage records are read.
+const USAGE_INDEX: &str = "{usage_index}";
+
 /// Stands for the collation of the platform's id columns in the statements of this folder.
 const PLATFORM_COLLATION: &str = "{collation}";
 
@@ -37,19 +40,28 @@ pub struct Context {
 pub struct Names {
     own: String,
     collation: String,
+    usage_index: String,
     /// Bytes that one statement and its parameters may have.
     pub max_packet_bytes: usize,
 }
 
 impl Names {
     /// Both names come from the server or were checked by the configuration: nothing in them can end a quotation.
-    pub fn new(state_schema: &str, collation: &str, max_packet_bytes: usize) -> Self {
-        Names { own: format!("`{state_schema}`.{OWN}"), collation: collation.to_owned(), max_packet_bytes }
+    /// `usage_index`: that of `usage_records` by key and time, where there is one.
+    pub fn new(state_schema: &str, collation: &str, usage_index: Option<&str>, max_packet_bytes: usize) -> Self {
+        let usage_index = usage_index.map(|name| format!("FORCE INDEX (`{}`)", name.replace('`', "``")));
+        Names {
+            own: format!("`{state_schema}`.{OWN}"),
+            collation: collation.to_owned(),
+            usage_index: usage_index.unwrap_or_default(),
+            max_packet_bytes,
+        }
     }
 
     /// A statement of this folder as this installation runs it.
     pub fn sql(&self, text: &str) -> AssertSqlSafe<String> {
-        AssertSqlSafe(text.replace(OWN, &self.own).replace(PLATFORM_COLLATION, &self.collation))
+        let text = text.replace(OWN, &self.own).replace(PLATFORM_COLLATION, &self.collation);
+        AssertSqlSafe(text.replace(USAGE_INDEX, &self.usage_index))
     }
 }
 

@@ -38,6 +38,12 @@ const SELECTED: &str = "SELECT i.inbox_id, w.payload, w.eventId FROM hookledger_
      WHERE i.inbox_id > ? AND (? IS NULL OR w.eventId IN (?, ?)) AND (? IS NULL OR i.recorded_at_ms >= ?) \
        AND (? IS NULL OR i.recorded_at_ms < ?) ORDER BY i.inbox_id LIMIT ?";
 
+const COUNTS: &str = "SELECT CAST((SELECT COALESCE(SUM(unpaid_credits), 0) FROM hookledger_accounts) AS SIGNED), \
+       (SELECT COUNT(DISTINCT remote_key_id) FROM hookledger_inbox WHERE state = 'failed' AND reason = 'unknown_key'), \
+       (SELECT COUNT(*) FROM hookledger_inbox WHERE reason = 'disputed') \
+         + (SELECT COUNT(*) FROM hookledger_rows WHERE open_token IS NOT NULL AND state = 'disputed'), \
+       (SELECT COUNT(*) FROM hookledger_rows WHERE open_token IS NOT NULL AND state = 'refund_open')";
+
 fn page_size(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
@@ -121,11 +127,8 @@ pub async fn counts(readers: &MySqlPool, names: &Names) -> Result<InboxCounts, S
             _ => counts.dead = count,
         }
     }
-    let sql = names.sql(
-        "SELECT CAST((SELECT COALESCE(SUM(unpaid_credits), 0) FROM hookledger_accounts) AS SIGNED), \
-           (SELECT COUNT(DISTINCT remote_key_id) FROM hookledger_inbox WHERE state = 'failed' AND reason = 'unknown_key')",
-    );
-    (counts.unpaid_credits, counts.parked_tokens) = sqlx::query_as::<_, (i64, i64)>(sql).fetch_one(readers).await?;
+    (counts.unpaid_credits, counts.parked_tokens, counts.disputes_open, counts.refunds_open) =
+        sqlx::query_as(names.sql(COUNTS)).fetch_one(readers).await?;
     Ok(counts)
 }
 

@@ -216,7 +216,15 @@ const ROWS: &str = "INSERT INTO hookledger_rows (read_at_ms, source, row_second,
        c8 LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]', c9 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[9]', \
        d0 BIGINT PATH '$[10]', d1 BIGINT PATH '$[11]', d2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[12]')) AS e \
      WHERE true ON DUPLICATE KEY UPDATE state = VALUES(state), call_second = VALUES(call_second), \
-       claim_id = VALUES(claim_id), open_token = VALUES(open_token), content = VALUES(content), reason = VALUES(reason)";
+       claim_id = VALUES(claim_id), open_token = VALUES(open_token), content = VALUES(content), reason = VALUES(reason), \
+       task_token = IF(VALUES(state) = 'dismissed', NULL, task_token)";
+
+const TASK_MARKS: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (c0 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[0]', \
+       c1 BIGINT PATH '$[1]', c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \
+       c4 BIGINT PATH '$[4]', c5 BIGINT PATH '$[5]')) AS e \
+     STRAIGHT_JOIN hookledger_rows AS r FORCE INDEX (PRIMARY) ON r.row_second = e.c1 \
+       AND r.row_digest = e.c2 COLLATE utf8mb4_bin AND r.row_nth = e.c3 AND r.source = e.c0 COLLATE utf8mb4_bin \
+     SET r.task_token = e.c4, r.stated_units = e.c5";
 
 const UNOWNED_ROWS: &str = "INSERT INTO hookledger_unowned_rows (source, row_second, remote_key_id, token_name, row_count, \
        units, refund_count) \
@@ -248,6 +256,7 @@ pub async fn write(
     each(connection, context, CORRECTED_RECORDS, &[], corrections, &[]).await?;
     let millis = now.as_millis().to_string();
     each(connection, context, ROWS, &[&millis], log_writes::rows(plan)?, &[]).await?;
+    each(connection, context, TASK_MARKS, &[], log_writes::task_marks(&plan.task_rows)?, &[]).await?;
     each(connection, context, UNOWNED_ROWS, &[], log_writes::unowned_rows(plan)?, &[]).await?;
     if plan.tied_by_request_id {
         sqlx::query(context.sql(TIED_BY_REQUEST_ID)).bind(millis).execute(connection).await?;

@@ -8,18 +8,23 @@ use sqlx::MySqlConnection;
 
 use super::context::Context;
 use super::shard::End;
-use super::{MysqlStore, coverage, route, settle};
+use super::{MysqlStore, coverage, route, settle, source_looks, task_refunds};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::StoreError;
-use crate::storage::log::{BookFigures, LogStore, RowLoss, RowPart, SourceFilter, Span};
+use crate::storage::log::{
+    Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, RowPart, SourceFilter, Span,
+    TaskPage,
+};
+use crate::storage::noticed::{Noticed, Notices};
 
 impl MysqlStore {
     pub(super) async fn settle_batch(&self, lane: usize, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
         let plan = self.shards[lane % self.shards.len()].transact(settle_work(batch, purpose)).await?;
+        self.noticed.committed(&plan, purpose);
         failpoint::hit("store.settle.committed")?;
         Ok(plan)
     }
@@ -42,6 +47,12 @@ fn apart() -> StoreError {
     StoreError::Unavailable("our state and the platform's tables are apart: `hookledger repair`".to_owned())
 }
 
+impl Notices for MysqlStore {
+    fn noticed(&self) -> &Noticed {
+        &self.noticed
+    }
+}
+
 #[async_trait]
 impl LogStore for MysqlStore {
     async fn row_parts(&self, rows: Vec<NumberedRow>) -> Vec<RowPart> {
@@ -59,6 +70,24 @@ impl LogStore for MysqlStore {
         }
         let batch = Batch { rows, ..Batch::default() };
         Ok(self.settle_batch(lane, batch, purpose).await?.row_outcomes)
+    }
+
+    async fn settle_refunds(&self, page: TaskPage) -> Result<RefundsSettled, StoreError> {
+        if self.is_apart() {
+            return Err(apart());
+        }
+        let places = task_refunds::places(&self.readers, &self.context.names, &page).await?;
+        if places.is_empty() {
+            return Ok(RefundsSettled::default());
+        }
+        let settled = self
+            .write(move |connection, context| {
+                let places = places.clone();
+                Box::pin(async move { task_refunds::settle(connection, context, places).await })
+            })
+            .await?;
+        failpoint::hit("store.task_refunds.committed")?;
+        Ok(settled)
     }
 
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {
@@ -156,6 +185,34 @@ impl LogStore for MysqlStore {
             let of = of.clone();
             Box::pin(async move {
                 coverage::reopen(connection, context, &of, proved_before).await?;
+                Ok::<_, StoreError>(End::Commit(()))
+            })
+        })
+        .await
+    }
+
+    async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {
+        source_looks::agreement(&self.readers, &self.context.names, from_second, until_second).await
+    }
+
+    async fn newest_row(&self, of: &SourceFilter, until_second: i64) -> Result<Option<KnownRow>, StoreError> {
+        source_looks::newest_row(&self.readers, &self.context.names, of, until_second).await
+    }
+
+    async fn newest_id(&self, source: &str) -> Result<Option<NewestId>, StoreError> {
+        source_looks::newest_id(&self.readers, &self.context.names, source).await
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        source_looks::note(&self.readers, &self.context.names, name).await
+    }
+
+    async fn set_note(&self, name: &str, value: String) -> Result<(), StoreError> {
+        let note = Arc::new((name.to_owned(), value));
+        self.write(move |connection, context| {
+            let note = note.clone();
+            Box::pin(async move {
+                source_looks::set_note(connection, context, &note.0, &note.1).await?;
                 Ok::<_, StoreError>(End::Commit(()))
             })
         })

@@ -13,6 +13,7 @@ mod charges;
 mod connect;
 mod context;
 mod coverage;
+mod disputes;
 pub mod error;
 mod foreign;
 mod inbox;
@@ -37,7 +38,9 @@ mod settle;
 mod shard;
 mod silence;
 mod snapshot;
+mod source_looks;
 mod takeover;
+mod task_refunds;
 mod tokens;
 mod write;
 
@@ -50,6 +53,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::{MySqlConnection, MySqlPool};
 
+use super::noticed::Noticed;
 use super::removal::Removal;
 use super::takeover::{FoundHistory, TakenOver};
 use super::{
@@ -87,6 +91,7 @@ pub struct MysqlStore {
     /// Whose turn it is with work that is no user's.
     turn: AtomicUsize,
     last_look: LastLook,
+    noticed: Noticed,
 }
 
 /// Makes the own tables and brings them up to date.
@@ -139,7 +144,8 @@ impl MysqlStore {
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
         let recorder = Shard::start(count, context.clone()).map_err(MysqlOpenError::Thread)?;
         let (turn, last_look, apart) = (AtomicUsize::new(0), LastLook::default(), ArcSwapOption::empty());
-        let store = MysqlStore { shards, recorder, readers, balance_readers, context, turn, last_look, apart };
+        let noticed = Noticed::default();
+        let store = MysqlStore { shards, recorder, readers, balance_readers, context, turn, last_look, apart, noticed };
         // Before anything is settled or given.
         store.look_apart().await?;
         Ok(store)

@@ -45,7 +45,11 @@ pub async fn look(
 ) -> Result<Option<PriceLook>, StoreError> {
     let mut connection = readers.acquire().await?;
     let found = compare(&mut connection, names, configured, now).await?;
-    Ok(found.is_settled().then_some(PriceLook { changed_from_second: None, invalid_rate: found.invalid_rate }))
+    Ok(found.is_settled().then_some(PriceLook {
+        changed_from_second: None,
+        quota_change: None,
+        invalid_rate: found.invalid_rate,
+    }))
 }
 
 /// Stores what changed, to count from the next whole minute; the very first values count from the beginning.
@@ -84,7 +88,8 @@ pub async fn store(
         changed_from_second = Some(from_second);
     }
     failpoint::hit("store.rates.written")?;
-    Ok(End::Commit(PriceLook { changed_from_second, invalid_rate: found.invalid_rate }))
+    let quota_change = found.quota_change();
+    Ok(End::Commit(PriceLook { changed_from_second, quota_change, invalid_rate: found.invalid_rate }))
 }
 
 /// A commit of a single small row, where the platform's tables can be written as well.

@@ -12,7 +12,7 @@ use super::server::ServerProblem;
 pub const TABLES: [(&str, &str); 7] = [
     ("users", "SELECT"),
     ("api_keys", "SELECT, UPDATE (`lastUsedAt`)"),
-    ("usage_records", "SELECT, INSERT"),
+    ("usage_records", "SELECT, INSERT, UPDATE (`costUsd`, `creditCost`)"),
     ("credit_transactions", "SELECT, INSERT"),
     ("user_credit_balances", "SELECT, INSERT, UPDATE"),
     ("options", "SELECT"),
@@ -46,6 +46,7 @@ fn attempts(options: &MysqlOptions) -> Vec<(&'static str, String)> {
         of("api_keys", "UPDATE TABLE SET lastUsedAt = lastUsedAt WHERE 1 = 0"),
         of("usage_records", "SELECT id FROM TABLE LIMIT 0"),
         of("usage_records", nothing_inserted),
+        of("usage_records", "UPDATE TABLE SET costUsd = costUsd, creditCost = creditCost WHERE 1 = 0"),
         of("credit_transactions", nothing_inserted),
         of("user_credit_balances", nothing_inserted),
         of("user_credit_balances", "UPDATE TABLE SET currentCredits = currentCredits WHERE 1 = 0"),

@@ -28,7 +28,7 @@ use crate::storage::rows::{self, parameter};
 use crate::storage::stored::unreadable;
 
 const CHARGES: &str = "SELECT c.call_second, c.claim_id, u.id IS NOT NULL AND k.id IS NOT NULL AND r.id IS NULL, \
-       CONVERT(c.event_id USING utf8mb4), IF(c.source = 'log', c.call_second * 1000, COALESCE(c.event_at_ms, c.call_second * 1000)), \
+       CONVERT(c.event_id USING utf8mb4), IF(c.source = 'webhook', COALESCE(c.event_at_ms, c.call_second * 1000), c.call_second * 1000), \
        CONVERT(c.request_id USING utf8mb4), c.log_id, c.remote_key_id, c.model, c.prompt_tokens, c.completion_tokens, \
        c.price_units, c.price_credits, c.price_femtos, c.rate_micros, c.quota_per_unit, c.user_id, c.key_id, \
        c.credits_moved, c.credits_unpaid, c.remainder_before, c.remainder_after, c.rounding, \
@@ -82,15 +82,23 @@ pub async fn charges(
         .await?;
     let Some(last) = rows.last() else { return Ok(Looked::default()) };
     let next = place_after(RepairPart::Charges, rows.len(), last.number(0)?, &last.text(1)?);
-    let mut charges = Vec::new();
+    let (mut charges, mut adopted) = (Vec::new(), Vec::new());
     for row in &rows {
         if row.flag(2)? {
+            let of_others = row.text(29)? == "adopted";
+            let charges = if of_others { &mut adopted } else { &mut charges };
             charges.push(charge(row, **context.policy.load())?);
         }
     }
-    if charges.is_empty() {
+    if charges.is_empty() && adopted.is_empty() {
         return Ok((Repaired::default(), next));
     }
+    // What another program wrote is none of ours afterwards either: its second is not the event's.
+    for (installation, charges) in [(Some(installation), &charges), (None, &adopted)] {
+        let records = rows::usage_records(installation, charges)?;
+        write::each(connection, context, write::USAGE_RECORDS, &[], records, &[]).await?;
+    }
+    charges.extend(adopted);
     let lost = charges.iter().map(|charge| {
         Ok(Lost {
             name: charge.id.to_string(),
@@ -102,8 +110,6 @@ pub async fn charges(
         })
     });
     let lost = lost.collect::<Result<Vec<Lost>, StoreError>>()?;
-    let records = rows::usage_records(installation, &charges)?;
-    write::each(connection, context, write::USAGE_RECORDS, &[], records, &[]).await?;
     book_again(connection, context, &lost).await?;
     let credits = charges.iter().map(|charge| charge.credits.get()).sum();
     let booked_charges = Mended { count: charges.len() as u64, credits };

@@ -17,7 +17,7 @@ use crate::storage::books::BooksError;
 use crate::storage::decode::{booked_charge, earlier_refund};
 use crate::storage::rows::parameter;
 
-const USERS: &str = "SELECT DISTINCT c.user_id FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', \
+pub(super) const USERS: &str = "SELECT DISTINCT c.user_id FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', \
        v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e \
      STRAIGHT_JOIN hookledger_claims AS c ON c.call_second = e.a AND c.claim_id = e.v COLLATE utf8mb4_bin";
 

@@ -56,6 +56,7 @@ pub struct Checked {
 pub async fn check(connection: &mut MySqlConnection, options: &MysqlOptions) -> Result<Checked, CheckError> {
     let mut warnings = Vec::new();
     let collation = check_tables(connection, options).await?;
+    let usage_index = usage_index(connection, options).await?;
     check_durability(connection, &mut warnings).await?;
     check_binlog(connection, &mut warnings).await?;
     let max_packet: i64 =
@@ -67,7 +68,10 @@ pub async fn check(connection: &mut MySqlConnection, options: &MysqlOptions) -> 
              set it to 16M or more"
         ));
     }
-    Ok(Checked { names: Names::new(&options.state_schema, &collation, max_packet_bytes), warnings })
+    Ok(Checked {
+        names: Names::new(&options.state_schema, &collation, usage_index.as_deref(), max_packet_bytes),
+        warnings,
+    })
 }
 
 const SMALLEST_PACKET_BYTES: usize = 4 * 1024 * 1024;
@@ -131,6 +135,19 @@ async fn check_binlog(connection: &mut MySqlConnection, warnings: &mut Vec<Strin
         );
     }
     Ok(())
+}
+
+/// The index of usage records that begins with key and time.
+async fn usage_index(connection: &mut MySqlConnection, options: &MysqlOptions) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT a.index_name FROM information_schema.statistics AS a JOIN information_schema.statistics AS b \
+           ON b.table_schema = a.table_schema AND b.table_name = a.table_name AND b.index_name = a.index_name \
+         WHERE a.table_schema = ? AND a.table_name = 'usage_records' AND a.seq_in_index = 1 \
+           AND a.column_name = 'apiKeyId' AND b.seq_in_index = 2 AND b.column_name = 'timestamp' LIMIT 1",
+    )
+    .bind(&options.database)
+    .fetch_optional(connection)
+    .await
 }
 
 /// Every table of the platform, transactional, with one collation for its ids; the collation.

@@ -87,13 +87,13 @@ const MEMORY: &str = "SELECT CAST(value AS SIGNED) FROM hookledger_meta WHERE na
 pub struct Read {
     pub snapshot: Snapshot,
     pub taken: Taken,
-    /// Each token's present and former keys.
+    /// Present and former keys of each token of which some user can be charged now.
     pub keys_of_tokens: BTreeSet<(RemoteKeyId, KeyId)>,
 }
 
 /// Takes the locks of `batch`, and reads under them.
 pub async fn read(connection: &mut MySqlConnection, context: &Context, batch: &Batch) -> Result<Read, StoreError> {
-    let (events, tokens) = (&batch.events, batch.tokens());
+    let tokens = batch.tokens();
     touch_tokens(connection, context, &tokens).await?;
     let (keys, mut histories) = ownership_rows(connection, context, &tokens).await?;
     let past = histories.values().flat_map(|history| &history.owners).filter(|owner| owner.has_key);
@@ -102,13 +102,14 @@ pub async fn read(connection: &mut MySqlConnection, context: &Context, batch: &B
     key_ids.extend(keys.iter().map(|key| key.key_id.clone()));
     users.extend(keys.iter().map(|key| key.user_id.clone()));
     let mut locked = lock(connection, context, &users, &key_ids).await?;
-    let keys_of_tokens = keys_of_tokens(&keys, &histories);
-    locked.busy_users.extend(held_back(&keys, &histories, &keys_of_tokens, &locked.keys));
+    let held = holders(&keys, &histories);
+    locked.busy_users.extend(held_back(&held, &locked.keys));
+    let keys_of_tokens = chargeable(&held, &locked.busy_users);
     if keys.iter().any(|key| locked.keys.get(&key.key_id).is_some_and(|now| !is_same(now, key))) {
         return Err(StoreError::Contended("a key has changed hands meanwhile".to_owned()));
     }
-    let ids = events.iter().map(|event| &event.event_id);
-    let claim_keys = events.iter().map(|event| stored::claim_key(&event.event_id, &event.content));
+    let ids = batch.all_events().map(|event| &event.event_id);
+    let claim_keys = batch.all_events().map(|event| stored::claim_key(&event.event_id, &event.content));
     let (known, taken) = known(connection, context, ids, claim_keys).await?;
     let numbers = token_numbers(&tokens)?;
     for row in sqlx::query(context.sql(UNKNOWN_TOKENS)).bind(&numbers).fetch_all(&mut *connection).await? {
@@ -132,30 +133,36 @@ pub async fn read(connection: &mut MySqlConnection, context: &Context, batch: &B
     Ok(Read { snapshot, taken, keys_of_tokens })
 }
 
-/// The keys of each token, present and former.
-fn keys_of_tokens(keys: &[KeyRow], histories: &HashMap<RemoteKeyId, TokenHistory>) -> BTreeSet<(RemoteKeyId, KeyId)> {
-    let present = keys.iter().filter_map(|key| Some((RemoteKeyId::parse(&key.remote_key_id)?, key.key_id.clone())));
+/// The keys of each token with their users, present and former.
+fn holders(keys: &[KeyRow], histories: &HashMap<RemoteKeyId, TokenHistory>) -> BTreeSet<(RemoteKeyId, KeyId, UserId)> {
+    let present = keys
+        .iter()
+        .filter_map(|key| Some((RemoteKeyId::parse(&key.remote_key_id)?, key.key_id.clone(), key.user_id.clone())));
     let former = histories.iter().flat_map(|(token, history)| {
         let owners = history.owners.iter().filter(|owner| owner.has_key);
-        owners.map(|owner| (*token, owner.key_id.clone()))
+        owners.map(|owner| (*token, owner.key_id.clone(), owner.user_id.clone()))
     });
     present.chain(former).collect()
 }
 
 /// Users of tokens of which another session holds a key: it may be writing a usage record there, which is that session's
 /// until it ends, and may be of a call that is to be charged here.
-fn held_back(
-    keys: &[KeyRow],
-    histories: &HashMap<RemoteKeyId, TokenHistory>,
-    keys_of_tokens: &BTreeSet<(RemoteKeyId, KeyId)>,
-    locked: &HashMap<KeyId, KeyRow>,
-) -> HashSet<UserId> {
-    let held = keys_of_tokens.iter().filter(|(_, key)| !locked.contains_key(key));
-    let held: BTreeSet<RemoteKeyId> = held.map(|(token, _)| *token).collect();
-    let is_held = |token: Option<RemoteKeyId>| token.is_some_and(|token| held.contains(&token));
-    let present = keys.iter().filter(|key| is_held(RemoteKeyId::parse(&key.remote_key_id)));
-    let former = histories.iter().filter(|(token, _)| held.contains(token)).flat_map(|(_, history)| &history.owners);
-    present.map(|key| key.user_id.clone()).chain(former.map(|owner| owner.user_id.clone())).collect()
+fn held_back(holders: &BTreeSet<(RemoteKeyId, KeyId, UserId)>, locked: &HashMap<KeyId, KeyRow>) -> HashSet<UserId> {
+    let held = holders.iter().filter(|(_, key, _)| !locked.contains_key(key));
+    let held: BTreeSet<RemoteKeyId> = held.map(|(token, ..)| *token).collect();
+    let users = holders.iter().filter(|(token, ..)| held.contains(token));
+    users.map(|(.., user)| user.clone()).collect()
+}
+
+/// The keys of tokens of which some user can be charged now.
+fn chargeable(
+    holders: &BTreeSet<(RemoteKeyId, KeyId, UserId)>,
+    busy_users: &HashSet<UserId>,
+) -> BTreeSet<(RemoteKeyId, KeyId)> {
+    let free = holders.iter().filter(|(.., user)| !busy_users.contains(user));
+    let free: BTreeSet<RemoteKeyId> = free.map(|(token, ..)| *token).collect();
+    let keys = holders.iter().filter(|(token, ..)| free.contains(token));
+    keys.map(|(token, key, _)| (*token, key.clone())).collect()
 }
 
 fn is_same(one: &KeyRow, other: &KeyRow) -> bool {
@@ -166,7 +173,7 @@ fn token_numbers(tokens: &BTreeSet<RemoteKeyId>) -> Result<String, StoreError> {
     parameter(&tokens.iter().map(|token| token.get()).collect::<Vec<_>>())
 }
 
-async fn touch_tokens(
+pub(super) async fn touch_tokens(
     connection: &mut MySqlConnection,
     context: &Context,
     tokens: &BTreeSet<RemoteKeyId>,
@@ -191,6 +198,15 @@ async fn ownership_rows(
     }
     let histories = histories.into_iter().map(|(token, history)| (token, history.oldest_first()));
     Ok((keys, histories.collect()))
+}
+
+/// Whose some tokens are, as of the last commit.
+pub async fn owners(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    tokens: &BTreeSet<RemoteKeyId>,
+) -> Result<HashMap<RemoteKeyId, Owner>, StoreError> {
+    Ok(stored::owners(ownership_rows(connection, context, tokens).await?.0))
 }
 
 /// Whose some tokens are, and whose they were.

@@ -59,10 +59,11 @@ macro_rules! claims {
        request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, price_credits, \
        price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, remainder_before, \
        remainder_after, rounding, source, row_source, row_second, row_digest, row_nth, row_request_id, row_log_id, \
-       tie_rule, untied_row_token) \
+       tie_rule, untied_row_token, task_token) \
      SELECT ", $settled_at_ms, ", e.c0, e.c1, CAST(e.c2 AS BINARY), e.c3, CAST(e.c4 AS BINARY), e.c5, e.c6, e.c7, e.c8, e.c9, \
        e.c10, e.c11, e.c12, e.c13, e.c14, e.c15, e.c16, e.c17, e.c18, e.c19, e.c20, e.c21, \
-       e.c22, e.r0, e.r1, e.r2, e.r3, CAST(e.r4 AS BINARY), e.r5, e.c24, e.c25 \
+       e.c22, e.r0, e.r1, e.r2, e.r3, CAST(e.r4 AS BINARY), e.r5, e.c24, e.c25, \
+       CASE WHEN e.c8 = 0 AND e.c9 = 0 THEN e.c6 END \
      FROM JSON_TABLE(?, '$[*]' COLUMNS (c0 BIGINT PATH '$[0]', c1 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]', \
        c2 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[2]', c3 BIGINT PATH '$[3]', \
        c4 VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[4]', c5 BIGINT PATH '$[5]', c6 BIGINT PATH '$[6]', \
@@ -180,11 +181,11 @@ pub async fn plan(
     each(connection, context, UNKNOWN_TOKENS, &[&millis], rows::unknown_tokens(plan)?, &[]).await?;
     owners(connection, context, &plan.new_owners).await?;
     adopted(connection, context, &plan.adopted, now).await?;
-    if plan.charges.is_empty() {
+    if plan.moves_nothing() {
         return Ok(());
     }
     each(connection, context, CLAIMS, &[&millis], rows::claims(&plan.charges)?, &[]).await?;
-    let records = rows::usage_records(&context.installation.load(), &plan.charges)?;
+    let records = rows::usage_records(Some(&context.installation.load()), &plan.charges)?;
     each(connection, context, USAGE_RECORDS, &[], records, &[]).await?;
     each(connection, context, TRANSACTIONS, &[], rows::transactions(&plan.transactions)?, &[]).await?;
     move_balances(connection, context, &plan.accounts, now).await?;

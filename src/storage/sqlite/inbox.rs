@@ -35,6 +35,12 @@ const SELECTED_SQL: &str = "SELECT i.inbox_id, CAST(w.payload AS TEXT) FROM hook
        AND (?5 IS NULL OR i.recorded_at_ms < ?5) \
      ORDER BY i.inbox_id LIMIT ?2";
 
+const COUNTS_SQL: &str = "SELECT (SELECT COALESCE(SUM(unpaid_credits), 0) FROM hookledger_accounts), \
+       (SELECT COUNT(DISTINCT remote_key_id) FROM hookledger_inbox WHERE state = 'failed' AND reason = 'unknown_key'), \
+       (SELECT COUNT(*) FROM hookledger_inbox WHERE reason = 'disputed') \
+         + (SELECT COUNT(*) FROM hookledger_rows WHERE open_token IS NOT NULL AND state = 'disputed'), \
+       (SELECT COUNT(*) FROM hookledger_rows WHERE open_token IS NOT NULL AND state = 'refund_open')";
+
 type WaitingRow = (String, String);
 
 fn page_size(limit: usize) -> i64 {
@@ -104,13 +110,8 @@ pub async fn counts(readers: &SqlitePool) -> Result<InboxCounts, StoreError> {
             _ => counts.dead = count,
         }
     }
-    (counts.unpaid_credits, counts.parked_tokens) = sqlx::query_as::<_, (i64, i64)>(
-        "SELECT (SELECT COALESCE(SUM(unpaid_credits), 0) FROM hookledger_accounts), \
-           (SELECT COUNT(DISTINCT remote_key_id) FROM hookledger_inbox \
-            WHERE state = 'failed' AND reason = 'unknown_key')",
-    )
-    .fetch_one(readers)
-    .await?;
+    (counts.unpaid_credits, counts.parked_tokens, counts.disputes_open, counts.refunds_open) =
+        sqlx::query_as(COUNTS_SQL).fetch_one(readers).await?;
     Ok(counts)
 }
 
@@ -163,15 +164,16 @@ pub async fn event_time(readers: &SqlitePool, event_id: &str) -> Result<Option<U
 }
 
 async fn charge(readers: &SqlitePool, called_at: UnixMillis, event_id: &str) -> Result<Option<ChargeView>, StoreError> {
-    let id = sqlx::query_scalar::<_, String>(
-        "SELECT claim_id FROM hookledger_claims WHERE event_at_ms = ?1 AND event_id = ?2",
+    // A row that was charged before the event came may lie in another second.
+    let found = sqlx::query_as::<_, (i64, String)>(
+        "SELECT call_second, claim_id FROM hookledger_claims WHERE event_at_ms = ?1 AND event_id = ?2",
     )
     .bind(called_at.as_millis())
     .bind(event_id)
     .fetch_optional(readers)
     .await?;
-    match id.and_then(|id| RecordId::parse(&id).ok()) {
-        Some(id) => charges::charge_view(readers, &ChargeKey { call_second: called_at.as_secs(), id }).await,
+    match found.and_then(|(call_second, id)| Some(ChargeKey { call_second, id: RecordId::parse(&id).ok()? })) {
+        Some(key) => charges::charge_view(readers, &key).await,
         None => Ok(None),
     }
 }

@@ -176,7 +176,14 @@ const ROWS: &str = "INSERT INTO hookledger_rows (read_at_ms, source, row_second,
        value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12 FROM jsonb_each(?1) WHERE true \
      ON CONFLICT (row_second, row_digest, row_nth, source) DO UPDATE SET state = excluded.state, \
        call_second = excluded.call_second, claim_id = excluded.claim_id, open_token = excluded.open_token, \
-       content = excluded.content, reason = excluded.reason";
+       content = excluded.content, reason = excluded.reason, \
+       task_token = CASE WHEN excluded.state = 'dismissed' THEN NULL ELSE task_token END";
+
+const TASK_MARKS: &str = "UPDATE hookledger_rows SET task_token = t.token, stated_units = t.units \
+       FROM (SELECT value ->> 0 AS source, value ->> 1 AS second, value ->> 2 AS digest, value ->> 3 AS nth, \
+         value ->> 4 AS token, value ->> 5 AS units FROM jsonb_each(?1)) AS t \
+       WHERE hookledger_rows.row_second = t.second AND hookledger_rows.row_digest = t.digest \
+         AND hookledger_rows.row_nth = t.nth AND hookledger_rows.source = t.source";
 
 const UNOWNED_ROWS: &str = "INSERT INTO hookledger_unowned_rows (source, row_second, remote_key_id, token_name, row_count, \
        units, refund_count) \
@@ -209,6 +216,9 @@ pub async fn write(connection: &mut SqliteConnection, plan: &Plan, now: UnixMill
     if !plan.rows.is_empty() {
         let list = log_writes::rows(plan)?;
         sqlx::query(ROWS).bind(list).bind(now.as_millis()).execute(&mut *connection).await?;
+    }
+    if !plan.task_rows.is_empty() {
+        sqlx::query(TASK_MARKS).bind(log_writes::task_marks(&plan.task_rows)?).execute(&mut *connection).await?;
     }
     if !plan.unowned_rows.is_empty() {
         sqlx::query(UNOWNED_ROWS).bind(log_writes::unowned_rows(plan)?).execute(&mut *connection).await?;

@@ -3,13 +3,30 @@
 use async_trait::async_trait;
 
 use super::writer::{Command, LogCommand};
-use super::{SqliteStore, coverage};
+use super::{SqliteStore, coverage, source_looks, task_refunds};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
-use crate::domain::settlement::{Batch, Purpose};
+use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
-use crate::storage::log::{BookFigures, LogStore, RowLoss, SourceFilter, Span};
+use crate::storage::log::{
+    Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, SourceFilter, Span, TaskPage,
+};
+use crate::storage::noticed::{Noticed, Notices};
+
+impl SqliteStore {
+    pub(super) async fn settle_batch(&self, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
+        let plan = self.write(|reply| Command::Settle(batch, purpose, reply)).await?;
+        self.noticed.committed(&plan, purpose);
+        Ok(plan)
+    }
+}
+
+impl Notices for SqliteStore {
+    fn noticed(&self) -> &Noticed {
+        &self.noticed
+    }
+}
 
 #[async_trait]
 impl LogStore for SqliteStore {
@@ -19,13 +36,20 @@ impl LogStore for SqliteStore {
         rows: Vec<NumberedRow>,
         purpose: Purpose,
     ) -> Result<Vec<RowOutcome>, StoreError> {
-        let batch = Batch { rows, ..Batch::default() };
-        Ok(self.write(|reply| Command::Settle(batch, purpose, reply)).await?.row_outcomes)
+        Ok(self.settle_batch(Batch { rows, ..Batch::default() }, purpose).await?.row_outcomes)
+    }
+
+    async fn settle_refunds(&self, page: TaskPage) -> Result<RefundsSettled, StoreError> {
+        let places = task_refunds::places(&self.readers, &page).await?;
+        if places.is_empty() {
+            return Ok(RefundsSettled::default());
+        }
+        self.write(|reply| Command::Log(LogCommand::SettleRefunds(places, reply))).await
     }
 
     async fn revisit(&self, tokens: Vec<RemoteKeyId>, covered_until_second: Option<i64>) -> Result<u64, StoreError> {
         let batch = Batch { revisited: tokens.into_iter().collect(), covered_until_second, ..Batch::default() };
-        Ok(self.write(|reply| Command::Settle(batch, Purpose::Retry, reply)).await?.disputed)
+        Ok(self.settle_batch(batch, Purpose::Retry).await?.disputed)
     }
 
     async fn tokens_with_waiting_sides(
@@ -83,6 +107,27 @@ impl LogStore for SqliteStore {
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
         let of = of.clone();
         self.write(|reply| Command::Log(LogCommand::Reopen(of, proved_before, reply))).await
+    }
+
+    async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {
+        source_looks::agreement(&self.readers, from_second, until_second).await
+    }
+
+    async fn newest_row(&self, of: &SourceFilter, until_second: i64) -> Result<Option<KnownRow>, StoreError> {
+        source_looks::newest_row(&self.readers, of, until_second).await
+    }
+
+    async fn newest_id(&self, source: &str) -> Result<Option<NewestId>, StoreError> {
+        source_looks::newest_id(&self.readers, source).await
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        source_looks::note(&self.readers, name).await
+    }
+
+    async fn set_note(&self, name: &str, value: String) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.write(|reply| Command::Log(LogCommand::SetNote(name, value, reply))).await
     }
 
     async fn woken_rows(&self, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {

@@ -11,6 +11,7 @@ mod checkpoint;
 mod connect;
 mod coverage;
 mod disk;
+mod disputes;
 mod error;
 mod files;
 mod inbox;
@@ -28,6 +29,8 @@ mod restore;
 mod retention;
 mod settle;
 mod snapshot;
+mod source_looks;
+mod task_refunds;
 mod tokens;
 mod write;
 mod writer;
@@ -46,6 +49,7 @@ use super::books::{
     UserView,
 };
 use super::charges::{ChargeDetail, ChargeFilter, ChargeSelector, ChargeView};
+use super::noticed::Noticed;
 use super::removal::Removal;
 use super::{
     AmbiguousToken, ConfiguredPrices, DiskUsage, InboxCounts, LedgerStore, OldRows, Page, PagePlace, Poison, PriceLook,
@@ -86,6 +90,7 @@ pub struct SqliteStore {
     balance_readers: SqlitePool,
     clock: SharedClock,
     path: PathBuf,
+    noticed: Arc<Noticed>,
 }
 
 /// Makes the folder that the database is to lie in, if it is missing.
@@ -111,7 +116,7 @@ impl SqliteStore {
         let path = options.path.clone();
         let has_log = coverage::has_rows(&readers).await?;
         let writer = Writer::start(options, clock.clone(), installation, has_log).map_err(MigrateError::Thread)?;
-        Ok(SqliteStore { writer, readers, balance_readers, clock, path })
+        Ok(SqliteStore { writer, readers, balance_readers, clock, path, noticed: Arc::default() })
     }
 
     /// The same, to write to it as well. A database that an earlier version made is remembered from here on.
@@ -165,7 +170,7 @@ impl LedgerStore for SqliteStore {
         purpose: Purpose,
     ) -> Result<Vec<SettlementOutcome>, StoreError> {
         let batch = Batch::of_events(events);
-        Ok(self.write(|reply| Command::Settle(batch, purpose, reply)).await?.outcomes)
+        Ok(self.settle_batch(batch, purpose).await?.outcomes)
     }
 
     async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {

@@ -37,7 +37,11 @@ pub async fn look(
 ) -> Result<Option<PriceLook>, StoreError> {
     let mut connection = readers.acquire().await?;
     let found = compare(&mut connection, configured, now).await?;
-    Ok(found.is_settled().then_some(PriceLook { changed_from_second: None, invalid_rate: found.invalid_rate }))
+    Ok(found.is_settled().then_some(PriceLook {
+        changed_from_second: None,
+        quota_change: None,
+        invalid_rate: found.invalid_rate,
+    }))
 }
 
 /// Stores what changed, to count from the next whole minute; the very first values count from the beginning.
@@ -72,7 +76,7 @@ pub async fn store(
     }
     failpoint::hit("store.rates.written")?;
     transaction.commit().await?;
-    Ok(PriceLook { changed_from_second, invalid_rate: found.invalid_rate })
+    Ok(PriceLook { changed_from_second, quota_change: found.quota_change(), invalid_rate: found.invalid_rate })
 }
 
 /// A commit of a single small row.

@@ -98,9 +98,9 @@ const ALL: [&str; 9] = [
 
 /// Everything that settling `batch` depends on, but for the log.
 pub async fn read(connection: &mut SqliteConnection, batch: &Batch) -> Result<Snapshot, StoreError> {
-    let ids: BTreeSet<&str> = batch.events.iter().map(|event| event.event_id.as_str()).collect();
+    let ids: BTreeSet<&str> = batch.all_events().map(|event| event.event_id.as_str()).collect();
     let claim_keys: HashSet<ClaimKey> =
-        batch.events.iter().map(|event| stored::claim_key(&event.event_id, &event.content)).collect();
+        batch.all_events().map(|event| stored::claim_key(&event.event_id, &event.content)).collect();
     let tokens = json(&batch.tokens().iter().map(RemoteKeyId::to_string).collect::<Vec<_>>())?;
     let rows = sqlx::query(ALL_SQL.as_str())
         .bind(json(&ids)?)

@@ -43,12 +43,13 @@ const CLAIMS: &str = "INSERT INTO hookledger_claims (source, settled_at_ms, call
        event_at_ms, request_id, log_id, remote_key_id, model, prompt_tokens, completion_tokens, price_units, \
        price_credits, price_femtos, rate_micros, quota_per_unit, user_id, key_id, credits_moved, credits_unpaid, \
        remainder_before, remainder_after, rounding, row_source, row_second, row_digest, row_nth, row_request_id, \
-       row_log_id, tie_rule, untied_row_token) \
+       row_log_id, tie_rule, untied_row_token, task_token) \
      SELECT value ->> 22, ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
        value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, \
        value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, value ->> 20, value ->> 21, \
        value -> 23 ->> 0, value -> 23 ->> 1, value -> 23 ->> 2, value -> 23 ->> 3, value -> 23 ->> 4, \
-       value -> 23 ->> 5, value ->> 24, value ->> 25 FROM jsonb_each(?)";
+       value -> 23 ->> 5, value ->> 24, value ->> 25, \
+       CASE WHEN value ->> 8 = 0 AND value ->> 9 = 0 THEN value ->> 6 END FROM jsonb_each(?)";
 
 const USAGE_RECORDS: &str = "INSERT INTO usage_records (id, apiKeyId, timestamp, model, promptTokens, \
        completionTokens, totalTokens, costUsd, creditCost, rawMeta) \
@@ -93,8 +94,8 @@ pub async fn plan(
     plan: &Plan,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    if plan.charges.is_empty() {
-        if !plan.inbox.is_empty() {
+    if plan.moves_nothing() {
+        if !plan.inbox.is_empty() || !plan.unknown_tokens.is_empty() || !plan.new_owners.is_empty() {
             let query = bind_inbox(sqlx::query(NOTHING_CHARGED_SQL.as_str()), &plan.inbox, now)?;
             bind_looks(query, plan, now)?.execute(connection).await?;
         }
@@ -105,7 +106,7 @@ pub async fn plan(
     bind_looks(query, plan, now)?
         .bind(now.as_millis())
         .bind(rows::claims(&plan.charges)?)
-        .bind(rows::usage_records(&context.installation, &plan.charges)?)
+        .bind(rows::usage_records(Some(&context.installation), &plan.charges)?)
         .bind(rows::transactions(&plan.transactions)?)
         .bind(at.clone())
         .bind(at.clone())

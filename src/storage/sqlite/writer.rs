@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::checkpoint::{self, Progress};
 use super::refunds::{self, Reversal};
 use super::retention;
+use super::task_refunds;
 use super::tokens::{self, Seen};
-use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle};
+use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle, source_looks};
 use crate::clock::SharedClock;
 use crate::domain::event::Delivery;
 use crate::domain::ids::RecordIds;
@@ -28,7 +29,7 @@ use crate::domain::time::UnixMillis;
 use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
 };
-use crate::storage::log::{SourceFilter, Span};
+use crate::storage::log::{RefundsSettled, SourceFilter, Span, TaskPlace};
 use crate::storage::removal::Removal;
 use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
 
@@ -65,6 +66,8 @@ pub enum LogCommand {
     BeginCoverage(SourceFilter, i64, Reply<i64>),
     Reopen(SourceFilter, UnixMillis, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
+    SetNote(String, String, Reply<()>),
+    SettleRefunds(Vec<TaskPlace>, Reply<RefundsSettled>),
 }
 
 /// What every write needs beside its connection.
@@ -118,6 +121,11 @@ impl Writer {
     /// For the next batch and those after it; the one under way keeps what it began with.
     pub fn set_policy(&self, policy: LedgerPolicy) {
         self.policy.store(Arc::new(policy));
+    }
+
+    /// That of the next batch.
+    pub fn policy(&self) -> LedgerPolicy {
+        **self.policy.load()
     }
 
     /// Queues a command; refuses at once when too many wait.
@@ -217,6 +225,12 @@ impl Owner {
                     coverage::set_row_aside(writes, context, &row, &reason).await
                 })
                 .await
+            }
+            LogCommand::SetNote(name, value, reply) => {
+                self.answer(reply, async |writes, _| source_looks::set_note(writes, &name, &value).await).await
+            }
+            LogCommand::SettleRefunds(places, reply) => {
+                self.answer(reply, async |writes, context| task_refunds::settle(writes, context, places).await).await
             }
             LogCommand::BeginCoverage(of, from_second, reply) => {
                 self.answer(reply, async |writes, _| coverage::begin(writes, &of, from_second).await).await
