@@ -32,6 +32,9 @@ struct RawMeta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     log_id: Option<i64>,
     remote_key_id: i64,
+    /// Where neither side tells it: the side that was charged has gone to another charge of its batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    called_at_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +81,15 @@ fn is_zero(value: &i64) -> bool {
     *value == 0
 }
 
+/// When the side of the charging channel lies, in milliseconds.
+fn charged_side_at(charge: &Charge) -> Option<i64> {
+    let (first, second) = match charge.channel {
+        Channel::Webhook => (&charge.event, &charge.row),
+        Channel::Log => (&charge.row, &charge.event),
+    };
+    first.as_ref().or(second.as_ref()).map(|side| side.at.as_millis())
+}
+
 /// The JSON text for one charge.
 pub fn raw_meta(installation: &str, charge: &Charge) -> Result<String, serde_json::Error> {
     let event = charge.event.as_ref();
@@ -96,6 +108,7 @@ pub fn raw_meta(installation: &str, charge: &Charge) -> Result<String, serde_jso
         request_id: event.and_then(|side| side.identity.request_id()).map(RequestId::as_str),
         log_id: event.and_then(|side| side.identity.log_id()),
         remote_key_id: charge.content.remote_key_id.get(),
+        called_at_ms: Some(charge.content.called_at.as_millis()).filter(|at| charged_side_at(charge) != Some(*at)),
         model: is_cut.then(|| model.chars().take(MAX_MODEL_CHARS).collect()),
         quota: charge.price.units.map(QuotaUnits::get),
         price: charge.price.credits.to_string(),
@@ -120,6 +133,7 @@ pub struct StoredMeta {
     pub request_id: Option<String>,
     pub log_id: Option<i64>,
     pub remote_key_id: i64,
+    pub called_at_ms: Option<i64>,
     /// Whole, where the shared column holds it cut.
     pub model: Option<String>,
     pub quota: Option<i64>,
@@ -151,6 +165,7 @@ impl StoredMeta {
     pub fn called_at(&self) -> UnixMillis {
         let row_at = self.row.as_ref().map(|row| row.second.saturating_mul(1000));
         let at = if self.channel() == Channel::Log { row_at.or(self.event_at_ms) } else { self.event_at_ms.or(row_at) };
+        let at = self.called_at_ms.or(at);
         UnixMillis::new(at.unwrap_or_default())
     }
 

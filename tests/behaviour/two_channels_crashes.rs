@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
-use crate::kit::newapi::Called;
+use crate::kit::events::Usage;
+use crate::kit::newapi::rows::CONSUMPTION;
+use crate::kit::newapi::{Called, Row};
 use crate::kit::random::Random;
 use crate::kit::sender::{Retry, start_delivery};
 use crate::kit::wait::wait_until;
 
-use super::two_channels::{PATIENCE, PULL, Rig};
+use super::two_channels::{PATIENCE, PULL, Rig, UNITS_PER_CREDIT};
 
 const POINTS: [&str; 7] = [
     "polling.piece.read",
@@ -72,6 +74,39 @@ fn a_step_that_fails_ends_the_pass_and_the_next_one_goes_on() {
         rig.cover_everything();
         rig.assert_billed(CALLS);
     }
+}
+
+#[test]
+fn a_charge_whose_sides_moved_in_its_own_batch_is_known_after_a_restart() {
+    only_on_a_server!();
+    let rig = Rig::pulling();
+    let at = rig.now_secs() - 100;
+    // A charged row of another price, beside which two events wait.
+    let call = rig.call(at).tokens(1, 1);
+    rig.newapi.call(&call.clone().quota(7 * UNITS_PER_CREDIT));
+    rig.wait_for_charges(1);
+    let told = |second: i64, name: &str| {
+        let usage = Usage::new(name).remote_key(42).tokens(1, 1).quota(UNITS_PER_CREDIT).at_secs(at + second);
+        assert_eq!(rig.post(&usage), 202, "{name} waits");
+    };
+    told(40, "later");
+    told(-50, "earlier");
+    // The first row takes the nearer event, and gives it up to the second, which no other may be the call of.
+    rig.newapi.log(|log| log.insert(row(at, "first")));
+    rig.newapi.log(|log| log.insert(row(at + 95, "second")));
+    rig.wait_for_charges(3);
+    assert_eq!((rig.tied(), rig.books().balance(&rig.user)), (2, 1000 - 7 - 2));
+    rig.daemon.restart();
+    rig.wait_for_a_pass();
+    let status = rig.daemon.command_json(&["status"]);
+    assert_eq!(status["conditions"], serde_json::json!([]), "our state and the platform's tables belong together");
+    rig.books().assert_whole();
+}
+
+/// One call of one credit, as the log has it.
+fn row(at_secs: i64, request_id: &str) -> Row {
+    let row = Row::relayed(CONSUMPTION, at_secs, "gpt-4").token(42, "alice-key").tokens(1, 1);
+    row.quota(UNITS_PER_CREDIT).request_id(request_id)
 }
 
 #[test]

@@ -102,7 +102,6 @@ fn rows_of_an_ignored_token_charge_nobody_and_trouble_nobody() {
     rig.cover_everything();
     rig.assert_billed(3);
     assert_eq!(rig.books().count("hookledger_rows"), 3);
-    assert_eq!(rig.daemon.metric("hookledger_poll_runs_total{outcome=\"failed\"}").unwrap_or_default(), 0.0);
     let status = rig.daemon.command_json(&["status"]);
     assert_eq!(status["conditions"], serde_json::json!([]));
 }
