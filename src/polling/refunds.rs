@@ -28,6 +28,7 @@ impl Pass {
             self.report.credits_given_back += settled.credits;
             if settled.refunded > 0 {
                 metrics::rows_settled("refunded", settled.refunded);
+                metrics::credits_moved("REFUND", settled.credits.unsigned_abs());
             }
             still_open += settled.still_open;
             match settled.next {
