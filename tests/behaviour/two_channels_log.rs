@@ -45,12 +45,12 @@ fn a_row_that_appears_a_quarter_of_an_hour_late_is_found_within_a_day() {
 }
 
 #[test]
-fn ten_thousand_rows_of_one_second_are_ten_thousand_calls() {
-    const CALLS: i64 = 10_000;
+fn thousands_of_rows_of_one_second_are_as_many_calls() {
+    const CALLS: i64 = 3000;
     let rig = Rig::pulling();
     let at = rig.now_secs() - 5;
     for number in 0..CALLS {
-        // Hundreds of them are equal.
+        // Dozens of them are equal.
         rig.newapi.call(&rig.call(at).tokens(number % 40, 1));
     }
     for number in 0..50 {
