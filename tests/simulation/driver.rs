@@ -333,7 +333,8 @@ impl Driver {
     pub async fn settle_down(&mut self) {
         self.heal();
         self.world.set_skew(0);
-        self.world.wait(2);
+        // Events may be stamped that much ahead.
+        self.world.wait(self.world.rules.match_window_secs + 2);
     }
 
     /// Within a step: the same, without a look whether it may fail.

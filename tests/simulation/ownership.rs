@@ -5,8 +5,8 @@ use super::scenario::Step;
 use super::world::{BEGINS, Stretch, Whose};
 
 fn stamp(second: i64) -> String {
-    // Scenarios last some days: the date is counted from that of their beginning, 2026-11-24 06:40:00.
-    let since = second - (BEGINS - 24_000);
+    // Scenarios last some days: the date is counted from that of their beginning, 2026-11-24 06:00:00.
+    let since = second - (BEGINS - 21_600);
     let (day, rest) = (since.div_euclid(86_400), since.rem_euclid(86_400));
     format!("2026-11-{:02} {:02}:{:02}:{:02}.000", 24 + day, rest / 3600, rest / 60 % 60, rest % 60)
 }

@@ -55,15 +55,17 @@ pub async fn cover(
     new: Span,
 ) -> Result<(), StoreError> {
     let near = "FROM hookledger_spans WHERE source = ? AND filter = ? AND from_second <= ? AND until_second >= ?";
-    let rows: Vec<(i64, i64, String)> =
-        sqlx::query_as(context.sql(&format!("SELECT from_second, until_second, proof {near} FOR UPDATE")))
-            .bind(&of.source)
-            .bind(&of.filter)
-            .bind(new.until_second + 1)
-            .bind(new.from_second - 1)
-            .fetch_all(&mut *connection)
-            .await?;
-    let old = rows.into_iter().map(span).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<(i64, i64, String, i64)> = sqlx::query_as(
+        context.sql(&format!("SELECT from_second, until_second, proof, proved_at_ms {near} FOR UPDATE")),
+    )
+    .bind(&of.source)
+    .bind(&of.filter)
+    .bind(new.until_second + 1)
+    .bind(new.from_second - 1)
+    .fetch_all(&mut *connection)
+    .await?;
+    let proved = |(from, until, proof, proved_at)| Ok((span((from, until, proof))?, UnixMillis::new(proved_at)));
+    let old = rows.into_iter().map(proved).collect::<Result<Vec<_>, StoreError>>()?;
     sqlx::query(context.sql(&format!("DELETE {near}")))
         .bind(&of.source)
         .bind(&of.filter)
@@ -71,8 +73,8 @@ pub async fn cover(
         .bind(new.from_second - 1)
         .execute(&mut *connection)
         .await?;
-    // At most two of them are more than the new one.
-    for laid in new.laid_over(old.into_iter()) {
+    // Few of them are more than the new one: what touches its ends.
+    for (laid, proved_at) in new.laid_over(context.clock.now(), old.into_iter()) {
         let sql = "INSERT INTO hookledger_spans (source, filter, from_second, until_second, proof, proved_at_ms) \
                    VALUES (?, ?, ?, ?, ?, ?)";
         sqlx::query(context.sql(sql))
@@ -81,7 +83,7 @@ pub async fn cover(
             .bind(laid.from_second)
             .bind(laid.until_second)
             .bind(laid.proof.as_str())
-            .bind(context.clock.now().as_millis())
+            .bind(proved_at.as_millis())
             .execute(&mut *connection)
             .await?;
     }

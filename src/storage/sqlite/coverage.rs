@@ -55,9 +55,9 @@ pub async fn cover(
     span: Span,
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let near: Vec<(i64, i64, String)> = sqlx::query_as(
+    let near: Vec<(i64, i64, String, i64)> = sqlx::query_as(
         "DELETE FROM hookledger_spans WHERE source = ?1 AND filter = ?2 AND from_second <= ?4 + 1 AND until_second >= ?3 - 1 \
-         RETURNING from_second, until_second, proof",
+         RETURNING from_second, until_second, proof, proved_at_ms",
     )
     .bind(&of.source)
     .bind(&of.filter)
@@ -65,9 +65,10 @@ pub async fn cover(
     .bind(span.until_second)
     .fetch_all(&mut *transaction)
     .await?;
-    for laid in span.laid_over(near.into_iter().filter_map(|(from_second, until_second, proof)| {
-        Some(Span { from_second, until_second, proof: Proof::parse(&proof)? })
-    })) {
+    let near = near.into_iter().filter_map(|(from_second, until_second, proof, proved_at)| {
+        Some((Span { from_second, until_second, proof: Proof::parse(&proof)? }, UnixMillis::new(proved_at)))
+    });
+    for (laid, proved_at) in span.laid_over(context.clock.now(), near) {
         sqlx::query(
             "INSERT INTO hookledger_spans (source, filter, from_second, until_second, proof, proved_at_ms) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -77,7 +78,7 @@ pub async fn cover(
         .bind(laid.from_second)
         .bind(laid.until_second)
         .bind(laid.proof.as_str())
-        .bind(context.clock.now().as_millis())
+        .bind(proved_at.as_millis())
         .execute(&mut *transaction)
         .await?;
     }
