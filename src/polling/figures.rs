@@ -55,7 +55,7 @@ pub async fn compare_covered(
     gap: Gap,
 ) -> Result<Verdict, FiguresError> {
     let book = store.figures(of, gap.from_second, gap.until_second).await?;
-    if book.priced_in_credits > 0 {
+    if book.priced_in_credits > 0 || book.waiting_rows > 0 {
         return Ok(Verdict::Differs(None));
     }
     let Some(window) = Window::new(gap.from_second, gap.until_second) else { return Ok(Verdict::Differs(None)) };

@@ -11,8 +11,8 @@ use hookledger::domain::time::UnixMillis;
 pub struct SimClock(Arc<AtomicI64>);
 
 impl SimClock {
-    pub fn show_secs(&self, seconds: i64) {
-        self.0.store(seconds * 1000, Ordering::SeqCst);
+    pub fn show_millis(&self, millis: i64) {
+        self.0.store(millis, Ordering::SeqCst);
     }
 }
 

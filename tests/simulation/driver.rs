@@ -1,5 +1,6 @@
 //! Carries out a scenario, step by step, through the steps that the daemon's actors call: no actors, no HTTP.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +140,7 @@ impl Driver {
 
     /// One step, whatever becomes of it. What nobody broke must not fail.
     pub async fn take(&mut self, step: &Step) -> Did {
+        self.world.tick();
         let may_fail = !self.armed.is_empty() || self.world.log.is_faulty();
         let done = AssertUnwindSafe(self.carry_out(step)).catch_unwind().await;
         match done {
@@ -190,6 +192,7 @@ impl Driver {
             Step::Retain => return self.retain().await,
             Step::Break { point, panics, after } => self.arm(point, *panics, *after),
             Step::Restart => self.restart().await,
+            Step::Renumber => self.world.log.lock().renumber(),
             Step::SetRate(micros) => self.change_rate(*micros).await,
             Step::Truncate { restarts_ids } => return Ok(self.truncate(*restarts_ids).await),
             step => return Ok(self.change_owner(step).await),
@@ -382,7 +385,38 @@ impl Driver {
             pass.report.spans_agreed,
             pass.report.coverage.map_or(0, |coverage| coverage.covered_until - BEGINS),
         );
+        self.look_behind_coverage().await;
         done.map(|()| text.clone()).map_err(|error| format!("{text}; {error}"))
+    }
+
+    /// Coverage moves only behind committed rows: what was read has every row that was there in time.
+    async fn look_behind_coverage(&mut self) {
+        let mut stored = self.counts_by_second("SELECT row_second AS second, 1 AS found FROM hookledger_rows").await;
+        let unowned = "SELECT row_second AS second, row_count + refund_count AS found FROM hookledger_unowned_rows";
+        for (second, found) in self.counts_by_second(unowned).await {
+            *stored.entry(second).or_default() += found;
+        }
+        let mut there: BTreeMap<i64, i64> = BTreeMap::new();
+        for entry in self.world.log.lock().entries.iter().filter(|entry| entry.is_on_time) {
+            *there.entry(entry.second).or_default() += 1;
+        }
+        let spans =
+            "SELECT CAST(from_second AS CHAR), CAST(until_second AS CHAR) FROM hookledger_spans WHERE proof = 'read'";
+        for span in self.own.rows(spans).await {
+            let (from, until) = (number(&span[0]), number(&span[1]));
+            for (second, count) in there.range(from..=until) {
+                let stored = stored.get(second).copied().unwrap_or_default();
+                if stored < *count {
+                    let second = second - BEGINS;
+                    self.wrong.push(format!("second {second} counts as read with {stored} of its {count} rows"));
+                }
+            }
+        }
+    }
+
+    async fn counts_by_second(&mut self, found: &str) -> BTreeMap<i64, i64> {
+        let sql = format!("SELECT CAST(second AS CHAR), CAST(SUM(found) AS CHAR) FROM ({found}) AS f GROUP BY second");
+        self.own.rows(&sql).await.iter().map(|line| (number(&line[0]), number(&line[1]))).collect()
     }
 
     async fn retain(&mut self) -> Result<String, String> {
@@ -399,10 +433,9 @@ impl Driver {
                    JOIN hookledger_spans AS s ON s.proof = 'read' AND r.row_second BETWEEN s.from_second AND s.until_second \
                    GROUP BY r.row_second";
         let known = self.own.rows(sql).await;
-        let parse = |text: &Option<String>| text.as_deref().unwrap_or_default().parse::<i64>().unwrap();
         let mut state = self.world.log.lock();
         let mut gone = 0;
-        for (second, count) in known.iter().map(|line| (parse(&line[0]), parse(&line[1]))) {
+        for (second, count) in known.iter().map(|line| (number(&line[0]), number(&line[1]))) {
             let of_second = state.entries.iter().filter(|entry| entry.second == second);
             let is_whole = of_second.clone().all(|entry| entry.id.is_some() && !entry.is_gone);
             if is_whole && of_second.count() as i64 == count {
@@ -415,6 +448,10 @@ impl Driver {
         }
         format!("{gone} rows gone")
     }
+}
+
+fn number(text: &Option<String>) -> i64 {
+    text.as_deref().unwrap_or_default().parse().unwrap()
 }
 
 fn told(outcome: &SettlementOutcome) -> &'static str {

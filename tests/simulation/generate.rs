@@ -73,7 +73,7 @@ pub fn scenario(seed: u64) -> Scenario {
     for _ in 0..generator.random.range(4, 18) {
         generator.moment();
     }
-    Scenario { seed, rules: generator.rules, steps: generator.steps }
+    Scenario { rules: generator.rules, steps: generator.steps }
 }
 
 fn rules(random: &mut Random) -> Rules {
@@ -299,7 +299,8 @@ impl Generator {
     }
 
     fn look(&mut self) {
-        let step = match self.random.range(0, 9) {
+        let step = match self.random.range(0, 10) {
+            10 if self.rules.naming != Naming::LogIds => Step::Renumber,
             0..=3 => Step::SettleDue,
             4 => Step::SettleWoken,
             5 => Step::LookAtTokens,

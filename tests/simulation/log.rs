@@ -23,7 +23,8 @@ pub struct Entry {
     /// Once it is there.
     pub id: Option<i64>,
     pub is_gone: bool,
-    pub is_refund: bool,
+    /// It came within the time after which a second may count as read.
+    pub is_on_time: bool,
     row: LogRow,
 }
 
@@ -69,9 +70,10 @@ impl Log {
         let Some(after) = call.row_after_secs else { return };
         let mut state = self.lock();
         let naming = state.rules.as_ref().map_or(Naming::None, |rules| rules.naming);
-        let (row, is_refund) = (row_of(call, second, naming), matches!(call.task, Some(TaskPart::Refund { .. })));
+        let lookback = state.rules.as_ref().map_or(0, |rules| rules.lookback_secs);
+        let (row, is_on_time) = (row_of(call, second, naming), after < lookback);
         let visible_at = second + after;
-        state.entries.push(Entry { call: call.id, second, visible_at, id: None, is_gone: false, is_refund, row });
+        state.entries.push(Entry { call: call.id, second, visible_at, id: None, is_gone: false, is_on_time, row });
         state.appear();
     }
 
@@ -122,6 +124,13 @@ impl LogState {
             self.entries[place].id = Some(self.next_id);
             self.next_id += 1;
         }
+    }
+
+    /// The same rows in another table.
+    pub fn renumber(&mut self) {
+        let ids = self.entries.iter_mut().filter_map(|entry| entry.id.as_mut());
+        ids.for_each(|id| *id += 1_000);
+        self.next_id += 1_000;
     }
 
     pub fn restart_ids(&mut self) {

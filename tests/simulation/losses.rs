@@ -13,7 +13,9 @@ pub fn judge(world: &World, _books: &Books, group: &Group) -> Vec<String> {
     let rows: Vec<&Made> = group.calls.iter().copied().filter(|made| made.call.row_after_secs.is_some()).collect();
     let apart = |event: &Made, row: &Made| (event_ms(&event.call, event.second) - row.second * 1000).abs();
     let agree = |event: &Made, row: &Made| {
-        event.call.event_units == row.call.units && apart(event, row) <= world.rules.match_window_secs * 1000
+        event.call.model == row.call.model
+            && event.call.event_units == row.call.units
+            && apart(event, row) <= world.rules.match_window_secs * 1000
     };
     let alike = |event: &Made, row: &Made| apart(event, row) <= world.rules.dispute_window_secs * 1000;
     let reach = |is_near: &dyn Fn(&Made, &Made) -> bool| -> Vec<Vec<usize>> {

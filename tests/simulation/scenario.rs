@@ -4,7 +4,6 @@
 /// Everything that a seed decides.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    pub seed: u64,
     pub rules: Rules,
     pub steps: Vec<Step>,
 }
@@ -177,6 +176,8 @@ pub enum Step {
     /// From now on our clock is so far off.
     SetClock(i64),
     Log(LogFault),
+    /// The log is moved: the same rows, with other ids.
+    Renumber,
     /// Rows that were read go.
     Truncate {
         restarts_ids: bool,

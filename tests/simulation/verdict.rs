@@ -17,6 +17,8 @@ use super::{agreement, losses, tasks};
 /// What makes calls alike: token, model, both token counts; where those are 0, the price.
 pub type Kind = (usize, usize, i64, i64, Option<i64>);
 
+const ANY_MODEL: usize = usize::MAX;
+
 /// Calls of one kind. The scenario gives each stretch of an owner and of a rate kinds of its own.
 pub struct Group<'a> {
     pub kind: Kind,
@@ -54,24 +56,26 @@ fn groups<'a>(world: &'a World, books: &'a Books) -> Vec<Group<'a>> {
     for made in world.calls.iter().filter(|made| is_call(made)) {
         let call = &made.call;
         let units = (call.prompt == 0 && call.completion == 0).then_some(call.units);
-        calls.entry((call.token, call.model, call.prompt, call.completion, units)).or_default().push(made);
+        // Where nothing is counted one by one, what is alike goes together.
+        let model = if world.rules.loses_rows { ANY_MODEL } else { call.model };
+        calls.entry((call.token, model, call.prompt, call.completion, units)).or_default().push(made);
     }
     let group = |(kind, calls): (Kind, Vec<&'a Made>)| {
         let (token, model, prompt, completion, units) = kind;
-        let model = model_name(model);
-        let model_of_kind = &model;
+        let is_model = |name: &str| model == ANY_MODEL || name == model_name(model);
         let is_of_kind = |claim: &&Claim| {
             (claim.token, claim.prompt, claim.completion) == (token as i64 + 1, prompt, completion)
-                && claim.model == *model_of_kind
+                && is_model(&claim.model)
                 && (units.is_none() || claim.units == units)
         };
         let payers = calls.iter().map(|made| world.payer(token, made.second)).collect();
         let disputed = books.rows.iter().chain(&books.inbox).filter(|left| left.state == "disputed");
         let ids: BTreeSet<String> = calls.iter().map(|made| super::sender::event_id(made.call.id)).collect();
-        let content = Some((model.clone(), prompt, completion));
         let is_ours = |left: &&super::books::Left| match &left.event_id {
             Some(event_id) => ids.contains(event_id),
-            None => left.token == token as i64 + 1 && left.content == content,
+            None => left.content.as_ref().is_some_and(|(name, prompts, completions)| {
+                left.token == token as i64 + 1 && is_model(name) && (*prompts, *completions) == (prompt, completion)
+            }),
         };
         let disputed = disputed.filter(is_ours).count();
         Group { kind, claims: books.claims.iter().filter(is_of_kind).collect(), calls, payers, disputed }

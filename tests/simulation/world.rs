@@ -69,6 +69,7 @@ pub struct World {
     pub rules: Rules,
     pub now: i64,
     pub skew: i64,
+    steps: i64,
     pub clock: SimClock,
     pub log: Log,
     pub calls: Vec<Made>,
@@ -79,7 +80,7 @@ pub struct World {
 impl World {
     pub fn new(rules: &Rules) -> Self {
         let clock = SimClock::default();
-        clock.show_secs(BEGINS);
+        clock.show_millis(BEGINS * 1000);
         let token = |owner: &Option<usize>| Token {
             stretches: vec![Stretch { from: 0, whose: owner.map_or(Whose::Nobody, Whose::One), by_hand_over: false }],
             keys: Vec::new(),
@@ -89,6 +90,7 @@ impl World {
         World {
             now: BEGINS,
             skew: 0,
+            steps: 0,
             log: Log::new(rules, BEGINS),
             calls: Vec::new(),
             tokens: rules.tokens.iter().map(token).collect(),
@@ -108,8 +110,10 @@ impl World {
         self.tick();
     }
 
-    fn tick(&self) {
-        self.clock.show_secs(self.now + self.skew);
+    /// No two steps begin in the same millisecond.
+    pub fn tick(&mut self) {
+        self.steps = (self.steps + 1) % 1000;
+        self.clock.show_millis((self.now + self.skew) * 1000 + self.steps);
         self.log.at(self.now);
     }
 

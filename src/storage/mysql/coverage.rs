@@ -98,7 +98,7 @@ pub async fn reopen(
 ) -> Result<(), StoreError> {
     let sql = "UPDATE hookledger_spans AS s SET s.proof = 'reopened' WHERE s.source = ? AND s.filter = ? \
                AND s.proof = 'agreed' AND (s.proved_at_ms < ? OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
-                 WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms > s.proved_at_ms))";
+                 WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms >= s.proved_at_ms))";
     sqlx::query(context.sql(sql))
         .bind(of.source.clone())
         .bind(of.filter.clone())
@@ -149,7 +149,11 @@ const FIGURES: &str = "SELECT \
        AND NOT EXISTS (SELECT 1 FROM hookledger_spans AS p WHERE p.source = s.n AND p.filter = s.f AND p.proof = 'read' \
          AND c.call_second BETWEEN p.from_second AND p.until_second)), \
      (SELECT COUNT(*) FROM hookledger_claims AS c WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL \
-       AND c.price_units IS NULL) \
+       AND c.price_units IS NULL), \
+     (SELECT COUNT(*) FROM hookledger_rows AS r WHERE r.row_second BETWEEN s.a AND s.b AND r.source = s.n \
+       AND r.state IN ('waiting', 'disputed') \
+       AND NOT EXISTS (SELECT 1 FROM hookledger_spans AS p WHERE p.source = s.n AND p.filter = s.f AND p.proof = 'read' \
+         AND r.row_second BETWEEN p.from_second AND p.until_second)) \
      FROM (SELECT CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin AS n, CAST(? AS SIGNED) AS a, \
        CAST(? AS SIGNED) AS b, CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin AS f) AS s";
 
@@ -162,9 +166,9 @@ pub async fn figures(
 ) -> Result<BookFigures, StoreError> {
     let query =
         sqlx::query_as(names.sql(FIGURES)).bind(&of.source).bind(from_second).bind(until_second).bind(&of.filter);
-    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) = query.fetch_one(readers).await?;
+    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) = query.fetch_one(readers).await?;
     let figures = Figures { rows: row.0 + row.3 + row.6, units: row.1 + row.4 + row.7, refunds: row.2 + row.5 };
-    Ok(BookFigures { figures, priced_in_credits: row.8 })
+    Ok(BookFigures { figures, priced_in_credits: row.8, waiting_rows: row.9 })
 }
 
 pub async fn event_seconds(
