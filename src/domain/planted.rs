@@ -25,6 +25,9 @@ pub const ALL: &[&str] = &[
     "key_grace_ignored",
     "former_owner_ignored",
     "unpaid_is_forgotten",
+    "clock_heard_long_ago",
+    "waiting_rows_prove",
+    "rivals_share_a_partner",
 ];
 
 #[cfg(feature = "failpoints")]

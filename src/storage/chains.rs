@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::near_claim::NearClaim;
 use crate::domain::matching::Facts;
+use crate::domain::planted;
 use crate::domain::side::{Channel, Side};
 use crate::domain::time::UnixMillis;
 
@@ -45,7 +46,8 @@ impl Wanted {
 
     /// Whether both look for a partner among the same sides, itself included.
     pub fn is_rival(&self, other: &Wanted) -> bool {
-        !other.is_open
+        !planted::is_on("rivals_share_a_partner")
+            && !other.is_open
             && other.channel == self.channel
             && other.counts() == self.counts()
             && is_equal(&other.facts, &self.facts)

@@ -11,18 +11,29 @@ use hookledger::domain::pricing::{Overdraft, Rounding};
 use hookledger::domain::retry::RetryPolicy;
 use hookledger::domain::settlement::LedgerPolicy;
 use hookledger::storage::Store;
+use hookledger::storage::mysql::MysqlStore;
 use hookledger::storage::sqlite::{DatabaseLock, Role, SqliteOptions, SqliteStore, migrate};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, SqliteConnection};
 use tokio::sync::OnceCell;
 
 use super::scenario::Rules;
+use super::server::{STATE, Server, server};
 
 /// A migrated and empty database, made once in each process.
 static TEMPLATE: OnceCell<Vec<u8>> = OnceCell::const_new();
 
+/// Scenarios run on a private MariaDB instead.
+const VARIABLE: &str = "SIMULATE_DATABASE";
+
 /// One scenario's database; gone with this value.
-pub struct Fresh {
+pub enum Fresh {
+    File(File),
+    Server(&'static Server),
+}
+
+/// A file, and what lies beside it.
+pub struct File {
     path: PathBuf,
 }
 
@@ -56,7 +67,7 @@ fn options(path: &Path, policy: LedgerPolicy) -> SqliteOptions {
 }
 
 async fn template(rules: &Rules) -> Vec<u8> {
-    let fresh = Fresh { path: unused_path() };
+    let fresh = File { path: unused_path() };
     let options = options(&fresh.path, policy(rules));
     let lock = DatabaseLock::take(&options, Role::Command, Duration::ZERO).await.unwrap();
     migrate(&options, &lock).await.unwrap();
@@ -64,24 +75,39 @@ async fn template(rules: &Rules) -> Vec<u8> {
 }
 
 impl Fresh {
-    pub async fn new(rules: &Rules) -> Self {
+    pub async fn new(rules: &Rules, clock: SharedClock) -> Self {
+        if std::env::var(VARIABLE).is_ok_and(|name| name == "mariadb") {
+            let server = server(policy(rules), clock).await;
+            server.empty().await;
+            return Fresh::Server(server);
+        }
         let bytes = TEMPLATE.get_or_init(|| template(rules)).await;
-        let fresh = Fresh { path: unused_path() };
+        let fresh = File { path: unused_path() };
         std::fs::write(&fresh.path, bytes).unwrap();
-        fresh
+        Fresh::File(fresh)
     }
 
     pub async fn open(&self, rules: &Rules, clock: SharedClock) -> Arc<dyn Store> {
-        Arc::new(SqliteStore::open(options(&self.path, policy(rules)), clock).await.unwrap())
+        match self {
+            Fresh::File(file) => {
+                Arc::new(SqliteStore::open(options(&file.path, policy(rules)), clock).await.unwrap()) as Arc<dyn Store>
+            }
+            Fresh::Server(server) => Arc::new(MysqlStore::open(server.options(policy(rules)), clock).await.unwrap()),
+        }
     }
 
     pub async fn connect(&self) -> Own {
-        let options = SqliteConnectOptions::new().filename(&self.path).foreign_keys(true).busy_timeout(seconds(5));
-        Own { connection: SqliteConnection::connect_with(&options).await.unwrap() }
+        match self {
+            Fresh::File(file) => {
+                let options = SqliteConnectOptions::new().filename(&file.path).foreign_keys(true);
+                Own::File(SqliteConnection::connect_with(&options.busy_timeout(seconds(5))).await.unwrap())
+            }
+            Fresh::Server(server) => Own::Server(server.connect_to_books().await),
+        }
     }
 }
 
-impl Drop for Fresh {
+impl Drop for File {
     fn drop(&mut self) {
         for ending in ["", "-wal", "-shm", "-journal", ".lock", ".installation"] {
             let mut name = self.path.clone().into_os_string();
@@ -92,20 +118,39 @@ impl Drop for Fresh {
 }
 
 /// Our own way into the database: as the platform writes it, and as the oracle reads it.
-pub struct Own {
-    connection: SqliteConnection,
+pub enum Own {
+    File(SqliteConnection),
+    Server(MySqlConnection),
+}
+
+/// Our own tables lie beside the platform's, or in a schema of their own.
+fn on_server(sql: &str) -> String {
+    sql.replace("hookledger_", &format!("{STATE}.hookledger_"))
 }
 
 impl Own {
     pub async fn execute(&mut self, sql: &str) {
-        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.connection).await;
+        let done = match self {
+            Own::File(own) => sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(own).await.map(drop),
+            Own::Server(own) => sqlx::raw_sql(AssertSqlSafe(on_server(sql))).execute(own).await.map(drop),
+        };
         done.unwrap_or_else(|error| panic!("{error}: {sql}"));
     }
 
     /// Every column is a text, or nothing: statements cast what they select.
     pub async fn rows(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
-        let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut self.connection).await;
-        let rows = rows.unwrap_or_else(|error| panic!("{error}: {sql}"));
-        rows.iter().map(|row| (0..row.len()).map(|column| row.get(column)).collect()).collect()
+        let rows = match self {
+            Own::File(own) => sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(own).await.map(texts),
+            Own::Server(own) => sqlx::query(AssertSqlSafe(on_server(sql))).fetch_all(own).await.map(texts),
+        };
+        rows.unwrap_or_else(|error| panic!("{error}: {sql}"))
     }
+}
+
+fn texts<R: Row>(rows: Vec<R>) -> Vec<Vec<Option<String>>>
+where
+    usize: sqlx::ColumnIndex<R>,
+    for<'r> Option<String>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    rows.iter().map(|row| (0..row.len()).map(|column| row.get(column)).collect()).collect()
 }

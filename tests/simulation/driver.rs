@@ -66,7 +66,7 @@ impl Driver {
     pub async fn begin(scenario: &Scenario) -> Self {
         let rules = &scenario.rules;
         let world = World::new(rules);
-        let database = Fresh::new(rules).await;
+        let database = Fresh::new(rules, Arc::new(world.clock.clone())).await;
         let own = database.connect().await;
         let mut settings = base_settings();
         let polling = &mut settings.polling;

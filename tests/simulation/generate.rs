@@ -76,7 +76,7 @@ pub fn scenario(seed: u64) -> Scenario {
     Scenario { rules: generator.rules, steps: generator.steps }
 }
 
-fn rules(random: &mut Random) -> Rules {
+pub fn rules(random: &mut Random) -> Rules {
     let loses_rows = random.chance(30);
     let users = random.range(1, 4) as usize;
     let telling = match loses_rows {

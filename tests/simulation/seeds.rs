@@ -1,5 +1,6 @@
 //! The seeds that are run: some thousand with all tests, as many as wanted by hand.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::run::{report, run_seed};
@@ -8,7 +9,7 @@ use super::run::{report, run_seed};
 const FIRST: u64 = 1;
 const COUNT: u64 = 300;
 
-fn setting(name: &str) -> Option<u64> {
+pub fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.trim().parse().ok())
 }
 
@@ -24,15 +25,19 @@ fn quiet_panics() {
     }));
 }
 
-fn in_one_thread<T>(work: impl Future<Output = T>) -> T {
+/// Runs on this thread, and alone in this process: fail points and planted bugs belong to all of it.
+pub fn alone<T>(work: impl Future<Output = T>) -> T {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    static QUIET: std::sync::Once = std::sync::Once::new();
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    QUIET.call_once(quiet_panics);
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 fn run_seeds(first: u64, count: u64, most_failures: usize) {
-    quiet_panics();
     let started = Instant::now();
     let mut failed = Vec::new();
-    in_one_thread(async {
+    alone(async {
         for seed in first..first + count {
             let outcome = run_seed(seed).await;
             if !outcome.wrong.is_empty() {
@@ -55,6 +60,16 @@ fn run_seeds(first: u64, count: u64, most_failures: usize) {
 #[test]
 fn seeds_hold() {
     run_seeds(FIRST, COUNT, 1);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_twice() {
+    alone(async {
+        for seed in FIRST..FIRST + 40 {
+            let (one, other) = (run_seed(seed).await, run_seed(seed).await);
+            assert_eq!(one.trace, other.trace, "seed {seed}");
+        }
+    });
 }
 
 #[test]
