@@ -246,7 +246,8 @@ impl TaskPlanner<'_> {
         let booked = |key: &ChargeKey| {
             let (charge, booked) = (self.charges.get(key)?, self.refunds.charge(key)?);
             let is_meant = charge.token == row.token && booked.model == row.model && charge.units == Some(units);
-            (is_meant && booked.refunded == CreditFemtos::ZERO).then_some(booked)
+            let is_unused = booked.refunded == CreditFemtos::ZERO || planted::is_on("refund_of_a_used_charge");
+            (is_meant && is_unused).then_some(booked)
         };
         let before = self.free.iter().rev().filter(|key| key.call_second <= row.identity.second);
         let mut qualifying = before.filter_map(|key| booked(key).map(|booked| (key, booked)));

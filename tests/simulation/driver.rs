@@ -1,6 +1,5 @@
 //! Carries out a scenario, step by step, through the steps that the daemon's actors call: no actors, no HTTP.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use hookledger::domain::money::{QuotaPerUnit, Rate};
 use hookledger::domain::outcome::{Failure, RecordOutcome, SettlementOutcome};
 use hookledger::domain::retention::RetentionPolicy;
 use hookledger::domain::settlement::Purpose;
-use hookledger::polling::{Eagerness, Pass, Report, Source, probe};
+use hookledger::polling::Source;
 use hookledger::storage::{ConfiguredPrices, Store, StoreError, Waiting};
 
 use super::database::{Fresh, Own};
@@ -22,18 +21,15 @@ use super::scenario::{Road, Scenario, Step};
 use super::sender;
 use super::world::{BEGINS, Told, World};
 
-/// Between two looks at the gateway itself.
-const PROBE_EVERY_SECS: i64 = 60;
-
 /// A scenario at work.
 pub struct Driver {
     pub world: World,
     pub database: Fresh,
     pub own: Own,
     pub store: Arc<dyn Store>,
-    source: Source,
-    settings: Arc<Settings>,
-    probed_at: Option<i64>,
+    pub source: Source,
+    pub settings: Arc<Settings>,
+    pub probed_at: Option<i64>,
     /// Fail points that are set.
     armed: Vec<&'static str>,
     pub trace: Vec<String>,
@@ -119,7 +115,7 @@ impl Driver {
 
     pub async fn set_rate_option(&mut self, micros: i64) {
         let rate = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-        self.own.execute(&format!("DELETE FROM options WHERE `key` = 'UsdToCreditsRate'")).await;
+        self.own.execute("DELETE FROM options WHERE `key` = 'UsdToCreditsRate'").await;
         let sql = format!(
             "INSERT INTO options (`key`, value, updatedAt) VALUES ('UsdToCreditsRate', '{rate}', '2026-11-24')"
         );
@@ -348,77 +344,6 @@ impl Driver {
         }
     }
 
-    async fn pass(&mut self, reads_all: bool, rechecks: bool) -> Result<String, String> {
-        let gateway = Arc::new(self.world.log.clone());
-        let now = self.world.now + self.world.skew;
-        if self.probed_at.is_none_or(|at| now < at || now - at >= PROBE_EVERY_SECS) {
-            self.probed_at = Some(now);
-            let gateway: Arc<dyn hookledger::gateway::Gateway> = gateway.clone();
-            let clock = self.world.clock.clone();
-            let now = || hookledger::clock::Clock::now(&clock);
-            probe(&self.source, &gateway, self.store.as_ref(), now).await;
-        }
-        let mut pass = Pass {
-            gateway,
-            store: self.store.clone(),
-            source: self.source.clone(),
-            clock: Arc::new(self.world.clock.clone()),
-            settings: self.settings.polling.clone(),
-            key_grace_secs: self.world.rules.key_grace_secs,
-            report: Report::default(),
-        };
-        let eagerness = if reads_all { Eagerness::ReadAll } else { Eagerness::Sweep };
-        let mut done = pass.run(eagerness).await;
-        if done.is_ok() && rechecks {
-            done = pass.recheck().await;
-        }
-        let tally = pass.report.tally;
-        let text = format!(
-            "read {} charged {} tied {} parked {} waiting {} disputed {} refunded {} agreed {} covered {}",
-            tally.read(),
-            tally.charged,
-            tally.tied,
-            tally.parked,
-            tally.waiting,
-            pass.report.disputed,
-            pass.report.refunded,
-            pass.report.spans_agreed,
-            pass.report.coverage.map_or(0, |coverage| coverage.covered_until - BEGINS),
-        );
-        self.look_behind_coverage().await;
-        done.map(|()| text.clone()).map_err(|error| format!("{text}; {error}"))
-    }
-
-    /// Coverage moves only behind committed rows: what was read has every row that was there in time.
-    async fn look_behind_coverage(&mut self) {
-        let mut stored = self.counts_by_second("SELECT row_second AS second, 1 AS found FROM hookledger_rows").await;
-        let unowned = "SELECT row_second AS second, row_count + refund_count AS found FROM hookledger_unowned_rows";
-        for (second, found) in self.counts_by_second(unowned).await {
-            *stored.entry(second).or_default() += found;
-        }
-        let mut there: BTreeMap<i64, i64> = BTreeMap::new();
-        for entry in self.world.log.lock().entries.iter().filter(|entry| entry.is_on_time) {
-            *there.entry(entry.second).or_default() += 1;
-        }
-        let spans =
-            "SELECT CAST(from_second AS CHAR), CAST(until_second AS CHAR) FROM hookledger_spans WHERE proof = 'read'";
-        for span in self.own.rows(spans).await {
-            let (from, until) = (number(&span[0]), number(&span[1]));
-            for (second, count) in there.range(from..=until) {
-                let stored = stored.get(second).copied().unwrap_or_default();
-                if stored < *count {
-                    let second = second - BEGINS;
-                    self.wrong.push(format!("second {second} counts as read with {stored} of its {count} rows"));
-                }
-            }
-        }
-    }
-
-    async fn counts_by_second(&mut self, found: &str) -> BTreeMap<i64, i64> {
-        let sql = format!("SELECT CAST(second AS CHAR), CAST(SUM(found) AS CHAR) FROM ({found}) AS f GROUP BY second");
-        self.own.rows(&sql).await.iter().map(|line| (number(&line[0]), number(&line[1]))).collect()
-    }
-
     async fn retain(&mut self) -> Result<String, String> {
         let Some(kept) = self.world.rules.logs_kept_secs else { return Ok("for ever".to_owned()) };
         let policy = RetentionPolicy { webhook_logs: Some(secs(kept)), dead: None, claims: None };
@@ -426,32 +351,6 @@ impl Driver {
         let cleared = retaining::retain(self.store.as_ref(), &|| policy, now).await;
         cleared.map(|cleared| format!("cleared {}", cleared.processed)).map_err(|error| error.to_string())
     }
-
-    /// The gateway's administrator clears what was read for certain.
-    async fn truncate(&mut self, restarts_ids: bool) -> String {
-        let sql = "SELECT CAST(r.row_second AS CHAR), CAST(COUNT(*) AS CHAR) FROM hookledger_rows AS r \
-                   JOIN hookledger_spans AS s ON s.proof = 'read' AND r.row_second BETWEEN s.from_second AND s.until_second \
-                   GROUP BY r.row_second";
-        let known = self.own.rows(sql).await;
-        let mut state = self.world.log.lock();
-        let mut gone = 0;
-        for (second, count) in known.iter().map(|line| (number(&line[0]), number(&line[1]))) {
-            let of_second = state.entries.iter().filter(|entry| entry.second == second);
-            let is_whole = of_second.clone().all(|entry| entry.id.is_some() && !entry.is_gone);
-            if is_whole && of_second.count() as i64 == count {
-                let entries = state.entries.iter_mut().filter(|entry| entry.second == second);
-                gone += entries.map(|entry| entry.is_gone = true).count();
-            }
-        }
-        if restarts_ids && gone > 0 {
-            state.restart_ids();
-        }
-        format!("{gone} rows gone")
-    }
-}
-
-fn number(text: &Option<String>) -> i64 {
-    text.as_deref().unwrap_or_default().parse().unwrap()
 }
 
 fn told(outcome: &SettlementOutcome) -> &'static str {

@@ -7,7 +7,7 @@ use super::seeds::alone;
 
 fn rules(change: impl FnOnce(&mut Rules)) -> Rules {
     // As the generator makes them, and then as the scenario needs them.
-    let mut rules = super::generate::rules(&mut Random::new(1));
+    let mut rules = super::rules::rules(&mut Random::new(1));
     rules.loses_rows = false;
     rules.balances = vec![1_000];
     rules.tokens = vec![Some(0)];

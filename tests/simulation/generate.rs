@@ -1,24 +1,8 @@
 //! From a seed to a scenario: the rules of its world, and steps that use what those allow.
 
 use super::random::Random;
-use super::scenario::{Call, LogFault, Naming, Road, RowIds, Rules, Scenario, Step, TaskPart, Telling};
-
-/// Where things break, and how often such a place is chosen.
-const POINTS: &[(&str, u64)] = &[
-    ("store.settle.begin", 2),
-    ("store.settle.planned", 2),
-    ("store.settle.written", 4),
-    ("store.settle.committed", 6),
-    ("store.record.begin", 1),
-    ("store.record.written", 2),
-    ("store.record.committed", 3),
-    ("polling.piece.read", 3),
-    ("polling.piece.settled", 4),
-    ("polling.covered", 4),
-    ("store.task_refunds.written", 2),
-    ("store.task_refunds.committed", 3),
-    ("store.retention.written", 1),
-];
+use super::rules::{point, rules};
+use super::scenario::{Call, LogFault, Naming, Road, Rules, Scenario, Step, TaskPart, Telling};
 
 struct Generator {
     random: Random,
@@ -74,65 +58,6 @@ pub fn scenario(seed: u64) -> Scenario {
         generator.moment();
     }
     Scenario { rules: generator.rules, steps: generator.steps }
-}
-
-pub fn rules(random: &mut Random) -> Rules {
-    let loses_rows = random.chance(30);
-    let users = random.range(1, 4) as usize;
-    let telling = match loses_rows {
-        true => Telling::Exact,
-        false => random.pick(&[
-            Telling::Exact,
-            Telling::Exact,
-            Telling::Exact,
-            Telling::Exact,
-            Telling::Rounded,
-            Telling::RoundedWithIds,
-            Telling::Early,
-            Telling::Credits,
-        ]),
-    };
-    let naming = match (loses_rows, telling) {
-        (_, Telling::RoundedWithIds) => Naming::RequestIds(100),
-        (true, _) | (_, Telling::Rounded | Telling::Early | Telling::Credits) => {
-            random.pick(&[Naming::None, Naming::None, Naming::ForeignIds])
-        }
-        _ => random.pick(&[
-            Naming::None,
-            Naming::None,
-            Naming::RequestIds(100),
-            Naming::RequestIds(50),
-            Naming::ForeignIds,
-            Naming::LogIds,
-        ]),
-    };
-    let match_window_secs = random.pick(&[2, 10, 60]);
-    let is_bare = random.chance(15);
-    let mut tokens: Vec<Option<usize>> = (0..random.range(1, 3)).map(|_| Some(random.index(users))).collect();
-    if random.chance(30) {
-        tokens.push(None);
-    }
-    Rules {
-        loses_rows,
-        balances: (0..users).map(|_| random.pick(&[0, 3, 50, 1000, 1_000_000])).collect(),
-        tokens,
-        refuses_overdraft: random.chance(20),
-        rounds_to_nearest: random.chance(20),
-        telling,
-        naming,
-        row_ids: random.pick(&[RowIds::Stable, RowIds::Stable, RowIds::MadeUp, RowIds::Absent]),
-        is_bare,
-        page_rows: if is_bare { 10 } else { random.pick(&[2, 3, 100, 100]) },
-        rate_micros: random.pick(&[1_000_000_000, 1_000_000_000, 7_250_000, 333_333]),
-        quota_per_unit: random.pick(&[500_000, 500_000, 300_000]),
-        match_window_secs,
-        dispute_window_secs: match_window_secs + random.pick(&[60, 600]),
-        lookback_secs: random.pick(&[30, 120, 600]),
-        full_read_secs: 7200,
-        key_grace_secs: 3600,
-        logs_kept_secs: random.chance(25).then_some(300),
-        jumps_ahead: false,
-    }
 }
 
 impl Generator {
@@ -321,14 +246,7 @@ impl Generator {
     }
 
     fn break_something(&mut self) {
-        let total = POINTS.iter().map(|(_, weight)| weight).sum::<u64>() as i64;
-        let mut drawn = self.random.range(0, total - 1) as u64;
-        let chosen = POINTS.iter().find(|(_, weight)| {
-            let is_it = drawn < *weight;
-            drawn = drawn.saturating_sub(*weight);
-            is_it
-        });
-        let point = chosen.map_or(POINTS[0].0, |(point, _)| *point);
+        let point = point(&mut self.random);
         let (panics, after) = (self.random.chance(40), self.random.pick(&[0, 0, 0, 1, 2]));
         self.steps.push(Step::Break { point, panics, after });
         let is_restarted = self.random.chance(40);

@@ -20,6 +20,8 @@ mod planted;
 mod prices;
 mod quiet;
 mod random;
+mod reading;
+mod rules;
 mod run;
 mod scenario;
 mod seeds;

@@ -7,7 +7,7 @@ use super::run::{report, run_seed};
 
 /// With all tests.
 const FIRST: u64 = 1;
-const COUNT: u64 = 300;
+const COUNT: u64 = 1000;
 
 pub fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.trim().parse().ok())

@@ -24,7 +24,7 @@ pub fn body(rules: &Rules, call: &Call, second: i64, log_id: Option<i64>) -> Str
     }
     let at_ms = event_ms(call, second);
     // Both of what senders stamp: whole seconds, and milliseconds.
-    let stamp = if at_ms % 1000 == 0 && call.id % 2 == 0 { at_ms / 1000 } else { at_ms };
+    let stamp = if at_ms % 1000 == 0 && call.id.is_multiple_of(2) { at_ms / 1000 } else { at_ms };
     format!(r#"{{"eventId":"{}","eventType":"usage","timestamp":{stamp},"data":{{{data}}}}}"#, event_id(call.id))
 }
 
@@ -55,7 +55,7 @@ fn price(rules: &Rules, call: &Call) -> String {
     match rules.telling {
         Telling::Credits => format!(r#","creditCost":{}"#, call.event_units),
         // Half a million units to the dollar: six decimal places hold every price.
-        _ if rules.quota_per_unit == 500_000 && call.id % 2 == 1 => {
+        _ if rules.quota_per_unit == 500_000 && !call.id.is_multiple_of(2) => {
             let micros = call.event_units * 2;
             format!(r#","cost":{}.{:06}"#, micros / 1_000_000, micros % 1_000_000)
         }
