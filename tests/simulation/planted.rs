@@ -28,7 +28,7 @@ const FOUND_BY: &[(&str, u64)] = &[
     ("key_grace_ignored", 479),
     ("former_owner_ignored", 118),
     ("unpaid_is_forgotten", 13),
-    ("clock_heard_long_ago", 1686),
+    ("clock_heard_long_ago", 2121),
     ("waiting_rows_prove", 1252),
     ("rivals_share_a_partner", 1419),
 ];
