@@ -86,6 +86,22 @@ fn a_row_that_waits_beside_its_event_proves_nothing() {
     holds(rules(|rules| rules.telling = Telling::Early), steps);
 }
 
+/// Proved while our clock was ahead: an event that came afterwards seemed to have come before, and its row was charged.
+#[test]
+fn what_was_proved_ahead_of_time_is_opened_again() {
+    let steps = vec![
+        Step::SetClock(7_200),
+        Step::Pass { reads_all: false },
+        call(0, 1, 40_000, Some(0)),
+        Step::Deliver { calls: vec![0], road: Road::Record },
+        Step::Wait(61),
+    ];
+    let early = |rules: &mut Rules| {
+        (rules.telling, rules.jumps_ahead, rules.lookback_secs) = (Telling::Early, true, 30);
+    };
+    holds(rules(early), steps);
+}
+
 /// On a server, ids that the shared table takes for equal were refused together, and with them whoever was recorded
 /// beside them.
 #[test]

@@ -97,12 +97,14 @@ pub async fn reopen(
     proved_before: UnixMillis,
 ) -> Result<(), StoreError> {
     let sql = "UPDATE hookledger_spans AS s SET s.proof = 'reopened' WHERE s.source = ? AND s.filter = ? \
-               AND s.proof = 'agreed' AND (s.proved_at_ms < ? OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
+               AND s.proof = 'agreed' AND (s.proved_at_ms < ? OR s.proved_at_ms > ? OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
                  WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms >= s.proved_at_ms))";
     sqlx::query(context.sql(sql))
         .bind(of.source.clone())
         .bind(of.filter.clone())
         .bind(proved_before.as_millis())
+        // A proof that is dated ahead of the clock says nothing of what came after it.
+        .bind(context.clock.now().as_millis())
         .execute(connection)
         .await?;
     Ok(())

@@ -90,15 +90,18 @@ pub async fn reopen(
     connection: &mut SqliteConnection,
     of: &SourceFilter,
     proved_before: UnixMillis,
+    now: UnixMillis,
 ) -> Result<(), StoreError> {
+    // A proof that is dated ahead of the clock says nothing of what came after it.
     sqlx::query(
         "UPDATE hookledger_spans SET proof = 'reopened' WHERE source = ?1 AND filter = ?2 AND proof = 'agreed' \
-         AND (proved_at_ms < ?3 OR EXISTS (SELECT 1 FROM hookledger_claims AS c WHERE c.call_second BETWEEN from_second \
+         AND (proved_at_ms < ?3 OR proved_at_ms > ?4 OR EXISTS (SELECT 1 FROM hookledger_claims AS c WHERE c.call_second BETWEEN from_second \
            AND until_second AND c.settled_at_ms >= proved_at_ms))",
     )
     .bind(&of.source)
     .bind(&of.filter)
     .bind(proved_before.as_millis())
+    .bind(now.as_millis())
     .execute(connection)
     .await?;
     Ok(())

@@ -218,7 +218,10 @@ impl Owner {
                 self.answer(reply, async |writes, context| coverage::cover(writes, context, &of, span).await).await
             }
             LogCommand::Reopen(of, before, reply) => {
-                self.answer(reply, async |writes, _| coverage::reopen(writes, &of, before).await).await
+                self.answer(reply, async |writes, context| {
+                    coverage::reopen(writes, &of, before, context.clock.now()).await
+                })
+                .await
             }
             LogCommand::SetRowAside(row, reason, reply) => {
                 self.answer(reply, async |writes, context| {
