@@ -16,6 +16,7 @@ mod http_client;
 mod key;
 mod migrate;
 mod output;
+mod prices;
 mod repair;
 mod replay;
 mod restore;
@@ -103,6 +104,9 @@ enum Command {
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Look at what calls are priced by, and say when new-api's quota per unit changed
+    #[command(subcommand)]
+    Prices(prices::PricesCommand),
     /// Save the books into a new file, whether a daemon runs or not
     Backup(backup::BackupArguments),
     /// Put the books together again after the state schema and the platform's tables were restored apart from each other
@@ -179,6 +183,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Charges(command) => charges::run(command, context).await?,
             Command::Disputes(command) => disputes::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
+            Command::Prices(command) => prices::run(command, context).await?,
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,
             Command::Restore(arguments) => restore::run(arguments, context).await?,
