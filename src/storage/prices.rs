@@ -116,7 +116,7 @@ pub fn change_at(rows: &[HoldRow], second: i64) -> Result<HoldRow, BooksError> {
         return Ok(*row);
     }
     let open = rows.iter().rev().find(|row| row.4.is_none());
-    Err(BooksError::Invalid(match open {
+    Err(BooksError::NotThatSecond(match open {
         Some((from, until, before, after, ..)) => format!(
             "the change from {before} to {after} lies between {} and {}: name a second of that time",
             instant(*from),

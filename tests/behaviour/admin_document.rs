@@ -59,7 +59,7 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
         sample("POST", "/admin/v1/repair", "/repair", Some(json!({ "dryRun": true })), 200),
         sample("GET", "/admin/v1/prices", "/prices", None, 200),
         sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1500 })), 200),
-        sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1501 })), 400),
+        sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1501 })), 409),
         sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({})), 400),
         sample("GET", "/admin/v1/openapi.json", "/openapi.json", None, 200),
         sample("GET", USERS, "/users", None, 200),

@@ -3,7 +3,7 @@
 use actix_web::web;
 
 use super::AdminState;
-use super::refusal::Refusal;
+use super::refusal::{ErrorAnswer, Refusal};
 use super::request::{Body, NoQuery, Query};
 use crate::actors::ledger::SettleWaiting;
 use crate::storage::Waiting;
@@ -19,7 +19,8 @@ pub async fn list(state: web::Data<AdminState>, _: Query<NoQuery>) -> Result<web
 /// Names the second from which new-api's new quota per unit counts; what waited for that is settled.
 #[utoipa::path(post, path = "/admin/v1/prices/quota-changes", operation_id = "nameQuotaChange",
     request_body = NewQuotaChange, tag = "prices",
-    responses((status = 200, description = "The change, with its second.", body = QuotaChange), Refusal))]
+    responses((status = 200, description = "The change, with its second.", body = QuotaChange),
+    (status = 409, description = "No change lies there that waits for its second.", body = ErrorAnswer), Refusal))]
 pub async fn name_quota_change(
     state: web::Data<AdminState>,
     _: Query<NoQuery>,
