@@ -7,10 +7,11 @@ TEST_FEATURES = --features failpoints
 # `make test MORE_DATABASES=` leaves them out.
 MORE_DATABASES ?= mariadb
 
-.PHONY: help run build test check lint bench bench-log bench-retention tools deny clean bench-server
+.PHONY: help run build test check lint bench bench-log bench-retention tools deny clean bench-server simulate \
+  simulate-planted
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build, start on the embedded database, print what to paste into new-api
 	$(CARGO) run --release --locked -- serve --print-setup
@@ -42,6 +43,12 @@ bench-log: ## how fast new-api's log is caught up with, and what that costs the 
 
 bench-server: ## events a second, statements and bytes on a private MariaDB, and what a held row costs the others
 	scripts/bench-server.sh
+
+simulate: ## N seeds of the simulation from SEED on, on all cores (DATABASE=mariadb: on a private server)
+	@N=$(N) SEED=$(SEED) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/simulate.sh seeds
+
+simulate-planted: ## how many seeds the simulation needs to find each planted bug
+	@SEED=$(SEED) CARGO=$(CARGO) scripts/simulate.sh planted
 
 tools:
 	@scripts/install-test-tools.sh

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::ids::{RecordId, RecordIds, UserId};
 use super::money::{AmountTooLarge, Credits, Remainder};
+use super::planted;
 use super::time::UnixMillis;
 
 /// How far a user's newest stamp may run ahead of the clock before stamps repeat.
@@ -131,7 +132,9 @@ impl OpenAccounts {
         let balance_after = account.balance.unwrap_or_default().checked_add(movement.amount)?;
         let creates_balance = account.balance.is_none();
         account.balance = Some(balance_after);
-        account.remainder = movement.remainder;
+        if !planted::is_on("remainder_of_before_the_batch") {
+            account.remainder = movement.remainder;
+        }
         account.unpaid = movement.unpaid;
         let change = self.changes.entry(user_id.clone()).or_insert_with(|| AccountChange {
             user_id: user_id.clone(),
@@ -141,7 +144,7 @@ impl OpenAccounts {
             creates_balance,
         });
         change.balance_delta = Credits::new(change.balance_delta.get() + movement.amount.get());
-        change.remainder = account.remainder;
+        change.remainder = movement.remainder;
         change.unpaid = account.unpaid;
         if movement.amount == Credits::ZERO {
             return Ok(None);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 use uuid::{ContextV7, Timestamp, Uuid};
 
+use super::planted;
 use super::time::UnixMillis;
 
 /// Longest id that the shared tables hold, in characters (`VARCHAR(191)`).
@@ -46,6 +47,9 @@ macro_rules! text_id {
         impl $name {
             /// Accepts 1 to 191 characters without NUL, kept byte for byte.
             pub fn parse(text: &str) -> Result<Self, IdError> {
+                if planted::is_on("ids_without_case") {
+                    return checked(&text.to_lowercase()).map($name);
+                }
                 checked(text).map($name)
             }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::event::{Content, NoticeKind, UsageEvent};
 use super::ids::{EventId, RecordId};
 use super::outcome::InboxStatus;
+use super::planted;
 
 /// What is stored under an event id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub fn standing(known: Option<&KnownEvent>, event: &UsageEvent) -> Standing {
         Some(KnownEvent::Charged { content }) if differs(content) => Standing::Conflicting,
         Some(KnownEvent::Closed { content, .. }) if differs(content) => Standing::Conflicting,
         Some(KnownEvent::Closed { message, .. }) => Standing::Closed(message.clone()),
+        Some(KnownEvent::Charged { .. }) if planted::is_on("repeat_is_new") => Standing::New,
         Some(KnownEvent::Charged { .. } | KnownEvent::Logged { notice: None }) => Standing::Charged,
         Some(KnownEvent::Logged { notice: Some(_) }) => Standing::Conflicting,
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::event::{Content, Tokens, UsageEvent};
 use super::ids::{RemoteKeyId, RequestId};
 use super::money::{AmountTooLarge, CreditFemtos, FEMTOS_PER_CREDIT, QuotaUnits};
+use super::planted;
 use super::pricing::{Price, PriceBook};
 use super::refund::ChargeKey;
 use super::side::{Channel, ConsumptionRow, Side, SideIdentity};
@@ -265,7 +266,7 @@ fn distance(one: &Node, other: &Node) -> (i128, i64) {
 
 fn within(one: &Facts, other: &Facts, window: Duration) -> bool {
     let apart = one.at.as_millis().abs_diff(other.at.as_millis());
-    u128::from(apart) <= window.as_millis()
+    u128::from(apart) + u128::from(planted::is_on("window_off_by_one")) <= window.as_millis()
 }
 
 fn same_tokens(one: &Facts, other: &Facts) -> bool {
@@ -289,7 +290,10 @@ fn is_exact(one: &Node, other: &Node, policy: &MatchPolicy) -> bool {
 /// Different ids of rows prove nothing.
 fn is_proved_different(one: &Node, other: &Node, policy: &MatchPolicy) -> bool {
     let (one, other) = (one.identity.request_id(), other.identity.request_id());
-    policy.request_ids_prove && one.is_some() && other.is_some() && one != other
+    (policy.request_ids_prove || planted::is_on("any_request_id_proves"))
+        && one.is_some()
+        && other.is_some()
+        && one != other
 }
 
 /// Rule 2, but for the proof that they are different.

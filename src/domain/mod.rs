@@ -22,6 +22,7 @@ mod planner;
 mod planner_decisions;
 mod planner_open;
 mod planner_ties;
+pub mod planted;
 pub mod pricing;
 pub mod recording;
 pub mod refund;

@@ -15,6 +15,7 @@ use super::matching::TieRule;
 use super::money::{AmountTooLarge, Credits};
 use super::outcome::{Failure, InboxStatus, SettlementOutcome};
 use super::ownership::{Call, Grace, KeyHolder, Owner, PastOwner, TokenHistory, who_pays};
+use super::planted;
 use super::pricing::{ExactPrice, Overdraft, Price, PriceBook, credits_to_move};
 use super::recording::{InboxRow, WaitReason, Waiting};
 use super::refund::ChargeKey;
@@ -178,7 +179,8 @@ impl<'a> Planner<'a> {
     ) -> Result<Booked, NotCharged> {
         let KeyHolder { user_id, key_id, .. } = holder;
         let content = side.content();
-        let price = self.prices.price(content.price, content.called_at).map_err(unbookable)?;
+        let priced_at = if planted::is_on("rate_of_now") { self.now } else { content.called_at };
+        let price = self.prices.price(content.price, priced_at).map_err(unbookable)?;
         let charge = self.book(side, user_id, key_id.clone(), price, sides).map_err(unbookable)?;
         let used_at = self.key_uses.entry(key_id).or_insert(content.called_at);
         *used_at = content.called_at.max(*used_at);
@@ -266,6 +268,7 @@ impl<'a> Planner<'a> {
         let (due, remainder_after) = credits_to_move(price.credits, remainder_before, self.policy.rounding)?;
         let (credits, unpaid) = if refused { (Credits::ZERO, due) } else { (due, Credits::ZERO) };
         let unpaid_after = account.unpaid.checked_add(unpaid)?;
+        let unpaid_after = if planted::is_on("unpaid_is_forgotten") { unpaid } else { unpaid_after };
         let id = self.ids.next(self.now);
         let movement = Movement {
             kind: TransactionKind::Deduct,

@@ -2,6 +2,7 @@
 
 use super::decimal::Decimal;
 use super::money::{AmountTooLarge, CreditFemtos, Credits, QuotaPerUnit, QuotaUnits, Rate, Remainder};
+use super::planted;
 use super::time::UnixMillis;
 
 /// A femto is 10^-15 credit and a rate counts 10^-6: this many femtos in a millionth.
@@ -211,8 +212,8 @@ pub fn credits_to_give_back(
         return Ok((Credits::ZERO, rest.split()?.1));
     }
     let (whole, part) = amount.checked_sub(owed)?.split()?;
-    if part == Remainder::ZERO {
-        return Ok((whole.for_column()?, Remainder::ZERO));
+    if part == Remainder::ZERO || planted::is_on("refund_rounded_down") {
+        return Ok((whole.for_column()?, part));
     }
     let one = CreditFemtos::from_credits(Credits::new(1))?;
     let rest = one.checked_sub(CreditFemtos::ZERO.plus_remainder(part)?)?;

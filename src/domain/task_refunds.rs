@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::ids::{RecordIds, RemoteKeyId, UserId};
 use super::log_row::RowIdentity;
 use super::money::{CreditFemtos, Credits, QuotaUnits};
+use super::planted;
 use super::pricing::Rounding;
 use super::refund::{
     BookedCharge, ChargeKey, RefundAmount, RefundOrigin, RefundOutcome, RefundPlan, RefundPlanner, RefundRefusal,
@@ -231,7 +232,9 @@ impl TaskPlanner<'_> {
                 self.newest_charge(row)?
             }
         };
-        self.free.remove(&charge);
+        if !planted::is_on("refund_of_a_used_charge") {
+            self.free.remove(&charge);
+        }
         self.plan.groups.push((key.clone(), charge.clone()));
         self.groups.insert(key, charge.clone());
         Ok(charge)
@@ -243,7 +246,8 @@ impl TaskPlanner<'_> {
         let booked = |key: &ChargeKey| {
             let (charge, booked) = (self.charges.get(key)?, self.refunds.charge(key)?);
             let is_meant = charge.token == row.token && booked.model == row.model && charge.units == Some(units);
-            (is_meant && booked.refunded == CreditFemtos::ZERO).then_some(booked)
+            let is_unused = booked.refunded == CreditFemtos::ZERO || planted::is_on("refund_of_a_used_charge");
+            (is_meant && is_unused).then_some(booked)
         };
         let before = self.free.iter().rev().filter(|key| key.call_second <= row.identity.second);
         let mut qualifying = before.filter_map(|key| booked(key).map(|booked| (key, booked)));

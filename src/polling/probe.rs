@@ -74,11 +74,12 @@ pub async fn probe(
 }
 
 /// What its status tells without proof. A sentence if its clock is far off.
-fn learn(source: &Source, status: &GatewayStatus, now: UnixMillis) -> Option<String> {
+pub(super) fn learn(source: &Source, status: &GatewayStatus, now: UnixMillis) -> Option<String> {
     source.answered(true, now);
     let ahead = status.source_time.map(|time| time.as_secs() - now.as_secs());
     source.remember(|memory| {
         memory.clock_ahead_secs = ahead;
+        memory.clock_heard_at = Some(now);
         memory.gateway = Some(GatewayIdentity::of(status));
     });
     ahead.filter(|ahead| ahead.abs() > MOST_SKEW_SECS).map(|ahead| {

@@ -34,6 +34,8 @@ pub struct SourceMemory {
     pub out_of_reach_since: Option<UnixMillis>,
     /// How far its clock is ahead of ours, in seconds.
     pub clock_ahead_secs: Option<i64>,
+    /// When that was heard, by our clock.
+    pub clock_heard_at: Option<UnixMillis>,
 }
 
 impl Default for SourceMemory {
@@ -50,6 +52,7 @@ impl Default for SourceMemory {
             has_webhook_url: None,
             out_of_reach_since: None,
             clock_ahead_secs: None,
+            clock_heard_at: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::near_claim::NearClaim;
 use crate::domain::matching::Facts;
+use crate::domain::planted;
 use crate::domain::side::{Channel, Side};
 use crate::domain::time::UnixMillis;
 
@@ -41,6 +42,15 @@ impl Wanted {
     /// Whether the sides of this claim may be tied to it, as far as their times allow.
     pub fn equals(&self, claim: &NearClaim) -> bool {
         claim.counts() == self.counts() && (claim.is_adopted || is_equal(&claim.facts(self.at()), &self.facts))
+    }
+
+    /// Whether both look for a partner among the same sides, itself included.
+    pub fn is_rival(&self, other: &Wanted) -> bool {
+        !planted::is_on("rivals_share_a_partner")
+            && !other.is_open
+            && other.channel == self.channel
+            && other.counts() == self.counts()
+            && is_equal(&other.facts, &self.facts)
     }
 
     /// Whether an open side is a partner, as far as their times allow.
@@ -83,18 +93,19 @@ pub fn follow<'a>(
     window: Duration,
     looked: Duration,
 ) -> Chain {
-    let mut links: Vec<(i64, bool)> = Vec::new();
+    let mut links: Vec<Link> = Vec::new();
     let mut any_free = side.channel == Channel::Log;
     for claim in claims.filter(|claim| side.equals(claim)) {
         let is_free = side.free_side_of(claim).is_some();
         any_free |= is_free;
         let times = [&claim.event, &claim.row].into_iter().flatten().map(|(_, at)| at.as_millis());
-        links.extend(times.map(|at| (at, is_free)));
+        links.extend(times.map(|at| Link { at, is_free, is_rival: false }));
     }
     let beside = batch.iter().filter(|other| other.counts() == side.counts() && is_equal(&other.facts, &side.facts));
     for other in beside {
-        any_free |= side.may_have(other);
-        links.push((other.at().as_millis(), side.may_have(other)));
+        let is_free = side.may_have(other);
+        any_free |= is_free;
+        links.push(Link { at: other.at().as_millis(), is_free, is_rival: side.is_rival(other) });
     }
     // Rows without an event are known from further away than what lies between.
     if !any_free {
@@ -102,32 +113,45 @@ pub fn follow<'a>(
     }
     links.sort_unstable();
     let (at, window) = (side.at().as_millis(), millis(window));
-    let later = links.iter().filter(|(time, _)| *time >= at);
-    let earlier = links.iter().rev().filter(|(time, _)| *time < at);
-    let (last, leads_on) = walk(at, later, window);
-    let (first, leads_back) = walk(at, earlier, window);
-    if leads_on || leads_back {
+    let later = walk(at, links.iter().filter(|link| link.at >= at), window);
+    let earlier = walk(at, links.iter().rev().filter(|link| link.at < at), window);
+    // Each of those that are put in together needs a partner of its own.
+    if later.free + earlier.free >= (later.rivals + earlier.rivals).max(1) {
         Chain::Leads
-    } else if last + window > at + millis(looked) || first - window < at - millis(looked) {
+    } else if later.reached + window > at + millis(looked) || earlier.reached - window < at - millis(looked) {
         Chain::IsCutOff
     } else {
         Chain::Ends
     }
 }
 
-/// The last link before a gap, and whether one of them is free.
-fn walk<'a>(from: i64, links: impl Iterator<Item = &'a (i64, bool)>, window: i64) -> (i64, bool) {
-    let mut reached = from;
-    for (at, is_free) in links {
-        if (at - reached).abs() > window {
+/// Something that lies on a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Link {
+    at: i64,
+    is_free: bool,
+    /// It is put in by the same batch, and looks for a partner as well.
+    is_rival: bool,
+}
+
+/// What lies on one way along a chain, until the first gap.
+struct Walked {
+    reached: i64,
+    free: usize,
+    rivals: usize,
+}
+
+fn walk<'a>(from: i64, links: impl Iterator<Item = &'a Link>, window: i64) -> Walked {
+    let mut walked = Walked { reached: from, free: 0, rivals: 0 };
+    for link in links {
+        if (link.at - walked.reached).abs() > window {
             break;
         }
-        reached = *at;
-        if *is_free {
-            return (reached, true);
-        }
+        walked.reached = link.at;
+        walked.free += usize::from(link.is_free);
+        walked.rivals += usize::from(link.is_rival);
     }
-    (reached, false)
+    walked
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -11,6 +11,7 @@ use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::RowDigest;
 use crate::domain::log_row::RowIdentity;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
+use crate::domain::planted;
 use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
 
@@ -76,23 +77,26 @@ impl SourceFilter {
 }
 
 impl Span {
-    /// What there is once this span was laid over others: what it covers of them goes, and what has the same proof and
-    /// touches it becomes one with it. In the order of their seconds.
-    pub fn laid_over(self, near: impl Iterator<Item = Span>) -> Vec<Span> {
+    /// What there is once this span, proved at `now`, was laid over others: what it covers of them goes, and what has the
+    /// same proof and touches it becomes one with it. In the order of their seconds, each with when it was proved.
+    ///
+    /// Proofs by figures stay apart, since each is opened again by its age and by the events that come after it.
+    pub fn laid_over(self, now: UnixMillis, near: impl Iterator<Item = (Span, UnixMillis)>) -> Vec<(Span, UnixMillis)> {
         let mut whole = self;
         let mut beside = Vec::new();
-        for old in near {
-            if old.proof == self.proof {
+        for (old, proved_at) in near {
+            if old.proof == self.proof && (old.proof != Proof::Agreed || planted::is_on("agreed_is_joined")) {
                 whole.from_second = whole.from_second.min(old.from_second);
                 whole.until_second = whole.until_second.max(old.until_second);
                 continue;
             }
             let before = Span { until_second: old.until_second.min(self.from_second - 1), ..old };
             let after = Span { from_second: old.from_second.max(self.until_second + 1), ..old };
-            beside.extend([before, after].into_iter().filter(|part| part.from_second <= part.until_second));
+            let is_left = |part: &Span| part.from_second <= part.until_second;
+            beside.extend([before, after].into_iter().filter(is_left).map(|part| (part, proved_at)));
         }
-        beside.push(whole);
-        beside.sort_by_key(|span| span.from_second);
+        beside.push((whole, now));
+        beside.sort_by_key(|(span, _)| span.from_second);
         beside
     }
 }
@@ -115,6 +119,9 @@ pub struct BookFigures {
     pub figures: Figures,
     /// Events priced in credits: what their rows cost in quota is not known.
     pub priced_in_credits: i64,
+    /// Rows of seconds that are not read as a whole, of which nobody knows whether an event tells of them as well: they
+    /// would count twice.
+    pub waiting_rows: i64,
 }
 
 /// How many of our calls came without their event.
@@ -276,20 +283,34 @@ pub trait LogStore: Notices + Send + Sync + 'static {
 mod tests {
     use super::*;
 
+    const EARLIER: UnixMillis = UnixMillis::ZERO;
+    const NOW: UnixMillis = UnixMillis::MAX;
+
     fn span(from_second: i64, until_second: i64, proof: Proof) -> Span {
         Span { from_second, until_second, proof }
     }
 
-    #[test]
-    fn what_touches_and_was_proved_alike_is_one_span() {
-        let laid =
-            span(10, 19, Proof::Read).laid_over([span(0, 9, Proof::Read), span(20, 29, Proof::Read)].into_iter());
-        assert_eq!(laid, [span(0, 29, Proof::Read)]);
+    fn laid(new: Span, near: &[Span]) -> Vec<(Span, UnixMillis)> {
+        new.laid_over(NOW, near.iter().map(|old| (*old, EARLIER)))
     }
 
     #[test]
-    fn a_reading_inside_an_agreed_span_leaves_its_ends() {
-        let laid = span(10, 19, Proof::Read).laid_over([span(0, 29, Proof::Agreed)].into_iter());
-        assert_eq!(laid, [span(0, 9, Proof::Agreed), span(10, 19, Proof::Read), span(20, 29, Proof::Agreed)]);
+    fn what_touches_and_was_read_is_one_span() {
+        let found = laid(span(10, 19, Proof::Read), &[span(0, 9, Proof::Read), span(20, 29, Proof::Read)]);
+        assert_eq!(found, [(span(0, 29, Proof::Read), NOW)]);
+    }
+
+    #[test]
+    fn a_reading_inside_an_agreed_span_leaves_its_ends_as_old_as_they_are() {
+        let found = laid(span(10, 19, Proof::Read), &[span(0, 29, Proof::Agreed)]);
+        let ends = [(span(0, 9, Proof::Agreed), EARLIER), (span(20, 29, Proof::Agreed), EARLIER)];
+        assert_eq!(found, [ends[0], (span(10, 19, Proof::Read), NOW), ends[1]]);
+    }
+
+    #[test]
+    fn what_agreed_earlier_stays_as_old_as_it_is() {
+        let found = laid(span(10, 19, Proof::Agreed), &[span(0, 9, Proof::Agreed), span(15, 29, Proof::Agreed)]);
+        let (before, after) = ((span(0, 9, Proof::Agreed), EARLIER), (span(20, 29, Proof::Agreed), EARLIER));
+        assert_eq!(found, [before, (span(10, 19, Proof::Agreed), NOW), after]);
     }
 }

@@ -17,6 +17,7 @@ use crate::domain::known::{KnownEvent, OpenEvent};
 use crate::domain::log_row::{LogRow, RowDigest, RowIdentity};
 use crate::domain::log_snapshot::{LogSnapshot, NumberedRow, OpenEventSide, OpenRowSide, RowState};
 use crate::domain::matching::{MatchPolicy, Neighbours, Standing, Windows, facts};
+use crate::domain::planted;
 use crate::domain::pricing::PriceBook;
 use crate::domain::recording::WaitReason;
 use crate::domain::refund::ChargeKey;
@@ -160,12 +161,18 @@ impl Claims {
         }
     }
 
-    /// Whether some claim without the other side may be its partner, within the window or at any distance.
-    fn has_free(&self, wanted: &Wanted, window: Option<Duration>) -> bool {
+    /// How many claims without the other side may be its partner, within the window or at any distance.
+    fn free(&self, wanted: &Wanted, window: Option<Duration>) -> usize {
         let apart = |at: UnixMillis| u128::from(at.as_millis().abs_diff(wanted.at().as_millis()));
         let is_within = |at: UnixMillis| window.is_none_or(|window| apart(at) <= window.as_millis());
-        let mut equal = self.by_key.values().filter(|claim| wanted.equals(claim));
-        equal.any(|claim| wanted.free_side_of(claim).is_some_and(is_within))
+        let equal = self.by_key.values().filter(|claim| wanted.equals(claim));
+        equal.filter(|claim| wanted.free_side_of(claim).is_some_and(is_within)).count()
+    }
+
+    /// Whether each of the equal sides that are put in together may have a partner of its own near it.
+    fn has_enough(&self, wanted: &Wanted, all: &[Wanted], window: Duration) -> bool {
+        let rivals = all.iter().filter(|other| wanted.is_rival(other)).count();
+        self.free(wanted, Some(window)) >= rivals.max(1)
     }
 }
 
@@ -180,7 +187,7 @@ async fn near_events(
     // One step of rearranging reaches this far.
     between(looks, &rows, windows.match_window * 2, claims).await?;
     let lonely: Vec<&Wanted> =
-        rows.into_iter().filter(|side| !claims.has_free(side, Some(windows.match_window))).collect();
+        rows.into_iter().filter(|side| !claims.has_enough(side, wanted, windows.match_window)).collect();
     between(looks, &lonely, windows.dispute_window, claims).await
 }
 
@@ -226,8 +233,8 @@ async fn near_rows(
         .collect();
     claims.add(looks.untied_rows(&parameter(&list)?).await?);
     let is_stretched = |side: &&Wanted| {
-        let is_anywhere = claims.has_free(side, None) || wanted.iter().any(|other| side.may_have(other));
-        is_anywhere && !claims.has_free(side, Some(windows.match_window))
+        let is_anywhere = claims.free(side, None) > 0 || wanted.iter().any(|other| side.may_have(other));
+        is_anywhere && !claims.has_enough(side, wanted, windows.match_window)
     };
     let stretched: Vec<&Wanted> = events.into_iter().filter(is_stretched).collect();
     between(looks, &stretched, windows.dispute_window, claims).await
@@ -316,6 +323,9 @@ async fn open_sides(
 fn open_event(row: LoggedRow) -> Option<OpenEventParts> {
     let event = Arc::new(stored::usage_event(&row.payload)?);
     let is_disputed = row.open_reason.as_deref() == Some(WaitReason::Disputed.as_str());
+    if is_disputed && planted::is_on("dispute_never_ends") {
+        return None;
+    }
     let event_id = row.event_id.clone();
     let known = stored::LoggedRows::new(vec![row]).into_known(&HashSet::new()).remove(&event_id)?;
     match known {
@@ -325,9 +335,13 @@ fn open_event(row: LoggedRow) -> Option<OpenEventParts> {
 }
 
 fn open_row(row: OpenRow) -> Option<OpenRowParts> {
+    let is_disputed = row.state == RowState::Disputed.as_str();
+    if is_disputed && planted::is_on("dispute_never_ends") {
+        return None;
+    }
     let content = Arc::new(super::log_content::read(&row.content)?);
     let side = Side::Row(Arc::new(ConsumptionRow::parse(row.identity.clone(), &content).ok()?));
-    Some((side, row.identity, content, row.state == RowState::Disputed.as_str()))
+    Some((side, row.identity, content, is_disputed))
 }
 
 async fn known_rows(looks: &mut impl LogLooks, batch: &Batch) -> Result<HashMap<RowIdentity, RowState>, StoreError> {

@@ -55,15 +55,17 @@ pub async fn cover(
     new: Span,
 ) -> Result<(), StoreError> {
     let near = "FROM hookledger_spans WHERE source = ? AND filter = ? AND from_second <= ? AND until_second >= ?";
-    let rows: Vec<(i64, i64, String)> =
-        sqlx::query_as(context.sql(&format!("SELECT from_second, until_second, proof {near} FOR UPDATE")))
-            .bind(&of.source)
-            .bind(&of.filter)
-            .bind(new.until_second + 1)
-            .bind(new.from_second - 1)
-            .fetch_all(&mut *connection)
-            .await?;
-    let old = rows.into_iter().map(span).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<(i64, i64, String, i64)> = sqlx::query_as(
+        context.sql(&format!("SELECT from_second, until_second, proof, proved_at_ms {near} FOR UPDATE")),
+    )
+    .bind(&of.source)
+    .bind(&of.filter)
+    .bind(new.until_second + 1)
+    .bind(new.from_second - 1)
+    .fetch_all(&mut *connection)
+    .await?;
+    let proved = |(from, until, proof, proved_at)| Ok((span((from, until, proof))?, UnixMillis::new(proved_at)));
+    let old = rows.into_iter().map(proved).collect::<Result<Vec<_>, StoreError>>()?;
     sqlx::query(context.sql(&format!("DELETE {near}")))
         .bind(&of.source)
         .bind(&of.filter)
@@ -71,8 +73,8 @@ pub async fn cover(
         .bind(new.from_second - 1)
         .execute(&mut *connection)
         .await?;
-    // At most two of them are more than the new one.
-    for laid in new.laid_over(old.into_iter()) {
+    // Few of them are more than the new one: what touches its ends.
+    for (laid, proved_at) in new.laid_over(context.clock.now(), old.into_iter()) {
         let sql = "INSERT INTO hookledger_spans (source, filter, from_second, until_second, proof, proved_at_ms) \
                    VALUES (?, ?, ?, ?, ?, ?)";
         sqlx::query(context.sql(sql))
@@ -81,7 +83,7 @@ pub async fn cover(
             .bind(laid.from_second)
             .bind(laid.until_second)
             .bind(laid.proof.as_str())
-            .bind(context.clock.now().as_millis())
+            .bind(proved_at.as_millis())
             .execute(&mut *connection)
             .await?;
     }
@@ -96,7 +98,7 @@ pub async fn reopen(
 ) -> Result<(), StoreError> {
     let sql = "UPDATE hookledger_spans AS s SET s.proof = 'reopened' WHERE s.source = ? AND s.filter = ? \
                AND s.proof = 'agreed' AND (s.proved_at_ms < ? OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
-                 WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms > s.proved_at_ms))";
+                 WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms >= s.proved_at_ms))";
     sqlx::query(context.sql(sql))
         .bind(of.source.clone())
         .bind(of.filter.clone())
@@ -147,7 +149,11 @@ const FIGURES: &str = "SELECT \
        AND NOT EXISTS (SELECT 1 FROM hookledger_spans AS p WHERE p.source = s.n AND p.filter = s.f AND p.proof = 'read' \
          AND c.call_second BETWEEN p.from_second AND p.until_second)), \
      (SELECT COUNT(*) FROM hookledger_claims AS c WHERE c.call_second BETWEEN s.a AND s.b AND c.row_second IS NULL \
-       AND c.price_units IS NULL) \
+       AND c.price_units IS NULL), \
+     (SELECT COUNT(*) FROM hookledger_rows AS r WHERE r.row_second BETWEEN s.a AND s.b AND r.source = s.n \
+       AND r.state IN ('waiting', 'disputed') \
+       AND NOT EXISTS (SELECT 1 FROM hookledger_spans AS p WHERE p.source = s.n AND p.filter = s.f AND p.proof = 'read' \
+         AND r.row_second BETWEEN p.from_second AND p.until_second)) \
      FROM (SELECT CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin AS n, CAST(? AS SIGNED) AS a, \
        CAST(? AS SIGNED) AS b, CAST(? AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin AS f) AS s";
 
@@ -160,9 +166,9 @@ pub async fn figures(
 ) -> Result<BookFigures, StoreError> {
     let query =
         sqlx::query_as(names.sql(FIGURES)).bind(&of.source).bind(from_second).bind(until_second).bind(&of.filter);
-    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) = query.fetch_one(readers).await?;
+    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) = query.fetch_one(readers).await?;
     let figures = Figures { rows: row.0 + row.3 + row.6, units: row.1 + row.4 + row.7, refunds: row.2 + row.5 };
-    Ok(BookFigures { figures, priced_in_credits: row.8 })
+    Ok(BookFigures { figures, priced_in_credits: row.8, waiting_rows: row.9 })
 }
 
 pub async fn event_seconds(

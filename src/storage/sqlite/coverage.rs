@@ -55,9 +55,9 @@ pub async fn cover(
     span: Span,
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let near: Vec<(i64, i64, String)> = sqlx::query_as(
+    let near: Vec<(i64, i64, String, i64)> = sqlx::query_as(
         "DELETE FROM hookledger_spans WHERE source = ?1 AND filter = ?2 AND from_second <= ?4 + 1 AND until_second >= ?3 - 1 \
-         RETURNING from_second, until_second, proof",
+         RETURNING from_second, until_second, proof, proved_at_ms",
     )
     .bind(&of.source)
     .bind(&of.filter)
@@ -65,9 +65,10 @@ pub async fn cover(
     .bind(span.until_second)
     .fetch_all(&mut *transaction)
     .await?;
-    for laid in span.laid_over(near.into_iter().filter_map(|(from_second, until_second, proof)| {
-        Some(Span { from_second, until_second, proof: Proof::parse(&proof)? })
-    })) {
+    let near = near.into_iter().filter_map(|(from_second, until_second, proof, proved_at)| {
+        Some((Span { from_second, until_second, proof: Proof::parse(&proof)? }, UnixMillis::new(proved_at)))
+    });
+    for (laid, proved_at) in span.laid_over(context.clock.now(), near) {
         sqlx::query(
             "INSERT INTO hookledger_spans (source, filter, from_second, until_second, proof, proved_at_ms) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -77,7 +78,7 @@ pub async fn cover(
         .bind(laid.from_second)
         .bind(laid.until_second)
         .bind(laid.proof.as_str())
-        .bind(context.clock.now().as_millis())
+        .bind(proved_at.as_millis())
         .execute(&mut *transaction)
         .await?;
     }
@@ -93,7 +94,7 @@ pub async fn reopen(
     sqlx::query(
         "UPDATE hookledger_spans SET proof = 'reopened' WHERE source = ?1 AND filter = ?2 AND proof = 'agreed' \
          AND (proved_at_ms < ?3 OR EXISTS (SELECT 1 FROM hookledger_claims AS c WHERE c.call_second BETWEEN from_second \
-           AND until_second AND c.settled_at_ms > proved_at_ms))",
+           AND until_second AND c.settled_at_ms >= proved_at_ms))",
     )
     .bind(&of.source)
     .bind(&of.filter)
@@ -134,7 +135,9 @@ const FIGURES: &str = "WITH read (a, b) AS MATERIALIZED \
      (SELECT COALESCE(SUM(price_units), 0) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 \
        AND row_second IS NULL AND NOT EXISTS (SELECT 1 FROM read WHERE call_second BETWEEN read.a AND read.b)), \
      (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?2 AND ?3 AND row_second IS NULL \
-       AND price_units IS NULL)";
+       AND price_units IS NULL), \
+     (SELECT COUNT(*) FROM hookledger_rows WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1 \
+       AND state IN ('waiting', 'disputed') AND NOT EXISTS (SELECT 1 FROM read WHERE row_second BETWEEN read.a AND read.b))";
 
 pub async fn figures(
     readers: &SqlitePool,
@@ -142,7 +145,7 @@ pub async fn figures(
     from_second: i64,
     until_second: i64,
 ) -> Result<BookFigures, StoreError> {
-    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64) = sqlx::query_as(FIGURES)
+    let row: (i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) = sqlx::query_as(FIGURES)
         .bind(&of.source)
         .bind(from_second)
         .bind(until_second)
@@ -150,7 +153,7 @@ pub async fn figures(
         .fetch_one(readers)
         .await?;
     let figures = Figures { rows: row.0 + row.3 + row.6, units: row.1 + row.4 + row.7, refunds: row.2 + row.5 };
-    Ok(BookFigures { figures, priced_in_credits: row.8 })
+    Ok(BookFigures { figures, priced_in_credits: row.8, waiting_rows: row.9 })
 }
 
 pub async fn event_seconds(readers: &SqlitePool, from_second: i64, until_second: i64) -> Result<Vec<i64>, StoreError> {

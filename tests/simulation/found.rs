@@ -1,0 +1,99 @@
+//! Scenarios that found real faults, made small: each is run with every change.
+
+use super::random::Random;
+use super::run::run;
+use super::scenario::{Call, LogFault, Road, Rules, Scenario, Step, Telling};
+use super::seeds::alone;
+
+fn rules(change: impl FnOnce(&mut Rules)) -> Rules {
+    // As the generator makes them, and then as the scenario needs them.
+    let mut rules = super::rules::rules(&mut Random::new(1));
+    rules.loses_rows = false;
+    rules.balances = vec![1_000];
+    rules.tokens = vec![Some(0)];
+    rules.telling = Telling::Exact;
+    rules.naming = super::scenario::Naming::None;
+    rules.row_ids = super::scenario::RowIds::Stable;
+    (rules.is_bare, rules.page_rows) = (false, 100);
+    (rules.match_window_secs, rules.dispute_window_secs, rules.lookback_secs) = (10, 610, 120);
+    (rules.rate_micros, rules.quota_per_unit) = (1_000_000_000, 500_000);
+    (rules.refuses_overdraft, rules.rounds_to_nearest, rules.logs_kept_secs) = (false, false, None);
+    change(&mut rules);
+    rules
+}
+
+/// A call of 500 units whose event is stamped so much earlier than its row.
+fn call(id: usize, prompt: i64, event_before_ms: i64, row_after_secs: Option<i64>) -> Step {
+    Step::Call(Call {
+        id,
+        token: 0,
+        model: 1,
+        prompt,
+        completion: 1,
+        units: 500,
+        event_units: 500,
+        event_before_ms,
+        has_event_id: false,
+        row_after_secs,
+        task: None,
+    })
+}
+
+fn deliver(calls: &[usize]) -> Step {
+    Step::Deliver { calls: calls.to_vec(), road: Road::Settle }
+}
+
+fn holds(rules: Rules, steps: Vec<Step>) {
+    alone(async {
+        let outcome = run(&Scenario { rules, steps }).await;
+        assert!(outcome.wrong.is_empty(), "{}\n{}", outcome.wrong.join("\n"), outcome.trace.join("\n"));
+    });
+}
+
+/// Its row was lost, and another call's event: their figures agree. Each proof joined the one before it and counted as
+/// young as the last, so that nothing was ever read.
+#[test]
+fn what_agreed_is_read_however_often_the_log_is_swept() {
+    let steps = vec![call(0, 1, 0, None), deliver(&[0]), call(1, 2, 0, Some(0))];
+    holds(rules(|rules| rules.loses_rows = true), steps);
+}
+
+/// Our clock jumped ahead while the gateway was out of reach: seconds counted as read before they had come.
+#[test]
+fn what_was_heard_of_the_sources_clock_before_a_jump_covers_nothing() {
+    let steps = vec![
+        Step::Wait(4_000),
+        Step::Log(LogFault::FailsAfter(2)),
+        Step::Pass { reads_all: false },
+        call(0, 1, 0, Some(100)),
+        Step::SetClock(7_200),
+        Step::Pass { reads_all: true },
+    ];
+    holds(rules(|rules| rules.jumps_ahead = true), steps);
+}
+
+/// A row that waits beside its event counted as a call of its own in the proof, in the place of one that nobody had read;
+/// then its event counted as tied, and the row was charged.
+#[test]
+fn a_row_that_waits_beside_its_event_proves_nothing() {
+    let steps = vec![
+        call(0, 100, 40_000, Some(0)),
+        deliver(&[0]),
+        Step::Wait(30),
+        Step::Pass { reads_all: true },
+        call(1, 109, 40_000, Some(0)),
+    ];
+    holds(rules(|rules| rules.telling = Telling::Early), steps);
+}
+
+/// Two rows of one batch, and near them one event without a row: each took the look as wide enough, and the second did
+/// not see the end of the chain.
+#[test]
+fn rows_that_compete_for_one_event_look_along_the_chain() {
+    let mut steps = vec![call(5, 2, 60_000, Some(0)), Step::Wait(2), call(6, 2, 60_000, Some(0)), Step::Wait(60)];
+    steps.extend([call(7, 2, 0, Some(192)), deliver(&[5, 7, 6]), call(9, 2, 60_000, Some(316))]);
+    steps.push(Step::Deliver { calls: vec![9], road: Road::Record });
+    steps.extend([Step::Wait(61), Step::Pass { reads_all: true }]);
+    let windows = |rules: &mut Rules| (rules.match_window_secs, rules.dispute_window_secs) = (60, 660);
+    holds(rules(windows), steps);
+}

@@ -1,0 +1,75 @@
+//! Runs a scenario to its verdict, and makes a failing one small.
+
+use super::books::Books;
+use super::driver::Driver;
+use super::generate::scenario;
+use super::scenario::{Scenario, Step};
+use super::verdict;
+
+/// What a scenario came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What must not be; empty if all is well.
+    pub wrong: Vec<String>,
+    pub trace: Vec<String>,
+}
+
+/// Runs of a failing scenario until it counts as small.
+const MOST_TRIES: usize = 400;
+
+pub async fn run(scenario: &Scenario) -> Outcome {
+    let mut driver = Driver::begin(scenario).await;
+    driver.run(&scenario.steps).await;
+    driver.become_quiet().await;
+    let books = Books::read(&mut driver.own).await;
+    let mut wrong = std::mem::take(&mut driver.wrong);
+    wrong.extend(verdict::judge(&driver.world, &books));
+    Outcome { wrong, trace: std::mem::take(&mut driver.trace) }
+}
+
+pub async fn run_seed(seed: u64) -> Outcome {
+    run(&scenario(seed)).await
+}
+
+/// Leaves out what the failure does not need: halves first, then single steps.
+pub async fn shrink(failing: &Scenario) -> Scenario {
+    let mut smallest = failing.clone();
+    let mut tries = 0;
+    let mut length = smallest.steps.len().div_ceil(2);
+    while length > 0 {
+        let mut from = 0;
+        let mut has_shrunk = false;
+        while from < smallest.steps.len() && tries < MOST_TRIES {
+            tries += 1;
+            let mut steps: Vec<Step> = smallest.steps.clone();
+            steps.drain(from..(from + length).min(steps.len()));
+            let fewer = Scenario { steps, ..smallest.clone() };
+            if run(&fewer).await.wrong.is_empty() {
+                from += length;
+            } else {
+                smallest = fewer;
+                has_shrunk = true;
+            }
+        }
+        if length == 1 && (!has_shrunk || tries >= MOST_TRIES) {
+            break;
+        }
+        length = (length / 2).max(1);
+    }
+    smallest
+}
+
+/// What a person needs of a failing seed.
+pub async fn report(seed: u64) -> String {
+    let whole = scenario(seed);
+    let small = shrink(&whole).await;
+    let outcome = run(&small).await;
+    format!(
+        "seed {seed} fails, {} of its {} steps are enough:\n  {}\n{:?}\n{}\nreplay it: make simulate SEED={seed} N=1\n",
+        small.steps.len(),
+        whole.steps.len(),
+        outcome.wrong.join("\n  "),
+        small.rules,
+        outcome.trace.join("\n"),
+    )
+}
