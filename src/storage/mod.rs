@@ -3,6 +3,7 @@
 //! Nothing above this folder knows SQL or which database runs. A store decides nothing about money: it reads a
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
+pub mod audit;
 pub mod backup;
 pub mod books;
 mod chains;
@@ -47,6 +48,7 @@ use crate::failpoint::InjectedFault;
 use noticed::Notices;
 use takeover::{FoundHistory, TakenOver};
 
+pub use audit::AuditStore;
 pub use books::{Books, BooksError};
 pub use disputes::Disputes;
 pub use log::LogStore;
@@ -352,5 +354,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + LogStore + Books + Disputes {}
-impl<T: LedgerStore + LogStore + Books + Disputes> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books + Disputes + AuditStore {}
+impl<T: LedgerStore + LogStore + Books + Disputes + AuditStore> Store for T {}
