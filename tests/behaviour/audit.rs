@@ -35,7 +35,7 @@ pub fn told(list: &Value) -> Vec<(String, String, String)> {
 #[track_caller]
 fn assert_found(daemon: &Daemon, user: &str, expected: &[(&str, &str, &str)]) -> Value {
     let (code, report) = audited(daemon, &[]);
-    let expected: Vec<_> = expected.iter().map(|(kind, subject, credits)| {
+    let expected = expected.iter().map(|(kind, subject, credits)| {
         ((*kind).to_owned(), (*subject).to_owned(), (*credits).to_owned())
     });
     assert_eq!(told(&report["differences"]), expected.collect::<Vec<_>>(), "{report:#}");
