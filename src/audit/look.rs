@@ -13,6 +13,7 @@ pub use super::naming::Suspects;
 use super::naming::Naming;
 use super::report::{Difference, DifferenceKind, LookedAt};
 use super::sums::{HourSums, UserSums, made_at_millis, weight};
+use crate::domain::ids::RecordId;
 use crate::domain::money::FEMTOS_PER_CREDIT;
 use crate::storage::audit::{
     AuditFrame, AuditedAccount, AuditedClaim, AuditedRefund, AuditedTransaction, ClaimPlace, ClaimSource,
@@ -324,22 +325,33 @@ impl<'a> Look<'a> {
     }
 }
 
-/// A balance that differs is another program's doing only where our own chain of the user is whole. What a missing or
-/// surplus transaction explains is told by that alone.
+/// A balance that differs is another program's doing only where our own chain of the user is whole. What missing, surplus
+/// and changed transactions explain, one by one or all together, is told by those alone.
 fn settle_balances(differences: &mut Vec<Difference>) {
     let own: HashSet<String> =
         differences.iter().filter(|one| !one.kind.is_of_others()).filter_map(|one| one.user_id.clone()).collect();
-    let mut explained: HashSet<(String, String)> = differences
-        .iter()
-        .filter(|one| one.kind.is_named_by_sums())
-        .filter_map(|one| Some((one.user_id.clone()?, one.credits.clone())))
-        .collect();
+    let (mut told, mut sums): (HashMap<String, Vec<i128>>, HashMap<String, i128>) = Default::default();
+    for one in differences.iter() {
+        let Some(user) = &one.user_id else { continue };
+        if one.kind.is_named_by_sums() {
+            told.entry(user.clone()).or_default().push(one.femtos);
+            *sums.entry(user.clone()).or_default() += one.femtos;
+        } else if one.kind.is_of_others() {
+            *sums.entry(user.clone()).or_default() -= one.femtos;
+        }
+    }
     differences.retain_mut(|one| {
-        let Some(user) = one.user_id.clone().filter(|user| one.kind.is_of_others() && own.contains(user)) else {
+        let Some(user) = one.user_id.as_ref().filter(|user| one.kind.is_of_others() && own.contains(*user)) else {
             return true;
         };
-        if explained.remove(&(user, one.credits.clone())) {
-            return false;
+        if let Some(told) = told.get_mut(user) {
+            if sums.get(user) == Some(&0) {
+                return false;
+            }
+            if let Some(place) = told.iter().position(|femtos| *femtos == one.femtos) {
+                told.swap_remove(place);
+                return false;
+            }
         }
         *one = one.clone().of_kind(DifferenceKind::BalanceDiffers);
         true
@@ -356,7 +368,7 @@ fn tells_of_a_charge(transaction: &AuditedTransaction) -> bool {
 }
 
 fn is_ours(frame: &AuditFrame, transaction: &AuditedTransaction) -> bool {
-    has_our_mark(frame, &transaction.place.id)
+    has_our_mark(frame, &transaction.place.id) && RecordId::is_form_of_ours(&transaction.place.id)
 }
 
 fn has_our_mark(frame: &AuditFrame, id: &str) -> bool {

@@ -83,6 +83,9 @@ pub struct Difference {
     pub subject: Option<String>,
     /// Credits, a decimal: above zero, the user has more than the books explain, or paid less than they say.
     pub credits: String,
+    /// The same, in parts of credits.
+    #[serde(skip)]
+    pub femtos: i128,
     /// UTC; the first and the last instant between which it came to be.
     pub since: Option<String>,
     pub until: Option<String>,
@@ -104,6 +107,7 @@ impl Difference {
             email: None,
             subject: subject.map(str::to_owned),
             credits: credits_text(femtos),
+            femtos,
             since: None,
             until: None,
             says: String::new(),

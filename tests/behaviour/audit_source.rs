@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use crate::audit::{audited, told};
 use crate::kit::events::Usage;
-use crate::kit::newapi::Row;
-use crate::two_channels::{Rig, UNITS_PER_CREDIT};
+use crate::kit::newapi::{Call, Row, Token};
+use crate::kit::wait::wait_until;
+use crate::two_channels::{PATIENCE, Rig, UNITS_PER_CREDIT};
 
 /// Kinds and subjects of what differs, and the whole report.
 #[track_caller]
@@ -25,7 +26,8 @@ fn covered() -> (Rig, i64) {
         rig.newapi.call(&rig.call(at + 10 * second));
     }
     // Nobody has this token: its row is counted and not kept.
-    rig.newapi.call(&crate::kit::newapi::Call::new(77, "gpt-4", at + 5).quota(900));
+    rig.newapi.add_token(Token::new(77, "nobody's"));
+    rig.newapi.call(&Call::new(77, "gpt-4", at + 5).quota(900));
     rig.wait_for_charges(3);
     rig.cover_everything();
     let (found, report) = compared(&rig);
@@ -94,14 +96,19 @@ fn a_row_that_is_charged_twice_has_one_at_the_source() {
 
 #[test]
 fn events_that_figures_proved_stand_for_their_rows() {
-    let rig = Rig::start(&[]);
-    rig.wait_for_a_pass_by_clock();
+    let rig = Rig::start(&[
+        ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", "20h"),
+        ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
+        ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
+    ]);
+    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
     let at = rig.now_secs();
+    rig.advance_secs(60);
     for number in 1..=3 {
         let called = rig.newapi.call(&rig.call(at + 10 * number).tokens(number, 2));
         rig.post(&called.usage(&format!("event-{number}")));
     }
-    rig.wait_for_a_pass_by_clock();
+    rig.wait_for_a_pass_by_clock_of(20 * 3600);
     let agreed = "SELECT COUNT(*) FROM hookledger_spans WHERE proof = 'agreed'";
     assert!(rig.books().scalar_i64(agreed) > 0);
     assert!(compared(&rig).0.is_empty());
