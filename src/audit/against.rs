@@ -29,6 +29,9 @@ const MOST_ROWS: u32 = 20_000;
 /// Charges of one page.
 const PAGE_ROWS: u32 = 2000;
 
+/// Behind every id of a second.
+const LAST_ID: &str = "~";
+
 /// Why the log could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -77,7 +80,9 @@ pub async fn against_source(
         };
         if held.from_second > covered.from_second {
             let oldest = second_text(held.from_second);
-            compared.notes.push(format!("The oldest row that new-api's log still has is of {oldest}: compared since then."));
+            compared
+                .notes
+                .push(format!("The oldest row that new-api's log still has is of {oldest}: compared since then."));
         }
         told.since = told.since.or(Some(second_text(held.from_second)));
         told.until = Some(second_text(held.until_second));
@@ -120,13 +125,12 @@ impl Comparison<'_> {
         if all == 0 {
             return Ok((books.rows == 0).then_some(gap));
         }
-        // The latest second from which no row is missed. Where the log goes back as far as the books, that is the first.
-        let (mut low, mut high) = (gap.from_second, gap.until_second);
-        let first_known = self.store.read_rows(&self.of, gap.from_second, gap.until_second, 1).await?;
-        let Some(first_known) = first_known.first() else { return Ok(Some(gap)) };
-        if self.rows(Gap { until_second: first_known.second, ..gap }).await?.is_none_or(|rows| rows > 0) {
+        // Where the log goes back as far as the books do, all is compared; else what follows the oldest row that is left.
+        let Some(first) = self.first_known(gap).await? else { return Ok(Some(gap)) };
+        if self.rows(Gap { until_second: first, ..gap }).await?.is_none_or(|rows| rows > 0) {
             return Ok(Some(gap));
         }
+        let (mut low, mut high) = (gap.from_second, gap.until_second);
         while low < high {
             let middle = low + (high - low) / 2;
             match self.rows(Gap { until_second: middle, ..gap }).await? {
@@ -135,6 +139,15 @@ impl Comparison<'_> {
             }
         }
         Ok(Some(Gap { from_second: low, ..gap }))
+    }
+
+    /// The second of the first call of a span that the books know of.
+    async fn first_known(&self, gap: Gap) -> Result<Option<i64>, SourceError> {
+        let Gap { from_second, until_second } = gap;
+        let row = self.store.read_rows(&self.of, from_second, until_second, 1).await?;
+        let after = ClaimPlace { call_second: from_second - 1, id: LAST_ID.to_owned() };
+        let event = self.store.lone_events(&after, until_second, 1).await?;
+        Ok(row.iter().map(|row| row.second).chain(event.iter().map(|event| event.call_second)).min())
     }
 
     async fn rows(&self, gap: Gap) -> Result<Option<u64>, SourceError> {
@@ -184,7 +197,9 @@ impl Comparison<'_> {
         let known = self.store.read_rows(&self.of, from_second, until_second, MOST_ROWS).await?;
         if known.len() >= MOST_ROWS as usize {
             let (from, until) = (second_text(from_second), second_text(until_second));
-            self.notes.push(format!("From {from} to {until} the books have more than {MOST_ROWS} rows: not all were compared."));
+            self.notes.push(format!(
+                "From {from} to {until} the books have more than {MOST_ROWS} rows: not all were compared."
+            ));
         }
         let mut unowned: HashMap<(i64, i64, bool), i64> = HashMap::new();
         for second in self.store.unowned_seconds(&self.of, from_second, until_second).await? {
@@ -238,7 +253,7 @@ impl Comparison<'_> {
 
     /// Charges of events of which no row tells.
     async fn events(&self, from_second: i64, until_second: i64) -> Result<Vec<LoneEvent>, SourceError> {
-        let mut after = ClaimPlace { call_second: from_second - 1, id: "~".to_owned() };
+        let mut after = ClaimPlace { call_second: from_second - 1, id: LAST_ID.to_owned() };
         let mut events = Vec::new();
         loop {
             let page = self.store.lone_events(&after, until_second, PAGE_ROWS).await?;

@@ -61,7 +61,13 @@ impl Chain {
             let amount = before - balance;
             let undone = if is_ours { Vec::new() } else { self.undone_by(amount) };
             let told = (!is_ours).then(|| (transaction.place.id.clone(), transaction.amount));
-            self.note(Break { amount, since: self.last_at.clone(), until: Some(at.clone()), transaction: told, undone });
+            self.note(Break {
+                amount,
+                since: self.last_at.clone(),
+                until: Some(at.clone()),
+                transaction: told,
+                undone,
+            });
         }
         self.balance = Some(transaction.balance);
         self.last_at = Some(at.clone());

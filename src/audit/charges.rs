@@ -62,7 +62,8 @@ pub fn differences(claim: &AuditedClaim) -> Vec<Difference> {
         let place = format!("row {} no. {} of {}", row.digest, row.number, second_text(row.second));
         match (&row.state, &row.claim_id) {
             (None, _) => {
-                let says = format!("{} names the {place}, which is not among the rows that were read.", charge_text(claim));
+                let says =
+                    format!("{} names the {place}, which is not among the rows that were read.", charge_text(claim));
                 tell(DifferenceKind::RowUnknown, 0, says);
             }
             (Some(_), Some(other)) if *other == claim.id => {}

@@ -9,8 +9,8 @@ use std::time::Instant;
 use super::AuditOptions;
 use super::chain::{self, Chain};
 use super::charges::{self, Standing};
-pub use super::naming::Suspects;
 use super::naming::Naming;
+pub use super::naming::Suspects;
 use super::report::{Difference, DifferenceKind, LookedAt};
 use super::sums::{HourSums, UserSums, made_at_millis, weight};
 use crate::domain::ids::RecordId;
@@ -63,6 +63,7 @@ pub struct Look<'a> {
     naming: Naming,
     /// Event and its milliseconds, of charges of the last seconds, with the charge.
     events: HashMap<(i64, String), (i64, String)>,
+    events_since: i64,
     seen: Seen,
 }
 
@@ -71,8 +72,8 @@ impl<'a> Look<'a> {
     pub async fn run(store: &'a dyn Store, options: AuditOptions, suspects: Suspects) -> Result<Seen, StoreError> {
         let frame = store.audit_frame().await?;
         let naming = Naming::of(suspects);
-        let (users, hours, events, seen) = Default::default();
-        let mut look = Look { store, options, frame, users, hours, naming, events, seen };
+        let (users, hours, events, events_since, seen) = Default::default();
+        let mut look = Look { store, options, frame, users, hours, naming, events, events_since, seen };
         look.claims().await?;
         look.records().await?;
         look.refunds().await?;
@@ -141,14 +142,15 @@ impl<'a> Look<'a> {
         if let Some((_, other)) = self.events.insert(event.clone(), charged) {
             let femtos = i128::from(-claim.moved) * FEMTOS_PER_CREDIT;
             let kind = DifferenceKind::EventChargedTwice;
-            let says = format!("{} names the event {}, as the charge {other} does.", charges::charge_text(claim), event.1);
+            let says =
+                format!("{} names the event {}, as the charge {other} does.", charges::charge_text(claim), event.1);
             let since = Some(charges::second_text(claim.call_second));
             let difference = Difference::new(kind, Some(&claim.user_id), Some(&claim.id), femtos).since(since);
             self.tell(difference.saying(says));
         }
-        if self.events.len() >= 2 * self.options.page_rows as usize {
-            let since = claim.call_second - EVENTS_REMEMBERED_SECS;
-            self.events.retain(|_, (second, _)| *second >= since);
+        if claim.call_second - self.events_since >= 2 * EVENTS_REMEMBERED_SECS {
+            self.events_since = claim.call_second - EVENTS_REMEMBERED_SECS;
+            self.events.retain(|_, (second, _)| *second >= self.events_since);
         }
     }
 
@@ -180,8 +182,7 @@ impl<'a> Look<'a> {
         let (id, credits, at) = (&record.id, record.credits, charges::second_text(record.second));
         let says = format!("The usage record {id} of {credits} credits for the call of {at} has no charge behind it.");
         let femtos = i128::from(-credits) * FEMTOS_PER_CREDIT;
-        let difference =
-            Difference::new(DifferenceKind::ClaimMissing, record.user_id.as_deref(), Some(id), femtos);
+        let difference = Difference::new(DifferenceKind::ClaimMissing, record.user_id.as_deref(), Some(id), femtos);
         self.tell(difference.since(Some(at)).saying(says));
     }
 
@@ -299,7 +300,8 @@ impl<'a> Look<'a> {
         let is_rebuilt = missing.abs() < i128::from(sums.rebuilt_refunds) * FEMTOS_PER_CREDIT;
         if missing != 0 && !is_rebuilt {
             let [owed, kept] = [owed, i128::from(account.remainder)].map(super::report::credits_text);
-            let says = format!("By his charges and refunds the user owes {owed} credits beside his balance; kept is {kept}.");
+            let says =
+                format!("By his charges and refunds the user owes {owed} credits beside his balance; kept is {kept}.");
             let difference = Difference::new(DifferenceKind::RemainderDiffers, Some(user), None, missing);
             self.tell(difference.saying(says));
         }

@@ -58,16 +58,15 @@ pub async fn audit(store: &dyn Store, options: AuditOptions) -> Result<AuditRepo
     let (seen, confirmed) = confirm(store, options, first).await?;
     let mut report = AuditReport { looked_at: seen.looked_at, notes: seen.notes, ..AuditReport::default() };
     report.unverified = seen.unlisted;
+    if let Some(apart) = store.apart() {
+        report.notes.push(format!("{apart}: run `hookledger repair` before anything else."));
+    }
     take_in(&mut report, store, confirmed, options.list_at_most).await?;
     Ok(report)
 }
 
 /// Looks again until what is told was seen twice.
-async fn confirm(
-    store: &dyn Store,
-    options: AuditOptions,
-    first: Seen,
-) -> Result<(Seen, Vec<Difference>), StoreError> {
+async fn confirm(store: &dyn Store, options: AuditOptions, first: Seen) -> Result<(Seen, Vec<Difference>), StoreError> {
     if first.is_quiet() {
         return Ok((first, Vec::new()));
     }

@@ -93,7 +93,8 @@ fn difference(charge_id: &str, mut told: Told) -> Option<Difference> {
             (DifferenceKind::TransactionMissing, charge_id, says)
         }
         (_, Some(other)) => {
-            let says = format!("{charge} of the user {user} has the transaction {} of the user {}.", other.id, other.user_id);
+            let says =
+                format!("{charge} of the user {user} has the transaction {} of the user {}.", other.id, other.user_id);
             (DifferenceKind::TransactionDiffers, other.id.as_str(), says)
         }
         (transactions @ [.., last], None) if doubles(transactions, sum + moved) => {
@@ -118,10 +119,8 @@ fn doubles(transactions: &[TellingTransaction], surplus: i64) -> bool {
 
 fn unexplained(charge_id: &str, transactions: &[TellingTransaction], sum: i64) -> Option<Difference> {
     let first = transactions.first().filter(|_| sum != 0)?;
-    let says = format!(
-        "The transaction {} of {sum} credits refers to the charge {charge_id}, which never was.",
-        first.id
-    );
+    let says =
+        format!("The transaction {} of {sum} credits refers to the charge {charge_id}, which never was.", first.id);
     let femtos = i128::from(-sum) * FEMTOS_PER_CREDIT;
     let difference =
         Difference::new(DifferenceKind::TransactionUnexplained, Some(&first.user_id), Some(&first.id), femtos);
@@ -132,7 +131,10 @@ fn unexplained(charge_id: &str, transactions: &[TellingTransaction], sum: i64) -
 mod tests {
     use super::*;
 
-    fn named(charge: Option<(&str, i64)>, transactions: &[(&str, &str, i64)]) -> Option<(DifferenceKind, String, String)> {
+    fn named(
+        charge: Option<(&str, i64)>,
+        transactions: &[(&str, &str, i64)],
+    ) -> Option<(DifferenceKind, String, String)> {
         let users = ["u", "v"].map(str::to_owned).into();
         let mut naming = Naming::of(Suspects { users, hours: [-1].into() });
         if let Some((user, moved)) = charge {

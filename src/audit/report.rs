@@ -141,7 +141,8 @@ impl Difference {
         let mut hash = Sha256::new();
         let kind = format!("{:?}", self.kind);
         let credits = Some(self.credits.as_str());
-        let parts = [Some(kind.as_str()), self.user_id.as_deref(), self.subject.as_deref(), credits, self.since.as_deref()];
+        let parts =
+            [Some(kind.as_str()), self.user_id.as_deref(), self.subject.as_deref(), credits, self.since.as_deref()];
         for part in parts {
             hash.update(part.unwrap_or_default());
             hash.update("\n");

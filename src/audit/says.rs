@@ -27,7 +27,9 @@ pub fn what_to_do(kind: DifferenceKind) -> &'static str {
         Kind::TransactionDoubled => {
             "Delete the second one by hand if the balance never moved by it; else give it back with `hookledger credits adjust`."
         }
-        Kind::TransactionDiffers => "Somebody changed a transaction: compare with a backup, and with `hookledger charges show`.",
+        Kind::TransactionDiffers => {
+            "Somebody changed a transaction: compare with a backup, and with `hookledger charges show`."
+        }
         Kind::TransactionUnexplained => {
             "Nobody knows what it was for: ask who wrote it, and correct the balance with `hookledger credits adjust`."
         }

@@ -79,7 +79,9 @@ mod tests {
     #[test]
     fn an_id_of_ours_says_when_it_was_made() {
         assert_eq!(made_at_millis("019aabcd-ef01-7000-8000-000000000000"), Some(0x019a_abcd_ef01));
-        for other in ["", "clx0a2b3c4d5e6f7g8h9", "0a9d1c3e-6a0f-4f5e-9f61-2f9a4bb0a1c7", "é19aabcd-ef01-7000-8000-0000000000"] {
+        for other in
+            ["", "clx0a2b3c4d5e6f7g8h9", "0a9d1c3e-6a0f-4f5e-9f61-2f9a4bb0a1c7", "é19aabcd-ef01-7000-8000-0000000000"]
+        {
             assert_eq!(made_at_millis(other), None, "{other}");
         }
     }

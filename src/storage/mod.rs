@@ -4,6 +4,7 @@
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
 pub mod audit;
+mod audit_rows;
 pub mod backup;
 pub mod books;
 mod chains;

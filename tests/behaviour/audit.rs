@@ -35,9 +35,9 @@ pub fn told(list: &Value) -> Vec<(String, String, String)> {
 #[track_caller]
 fn assert_found(daemon: &Daemon, user: &str, expected: &[(&str, &str, &str)]) -> Value {
     let (code, report) = audited(daemon, &[]);
-    let expected = expected.iter().map(|(kind, subject, credits)| {
-        ((*kind).to_owned(), (*subject).to_owned(), (*credits).to_owned())
-    });
+    let expected = expected
+        .iter()
+        .map(|(kind, subject, credits)| ((*kind).to_owned(), (*subject).to_owned(), (*credits).to_owned()));
     assert_eq!(told(&report["differences"]), expected.collect::<Vec<_>>(), "{report:#}");
     for one in report["differences"].as_array().unwrap() {
         assert_eq!((&one["userId"], &one["email"]), (&user.into(), &"user@example.com".into()), "{one:#}");
@@ -238,7 +238,9 @@ fn a_changed_balance_is_told_until_it_is_accepted() {
 #[test]
 fn what_is_accepted_must_be_what_an_audit_lists() {
     let charged = Charged::start();
-    for refused in [["audit", "accept", "nonsense", "--reason", "x"], ["audit", "accept", "0123456789abcdef", "--reason", ""]] {
+    for refused in
+        [["audit", "accept", "nonsense", "--reason", "x"], ["audit", "accept", "0123456789abcdef", "--reason", ""]]
+    {
         failing(&charged.daemon, &refused, 1);
     }
     failing(&charged.daemon, &["audit", "accept", "0123456789abcdef"], 2);
@@ -293,7 +295,10 @@ fn a_row_and_an_event_that_are_charged_twice_are_named() {
     copy(&books, "credit_transactions", "type = 'DEDUCT'", &changes);
     books.execute("UPDATE user_credit_balances SET currentCredits = currentCredits - 1");
     let (code, report) = audited(&rig.daemon, &[]);
-    assert_eq!((code, told(&report["differences"])), (1, vec![("row_charged_twice".to_owned(), second.clone(), "-1".to_owned())]));
+    assert_eq!(
+        (code, told(&report["differences"])),
+        (1, vec![("row_charged_twice".to_owned(), second.clone(), "-1".to_owned())])
+    );
     let says = report["differences"][0]["says"].as_str().unwrap();
     assert!(says.contains(&first), "{says}");
 }

@@ -85,7 +85,8 @@ fn a_row_that_is_charged_twice_has_one_at_the_source() {
     let rig = Rig::pulling();
     let at = rig.now_secs() - 60;
     // Two equal calls, of which the source loses one: charged twice for what it has once.
-    let rows = [0, 1].map(|_| rig.newapi.insert(Row::relayed(2, at, "gpt-4").token(42, "alice-key").tokens(1, 1).quota(500)));
+    let rows =
+        [0, 1].map(|_| rig.newapi.insert(Row::relayed(2, at, "gpt-4").token(42, "alice-key").tokens(1, 1).quota(500)));
     rig.wait_for_charges(2);
     rig.cover_everything();
     assert!(compared(&rig).0.is_empty());
@@ -112,8 +113,8 @@ fn events_that_figures_proved_stand_for_their_rows() {
     let agreed = "SELECT COUNT(*) FROM hookledger_spans WHERE proof = 'agreed'";
     assert!(rig.books().scalar_i64(agreed) > 0);
     assert!(compared(&rig).0.is_empty());
-    // One row more, and the event of another loses its own.
-    rig.newapi.call(&rig.call(at + 15).tokens(9, 2));
+    // One row more, of another price, and the event of another loses its own.
+    rig.newapi.call(&rig.call(at + 15).tokens(9, 2).quota(700));
     let lost = rig.newapi.log(|log| log.visible(at + 30, at + 30).next().unwrap().id);
     rig.newapi.log(|log| log.delete(lost));
     let (found, report) = compared(&rig);

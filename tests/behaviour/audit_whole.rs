@@ -40,7 +40,8 @@ fn after_users_and_keys_were_deleted() {
     for (event, token) in [("a", 1), ("b", 2), ("c", 3), ("d", 3), ("e", 1), ("f", 2)] {
         charge(&daemon, event, token);
     }
-    let part = ["charges", "refund", &charge_of(&daemon, "c"), "--amount", "0.5", "--idempotency-key", "k", "--reason", "r"];
+    let part =
+        ["charges", "refund", &charge_of(&daemon, "c"), "--amount", "0.5", "--idempotency-key", "k", "--reason", "r"];
     daemon.command_json(&part);
     daemon.command_json(&["charges", "refund", &charge_of(&daemon, "b"), "--reason", "r"]);
     daemon.books().execute(&format!("DELETE FROM users WHERE id = '{goes}'; DELETE FROM api_keys WHERE id = '{key}'"));
@@ -67,7 +68,17 @@ fn after_charges_were_forgotten() {
         charge(&daemon, &format!("old-{number}"), 1);
         charge(&daemon, &format!("poor-{number}"), 2);
     }
-    let part = ["charges", "refund", &charge_of(&daemon, "old-3"), "--amount", "0.7", "--idempotency-key", "k", "--reason", "r"];
+    let part = [
+        "charges",
+        "refund",
+        &charge_of(&daemon, "old-3"),
+        "--amount",
+        "0.7",
+        "--idempotency-key",
+        "k",
+        "--reason",
+        "r",
+    ];
     daemon.command_json(&part);
     daemon.command_json(&["charges", "refund", &charge_of(&daemon, "poor-6"), "--reason", "r"]);
     assert_agrees(&daemon);
@@ -171,11 +182,18 @@ fn beside_a_platform_that_billed_before_and_after() {
     }
     daemon.launch();
     daemon.wait_ready();
-    charge(&daemon, "ours", 42);
-    books.platform_bills(&PlatformCall::new("clxafter0000000000001", "key", now).credits(3));
-    charge(&daemon, "ours too", 42);
+    charge(&daemon, "adopted", 42);
+    let ours = |event: &str| {
+        let at = daemon.clock().now_secs();
+        let usage = Usage::new(event).remote_key(42).model("ours").quota(917).at_secs(at);
+        assert_eq!(daemon.post(usage.json()).json()["success"], true);
+    };
+    ours("first");
+    books.platform_bills(&PlatformCall::new("clxafter0000000000001", "key", now).model("theirs").credits(3));
+    ours("second");
     let report = assert_agrees(&daemon);
-    assert_eq!(report["lookedAt"]["charges"], 2, "{report:#}");
+    let seen = &report["lookedAt"];
+    assert_eq!((&seen["charges"], &seen["adoptedCharges"]), (&3.into(), &1.into()), "{report:#}");
     books.execute("UPDATE user_credit_balances SET currentCredits = 5");
     let (code, report) = audited(&daemon, &[]);
     assert_eq!((code, report["ofOthers"].as_array().unwrap().len()), (0, 1), "{report:#}");

@@ -152,8 +152,7 @@ impl AuditStore for SqliteStore {
         after: Option<&TransactionPlace>,
         limit: u32,
     ) -> Result<Vec<AuditedTransaction>, StoreError> {
-        let (user, created_at, id) =
-            after.map_or(("", "", ""), |place| (&place.user_id, &place.created_at, &place.id));
+        let (user, created_at, id) = after.map_or(("", "", ""), |place| (&place.user_id, &place.created_at, &place.id));
         let query = sqlx::query(TRANSACTIONS).bind(user).bind(created_at).bind(id).bind(limit);
         pages!(query, &self.readers, AuditedTransaction::read)
     }
@@ -230,9 +229,7 @@ async fn accepted(readers: &SqlitePool) -> Result<Vec<AcceptedDifference>, Store
     )
     .fetch_all(readers)
     .await?;
-    let accepted = |(id, reason, at)| {
-        AcceptedDifference { id, reason, accepted_at: UnixMillis::new(at).to_column() }
-    };
+    let accepted = |(id, reason, at)| AcceptedDifference { id, reason, accepted_at: UnixMillis::new(at).to_column() };
     Ok(rows.into_iter().map(accepted).collect())
 }
 
