@@ -16,9 +16,7 @@ use crate::storage::{Store, open};
 
 const ACCEPTED_ROUTE: &str = "/admin/v1/audit/accepted";
 
-/// Every charge, usage record, transaction and refund is held against the others, and every balance against its
-/// transactions. A difference that is known is acknowledged with `audit accept ID --reason R`: it stays listed, and no
-/// longer counts
+/// What is audited, and what counts.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct AuditArguments {

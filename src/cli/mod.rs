@@ -105,7 +105,8 @@ enum Command {
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
-    /// Prove that the books agree with themselves; exit code 1 tells of differences
+    /// Prove that the books agree with themselves; exit code 1 tells of differences. `audit accept ID --reason R`
+    /// acknowledges one: it stays listed, and no longer counts
     Audit(audit::AuditArguments),
     /// Save the books into a new file, whether a daemon runs or not
     Backup(backup::BackupArguments),

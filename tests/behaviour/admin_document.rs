@@ -58,7 +58,7 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
         sample("GET", "/admin/v1/status", "/status?verbose=1", None, 400),
         sample("POST", "/admin/v1/repair", "/repair", Some(json!({ "dryRun": true })), 200),
         sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123456789abcdef", "reason": turn })), 200),
-        sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123", "reason": turn })), 400),
+        sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123456789abcdef" })), 400),
         sample("GET", "/admin/v1/openapi.json", "/openapi.json", None, 200),
         sample("GET", USERS, "/users", None, 200),
         sample("GET", USERS, "/users?limit=1", None, 200),
