@@ -15,6 +15,7 @@ use crate::domain::money::QuotaPerUnit;
 use crate::domain::time::UnixMillis;
 use crate::gateway::{Gateway, StatedQuota};
 use crate::polling::{ChannelFacts, Eagerness, Pass, PassError, Report, Source, probe};
+use crate::storage::prices::QuotaChange;
 use crate::storage::{LogStore, Store, StoreError};
 use crate::telemetry::metrics;
 
@@ -56,6 +57,8 @@ struct Times {
     rechecked_at: Option<UnixMillis>,
     /// What the channel was at the last look whether a pass is due.
     state: Option<ChannelState>,
+    /// Something waits for what only a pass can tell.
+    is_awaited: bool,
 }
 
 impl Polling {
@@ -139,6 +142,8 @@ impl Polling {
             },
             // Only its rows tell silence from loss.
             _ if self.observed.channel.is_silent(now) => polling.stale_after.min(polling.sweep_interval),
+            // A call that waits for its row is not to wait for the next sweep.
+            _ if times.is_awaited => polling.interval.min(polling.sweep_interval),
             _ => polling.sweep_interval,
         };
         turned || is_due(times.passed_at, every, now)
@@ -225,10 +230,13 @@ impl Polling {
         let until = self.observed.reading().coverage.map_or(now.as_secs(), |coverage| coverage.covered_until);
         let looked = async {
             let facts = ChannelFacts::look(&self.source, store, now).await?;
-            Ok::<_, StoreError>((facts, store.agreement(until - AGREE_OVER_SECS + 1, until).await?))
+            let is_awaited =
+                !store.tokens_with_waiting_sides(None, 1).await?.is_empty() || !store.woken_rows(1).await?.is_empty();
+            Ok::<_, StoreError>((facts, store.agreement(until - AGREE_OVER_SECS + 1, until).await?, is_awaited))
         };
         match looked.await {
-            Ok((facts, agreement)) => {
+            Ok((facts, agreement, is_awaited)) => {
+                self.times().is_awaited = is_awaited;
                 self.conditions.compared(facts, agreement, self.rules().is_pull, now);
                 self.observed.channel.log_says(facts);
             }
@@ -242,8 +250,13 @@ impl Polling {
     pub fn quota_changed(&self, before: QuotaPerUnit, after: QuotaPerUnit, from_second: i64) {
         let memory = self.source.memory();
         if matches!(memory.quota_per_unit, Some(StatedQuota::Stated(_))) {
-            self.conditions.quota_changed((before, after), from_second, &memory, self.clock.now());
+            self.conditions.quota_changed((before, after), from_second, self.clock.now());
         }
+    }
+
+    /// What is known of its changes of the quota per unit.
+    pub fn quota_changes(&self, changes: &[QuotaChange]) {
+        self.conditions.quota_changes(changes, self.clock.now());
     }
 
     /// Nothing where no gateway is configured.

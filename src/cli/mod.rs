@@ -18,6 +18,7 @@ mod http_client;
 mod key;
 mod migrate;
 mod output;
+mod prices;
 mod repair;
 mod replay;
 mod restore;
@@ -108,6 +109,9 @@ enum Command {
     /// Prove that the books agree with themselves; exit code 1 tells of differences. `audit accept ID --reason R`
     /// acknowledges one: it stays listed, and no longer counts
     Audit(audit::AuditArguments),
+    /// Look at what calls are priced by, and say when new-api's quota per unit changed
+    #[command(subcommand)]
+    Prices(prices::PricesCommand),
     /// Save the books into a new file, whether a daemon runs or not
     Backup(backup::BackupArguments),
     /// Put the books together again after the state schema and the platform's tables were restored apart from each other
@@ -185,6 +189,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Disputes(command) => disputes::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
             Command::Audit(arguments) => return audit::run(arguments, context).await.map(ExitCode::from),
+            Command::Prices(command) => prices::run(command, context).await?,
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,
             Command::Restore(arguments) => restore::run(arguments, context).await?,

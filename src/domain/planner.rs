@@ -156,9 +156,13 @@ impl<'a> Planner<'a> {
         self.charge_among_neighbours(side, holder)
     }
 
-    /// Whose call it is, where his books can be moved now.
+    /// Whose call it is, where its price is known and his books can be moved now.
     pub(super) fn payer(&mut self, side: &Side, was_ambiguous: bool) -> Result<KeyHolder, NotCharged> {
         let holder = self.who_pays(side, was_ambiguous)?;
+        let content = side.content();
+        if self.prices.is_held(content.price, content.called_at) {
+            return Err((Failure::QuotaUnknown, WaitReason::QuotaUnknown));
+        }
         match self.busy_users.contains(&holder.user_id) {
             true => Err((Failure::Busy, WaitReason::Busy)),
             false => Ok(holder),

@@ -3,6 +3,7 @@
 //! Plain functions over the gateway and the store, each one step that can be repeated at any time; whoever calls them
 //! decides when. Rows come down the same road to the ledger as events. The rules: LEDGER, "Reading the log".
 
+mod beginning;
 mod channel_facts;
 mod figures;
 mod gaps;

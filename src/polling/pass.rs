@@ -24,9 +24,6 @@ use crate::storage::{Store, StoreError};
 /// A span that differs and has at most this many rows is read; a larger one is halved, until the difference is found.
 const READ_AT_MOST_ROWS: u64 = 500;
 
-/// The note that keeps the name of the source that was read first.
-const FIRST_SOURCE: &str = "first_source";
-
 /// Why a pass ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PassError {
@@ -154,32 +151,6 @@ impl Pass {
         match recognition::recognise(&self.source, &self.gateway, self.store.as_ref(), &said).await? {
             None => Ok(()),
             Some(why) => Err(PassError::AnotherGateway(why)),
-        }
-    }
-
-    /// The first second of coverage: now, at the first pass of all; where the books of another program were taken over,
-    /// a little before that.
-    async fn begin(&self, of: &SourceFilter) -> Result<i64, StoreError> {
-        use crate::config::StartFrom;
-        let now = self.clock.now();
-        let begins = match self.settings.start_from {
-            StartFrom::At(instant) => instant,
-            StartFrom::Now => match self.store.look_for_others().await? {
-                Some(taken_over) if self.is_first_source(of).await? => {
-                    taken_over.taken_over_at.minus(self.settings.lookback)
-                }
-                _ => now,
-            },
-        };
-        self.store.begin_coverage(of, begins.min(now).as_secs()).await
-    }
-
-    /// The source that was read first was there when the books were taken over; one that is named later has a history
-    /// that nobody asked to bill.
-    async fn is_first_source(&self, of: &SourceFilter) -> Result<bool, StoreError> {
-        match self.store.note(FIRST_SOURCE).await? {
-            Some(first) => Ok(first == of.source),
-            None => self.store.set_note(FIRST_SOURCE, of.source.clone()).await.map(|()| true),
         }
     }
 

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::StoreError;
+pub use super::audit_rows::{
+    AuditFrame, AuditedAccount, AuditedClaim, AuditedRecord, AuditedRefund, AuditedTransaction, ClaimPlace,
+    ClaimSource, ClaimedRow, LoneEvent, ReadRow, RefundTransaction, TransactionPlace, UnclaimedRecord, UnownedSecond,
+    femtos,
+};
 use super::books::{BooksError, bounded};
 use super::log::SourceFilter;
-pub use super::audit_rows::{
-    AuditFrame, AuditedAccount, AuditedClaim, AuditedRecord, AuditedRefund, AuditedTransaction, ClaimPlace, ClaimSource,
-    ClaimedRow, LoneEvent, ReadRow, RefundTransaction, TransactionPlace, UnclaimedRecord, UnownedSecond, femtos,
-};
 
 /// A difference that a person knows of.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

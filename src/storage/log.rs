@@ -64,6 +64,11 @@ impl SourceFilter {
         format!("coverage_begins:{}", &digest[..16])
     }
 
+    /// The same for the filter under which this source is read now.
+    pub fn in_force_name(&self) -> String {
+        format!("filter_in_force:{}", &hex::encode(Sha256::digest(&self.source))[..16])
+    }
+
     /// The same for what the gateway last said of itself.
     pub fn gateway_name(&self) -> String {
         format!("gateway_seen:{}", &hex::encode(Sha256::digest(&self.source))[..16])

@@ -39,6 +39,7 @@ const IGNORED: &str = "/admin/v1/keys/ignored";
 /// At least one success for each method of each path, and what can go wrong. `turn` keeps new names apart; `charge` is
 /// the id of one that was not given back yet.
 fn samples(turn: &str, charge: &str) -> Vec<Sample> {
+    const QUOTA_CHANGES: &str = "/admin/v1/prices/quota-changes";
     const USERS: &str = "/admin/v1/users";
     const KEYS: &str = "/admin/v1/keys";
     const GRANTS: &str = "/admin/v1/credits/grants";
@@ -59,6 +60,10 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
         sample("POST", "/admin/v1/repair", "/repair", Some(json!({ "dryRun": true })), 200),
         sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123456789abcdef", "reason": turn })), 200),
         sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123456789abcdef" })), 400),
+        sample("GET", "/admin/v1/prices", "/prices", None, 200),
+        sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1500 })), 200),
+        sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1501 })), 409),
+        sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({})), 400),
         sample("GET", "/admin/v1/openapi.json", "/openapi.json", None, 200),
         sample("GET", USERS, "/users", None, 200),
         sample("GET", USERS, "/users?limit=1", None, 200),
@@ -209,6 +214,10 @@ fn furnished() -> Daemon {
     assert_eq!(daemon.post(Usage::new("charged").remote_key(1).quota(700).json()).status, 200);
     assert_eq!(daemon.post(Usage::new("uncharged").remote_key(9).quota(700).json()).status, 200);
     insert_rows(&daemon);
+    daemon.books().execute(
+        "INSERT INTO hookledger_quota_holds (from_second, until_second, quota_before, quota_after) \
+         VALUES (1000, 2000, 500000, 250000)",
+    );
     let told_twice = Usage::new("told twice").remote_key(1).model("m").tokens(7, 3).quota(500).at_secs(*ROW_SECOND);
     assert_eq!(daemon.post(told_twice.json()).status, 200);
     daemon

@@ -32,6 +32,7 @@ mod monitoring;
 mod newapi_contract;
 mod operation;
 mod platform_commands;
+mod quota_holds;
 mod reload;
 mod replay;
 mod restore;

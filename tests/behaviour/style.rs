@@ -264,7 +264,7 @@ fn commands_in_the_documents_have_these_options() {
     let mut offenders = Vec::new();
     let commands = shown_commands();
     for words in &commands {
-        let group = ["user", "key", "credits", "charges", "disputes", "events"].contains(&words[0].as_str());
+        let group = ["user", "key", "credits", "charges", "disputes", "events", "prices"].contains(&words[0].as_str());
         let name = &words[..words.len().min(if group { 2 } else { 1 })];
         let is_name = |word: &String| word.chars().all(|one| one.is_ascii_lowercase() || one == '-');
         if words[0].starts_with('-') || !name.iter().all(is_name) {

@@ -11,6 +11,7 @@ mod events;
 mod gate;
 mod keys;
 mod openapi;
+mod prices;
 mod refusal;
 mod repair;
 mod request;
@@ -109,6 +110,8 @@ routes! {
     GET "/admin/v1/events" => events::list;
     POST "/admin/v1/events/replay" => events::replay;
     GET "/admin/v1/events/{eventId}" => events::show;
+    GET "/admin/v1/prices" => prices::list;
+    POST "/admin/v1/prices/quota-changes" => prices::name_quota_change;
     POST "/admin/v1/repair" => repair::repair;
     GET "/admin/v1/openapi.json" => openapi::show;
 }

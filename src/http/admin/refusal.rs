@@ -84,6 +84,7 @@ impl Refusal {
                 | BooksError::NothingLeft(_)
                 | BooksError::MoreThanLeft { .. }
                 | BooksError::KeyNotActive(_)
+                | BooksError::NotThatSecond(_)
                 | BooksError::SeveralKeyOwners(_) => StatusCode::CONFLICT,
                 BooksError::Invalid(_) => StatusCode::BAD_REQUEST,
                 BooksError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,

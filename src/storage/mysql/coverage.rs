@@ -222,7 +222,10 @@ const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth
      STRAIGHT_JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
      WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k \
             WHERE k.remoteKeyId = CAST(t.token AS CHAR CHARACTER SET utf8mb4) COLLATE {collation}) < 2 \
-     ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?";
+     UNION ALL SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
+       WHERE r.open_token > 0 AND r.state = 'held' AND NOT EXISTS (SELECT 1 FROM hookledger_quota_holds AS h \
+         WHERE h.named_second IS NULL AND r.row_second BETWEEN h.from_second AND h.until_second) \
+     ORDER BY 2, 3, 4 LIMIT ?";
 
 pub async fn woken_rows(readers: &MySqlPool, names: &Names, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
     let query = sqlx::query_as(names.sql(WOKEN_ROWS)).bind(i64::try_from(limit).unwrap_or(i64::MAX));

@@ -210,7 +210,10 @@ const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth
      FROM (SELECT DISTINCT open_token AS token FROM hookledger_rows WHERE open_token > 0 AND state = 'ambiguous') AS t \
      CROSS JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
      WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k WHERE k.remoteKeyId = CAST(t.token AS TEXT)) < 2 \
-     ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?1";
+     UNION ALL SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
+       WHERE r.open_token > 0 AND r.state = 'held' AND NOT EXISTS (SELECT 1 FROM hookledger_quota_holds AS h \
+         WHERE h.named_second IS NULL AND r.row_second BETWEEN h.from_second AND h.until_second) \
+     ORDER BY 2, 3, 4 LIMIT ?1";
 
 pub async fn woken_rows(readers: &SqlitePool, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
     let rows: Vec<(String, i64, String, i64, Option<String>)> =

@@ -31,6 +31,7 @@ use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
 };
 use crate::storage::log::{RefundsSettled, SourceFilter, Span, TaskPlace};
+use crate::storage::prices::{NewQuotaChange, QuotaChange};
 use crate::storage::removal::Removal;
 use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
 
@@ -46,6 +47,7 @@ pub enum Command {
     Record(Vec<Delivery>, Reply<Vec<RecordOutcome>>),
     SetAside(Poison, Reply<()>),
     StorePrices(ConfiguredPrices, Reply<PriceLook>),
+    NameQuotaChange(NewQuotaChange, Reply<QuotaChange, BooksError>),
     LookAtTokens(Seen, Reply<()>),
     Refund(Vec<RefundRequest>, bool, Reply<Vec<RefundOutcome>>),
     BeginReversal(Reversal, Reply<Option<UnixMillis>, BooksError>),
@@ -190,6 +192,9 @@ impl Owner {
             }
             Command::SetAside(poison, reply) => {
                 self.answer(reply, async |writes, context| record::set_aside(writes, context, &poison).await).await
+            }
+            Command::NameQuotaChange(change, reply) => {
+                self.answer(reply, async |writes, _| prices::name_change(writes, change).await).await
             }
             Command::StorePrices(configured, reply) => {
                 self.answer(reply, async |writes, context| prices::store(writes, context, configured).await).await
