@@ -3,6 +3,8 @@
 //! Nothing here decides about money or knows a database; that is asked of the layers below.
 
 mod admin_client;
+mod audit;
+mod audit_text;
 mod backup;
 mod books_access;
 mod charge_text;
@@ -48,7 +50,7 @@ use output::Output;
 const GLOBAL_HEADING: &str = "Options of every command";
 
 const AFTER_HELP: &str = "Results go to standard output, everything else to standard error.\n\
-    Exit codes: 0 fine; 1 the request failed or was refused; 2 wrong usage or configuration; 3 the database is out of \
+    Exit codes: 0 fine; 1 differences found, or the request failed or was refused; 2 wrong usage or configuration; 3 the database is out of \
     reach; 70 the daemon gave up restarting its parts.";
 
 /// Bills each LLM call that new-api reports exactly once.
@@ -104,6 +106,9 @@ enum Command {
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Prove that the books agree with themselves; exit code 1 tells of differences. `audit accept ID --reason R`
+    /// acknowledges one: it stays listed, and no longer counts
+    Audit(audit::AuditArguments),
     /// Look at what calls are priced by, and say when new-api's quota per unit changed
     #[command(subcommand)]
     Prices(prices::PricesCommand),
@@ -183,6 +188,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Charges(command) => charges::run(command, context).await?,
             Command::Disputes(command) => disputes::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
+            Command::Audit(arguments) => return audit::run(arguments, context).await.map(ExitCode::from),
             Command::Prices(command) => prices::run(command, context).await?,
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,

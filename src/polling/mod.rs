@@ -17,8 +17,8 @@ mod source;
 mod waiting;
 
 pub use channel_facts::ChannelFacts;
-pub use figures::RowsMissing;
-pub use gaps::Gap;
+pub use figures::{FiguresError, RowsMissing, Verdict, compare_covered};
+pub use gaps::{Gap, covered_gaps};
 pub use pass::{Coverage, Eagerness, Pass, PassError, Report};
 pub use probe::{Probe, probe};
 pub use recognition::GatewayIdentity;

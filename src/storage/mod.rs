@@ -3,6 +3,8 @@
 //! Nothing above this folder knows SQL or which database runs. A store decides nothing about money: it reads a
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
+pub mod audit;
+mod audit_rows;
 pub mod backup;
 pub mod books;
 mod chains;
@@ -48,6 +50,7 @@ use crate::failpoint::InjectedFault;
 use noticed::Notices;
 use takeover::{FoundHistory, TakenOver};
 
+pub use audit::AuditStore;
 pub use books::{Books, BooksError};
 pub use disputes::Disputes;
 pub use log::LogStore;
@@ -366,5 +369,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + LogStore + Books + Disputes + Prices {}
-impl<T: LedgerStore + LogStore + Books + Disputes + Prices> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books + Disputes + Prices + AuditStore {}
+impl<T: LedgerStore + LogStore + Books + Disputes + Prices + AuditStore> Store for T {}

@@ -32,6 +32,7 @@ fn sample(method: &'static str, path: &'static str, target: &str, body: Option<V
     Sample { method, path, target: format!("/admin/v1{target}"), body, status }
 }
 
+const ACCEPTED: &str = "/admin/v1/audit/accepted";
 const ADJUSTMENTS: &str = "/admin/v1/credits/adjustments";
 const IGNORED: &str = "/admin/v1/keys/ignored";
 
@@ -57,6 +58,8 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
         sample("GET", "/admin/v1/status", "/status", None, 200),
         sample("GET", "/admin/v1/status", "/status?verbose=1", None, 400),
         sample("POST", "/admin/v1/repair", "/repair", Some(json!({ "dryRun": true })), 200),
+        sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123456789abcdef", "reason": turn })), 200),
+        sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123456789abcdef" })), 400),
         sample("GET", "/admin/v1/prices", "/prices", None, 200),
         sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1500 })), 200),
         sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1501 })), 409),

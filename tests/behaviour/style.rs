@@ -82,9 +82,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gateway", &["clock", "config", "domain", "failpoint"]),
     ("telemetry", &["config", "domain", "gateway", "storage"]),
     ("polling", &["clock", "config", "domain", "failpoint", "gateway", "storage", "telemetry"]),
+    ("audit", &["config", "domain", "gateway", "polling", "storage"]),
     ("actors", &["clock", "config", "domain", "failpoint", "gateway", "polling", "storage", "telemetry"]),
     ("http", &["actors", "clock", "config", "domain", "failpoint", "status", "storage", "telemetry"]),
-    ("cli", &["actors", "app", "clock", "config", "domain", "failpoint", "status", "storage"]),
+    ("cli", &["actors", "app", "audit", "clock", "config", "domain", "failpoint", "status", "storage"]),
 ];
 
 fn uses_of(folder: &str) -> BTreeMap<String, BTreeSet<String>> {

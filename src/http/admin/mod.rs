@@ -3,6 +3,7 @@
 //! One file a concern. The table below is the only list of routes: the server, the answers to wrong methods and the
 //! OpenAPI document are all made of it. Who may ask is `gate.rs`; on the socket, the file's mode is the lock.
 
+mod audit;
 mod charges;
 mod credits;
 mod disputes;
@@ -96,6 +97,7 @@ routes! {
     POST "/admin/v1/credits/grants" => credits::grant;
     GET "/admin/v1/credits/{user}" => credits::show;
     GET "/admin/v1/credits/{user}/history" => credits::history;
+    POST "/admin/v1/audit/accepted" => audit::accept;
     GET "/admin/v1/charges" => charges::list;
     POST "/admin/v1/charges/refunds" => charges::refund;
     POST "/admin/v1/charges/reversals" => charges::reverse;

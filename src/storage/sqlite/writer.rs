@@ -17,7 +17,7 @@ use super::refunds::{self, Reversal};
 use super::retention;
 use super::task_refunds;
 use super::tokens::{self, Seen};
-use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle, source_looks};
+use super::{SqliteOptions, audit, books_write, connect, coverage, prices, record, settle, source_looks};
 use crate::clock::SharedClock;
 use crate::domain::event::Delivery;
 use crate::domain::ids::RecordIds;
@@ -26,6 +26,7 @@ use crate::domain::outcome::RecordOutcome;
 use crate::domain::refund::{RefundOutcome, RefundRequest};
 use crate::domain::settlement::{Batch, LedgerPolicy, Plan, Purpose};
 use crate::domain::time::UnixMillis;
+use crate::storage::audit::{AcceptedDifference, NewAcceptance};
 use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
 };
@@ -57,6 +58,7 @@ pub enum Command {
     Grant(NewGrant, Reply<Granted, BooksError>),
     Adjust(NewAdjustment, Reply<Granted, BooksError>),
     IgnoreToken(NewIgnore, Reply<Ignored, BooksError>),
+    AcceptDifference(NewAcceptance, Reply<AcceptedDifference>),
     Probe(Reply<()>),
     Close(Reply<()>),
 }
@@ -259,6 +261,9 @@ impl Owner {
             }
             Command::IgnoreToken(ignore, reply) => {
                 self.answer(reply, async |writes, context| tokens::ignore(writes, context, &ignore).await).await
+            }
+            Command::AcceptDifference(new, reply) => {
+                self.answer(reply, async |writes, context| audit::accept(writes, context, &new).await).await
             }
             Command::BeginReversal(reversal, reply) => {
                 self.answer(reply, async |writes, context| refunds::begin_reversal(writes, context, &reversal).await)
