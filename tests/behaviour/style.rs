@@ -290,3 +290,16 @@ fn both_readmes_have_the_same_chapters() {
     let (english, chinese): (Vec<usize>, Vec<usize>) = (chapters("README.md"), chapters("README.zh-CN.md"));
     assert_eq!(english, chinese, "the READMEs say the same in the same order");
 }
+
+#[test]
+fn the_tests_that_the_proofs_name_exist() {
+    let page = fs::read_to_string(root().join("docs/PROOFS.md")).unwrap();
+    let names: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
+    let is_missing = |name: &&&str| {
+        let (file, test) = name.rsplit_once("::").unwrap();
+        let path = root().join(format!("tests/behaviour/{}.rs", file.replace("::", "_")));
+        !fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("fn {test}(")))
+    };
+    assert!(names.len() > 50, "the page names tests: {}", names.len());
+    assert_none(names.iter().filter(is_missing).map(|name| (*name).to_owned()).collect(), "a proof that is not there");
+}
