@@ -24,6 +24,7 @@ test: tools ## install what the tests need if it is missing, and run every test
 	@set -e; for database in $(MORE_DATABASES); do \
 	  echo "The behaviour suite on $$database:"; \
 	  HOOKLEDGER_TEST_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test behaviour; \
+	  SIMULATE_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test simulation -- seeds_hold found::; \
 	done
 
 check: lint test ## what CI runs: linters, then every test

@@ -130,7 +130,7 @@ impl Books {
         );
         let rows = own.rows(&sql).await.iter().map(left_row).collect();
         let sql = select(
-            "i.reason, i.remote_key_id, w.eventId",
+            "i.reason, i.remote_key_id, w.payload",
             "hookledger_inbox AS i JOIN webhook_logs AS w ON w.id = i.inbox_id ORDER BY i.inbox_id",
         );
         let inbox = own.rows(&sql).await.iter().map(left_event).collect();
@@ -192,5 +192,8 @@ fn left_row(line: &Line) -> Left {
 }
 
 fn left_event(line: &Line) -> Left {
-    Left { state: text(line, 0), token: number(line, 1), event_id: line[2].clone(), row: None, content: None }
+    // Where a collation takes two ids for equal, the later one is stored with a mark: the body has it as it was sent.
+    let body: serde_json::Value = serde_json::from_str(&text(line, 2)).unwrap();
+    let event_id = body["eventId"].as_str().map(str::to_owned);
+    Left { state: text(line, 0), token: number(line, 1), event_id, row: None, content: None }
 }

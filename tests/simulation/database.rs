@@ -37,6 +37,10 @@ pub struct File {
     path: PathBuf,
 }
 
+pub fn is_on_a_server() -> bool {
+    std::env::var(VARIABLE).is_ok_and(|name| name == "mariadb")
+}
+
 fn unused_path() -> PathBuf {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let memory = Path::new("/dev/shm");
@@ -76,7 +80,7 @@ async fn template(rules: &Rules) -> Vec<u8> {
 
 impl Fresh {
     pub async fn new(rules: &Rules, clock: SharedClock) -> Self {
-        if std::env::var(VARIABLE).is_ok_and(|name| name == "mariadb") {
+        if is_on_a_server() {
             let server = server(policy(rules), clock).await;
             server.empty().await;
             return Fresh::Server(server);

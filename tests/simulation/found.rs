@@ -86,6 +86,15 @@ fn a_row_that_waits_beside_its_event_proves_nothing() {
     holds(rules(|rules| rules.telling = Telling::Early), steps);
 }
 
+/// On a server, ids that the shared table takes for equal were refused together, and with them whoever was recorded
+/// beside them.
+#[test]
+fn ids_that_a_collation_takes_for_equal_are_recorded_together() {
+    let mut steps = vec![call(0, 1, 0, Some(0)), call(1, 2, 0, Some(0)), call(2, 3, 0, Some(0))];
+    steps.push(Step::Deliver { calls: vec![0, 1, 2], road: Road::Record });
+    holds(rules(|_| {}), steps);
+}
+
 /// Two rows of one batch, and near them one event without a row: each took the look as wide enough, and the second did
 /// not see the end of the chain.
 #[test]

@@ -70,6 +70,8 @@ pub struct World {
     pub now: i64,
     pub skew: i64,
     steps: i64,
+    /// Our clock was behind at some time: dates of owners lay ahead of it.
+    was_behind: bool,
     pub clock: SimClock,
     pub log: Log,
     pub calls: Vec<Made>,
@@ -91,6 +93,7 @@ impl World {
             now: BEGINS,
             skew: 0,
             steps: 0,
+            was_behind: false,
             log: Log::new(rules, BEGINS),
             calls: Vec::new(),
             tokens: rules.tokens.iter().map(token).collect(),
@@ -107,6 +110,7 @@ impl World {
 
     pub fn set_skew(&mut self, skew: i64) {
         self.skew = skew;
+        self.was_behind |= skew < 0;
         self.tick();
     }
 
@@ -130,9 +134,15 @@ impl World {
         self.tokens[token].stretches.last().map_or(Whose::Nobody, |stretch| stretch.whose)
     }
 
+    /// While our clock shows a time before a change of owner, events of this token are left to a person. Their rows are
+    /// charged.
+    pub fn may_be_dated_ahead(&self, token: usize) -> bool {
+        self.was_behind && self.tokens[token].stretches.len() > 1
+    }
+
     /// What the rules say of a call of this token at this second.
     pub fn payer(&self, token: usize, second: i64) -> Payer {
-        let token = &self.tokens[token];
+        let (at_token, token) = (token, &self.tokens[token]);
         let place = token.stretches.iter().rposition(|stretch| stretch.from <= second).unwrap_or(0);
         let (at, later) = (token.stretches[place], &token.stretches[place + 1..]);
         let ends_shared = matches!(token.stretches.last(), Some(Stretch { whose: Whose::Two(..), .. }));
@@ -154,6 +164,7 @@ impl World {
                 _ => return Payer::Nobody,
             },
         };
+        let is_sure = is_sure && !(self.rules.loses_rows && self.may_be_dated_ahead(at_token));
         match is_sure && !ends_shared && !later.iter().any(|stretch| stretch.by_hand_over) {
             true => Payer::Must(user),
             false => Payer::Maybe(user),

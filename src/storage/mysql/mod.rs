@@ -210,12 +210,7 @@ impl LedgerStore for MysqlStore {
     async fn record(&self, deliveries: Vec<Delivery>) -> Result<Vec<RecordOutcome>, StoreError> {
         let mut outcomes = Vec::with_capacity(deliveries.len());
         for part in route::by_size(&self.context.names, deliveries) {
-            let part = Arc::new(part);
-            let work = self.recorder.transact(move |connection, context| {
-                let part = part.clone();
-                Box::pin(async move { record::record(connection, context, &part).await })
-            });
-            outcomes.extend(work.await?);
+            outcomes.extend(self.record_part(part).await?);
         }
         failpoint::hit("store.record.committed")?;
         Ok(outcomes)

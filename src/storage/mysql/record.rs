@@ -1,9 +1,12 @@
 //! Makes a batch durable without settling it.
 
 use std::slice;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use sqlx::MySqlConnection;
 
+use super::MysqlStore;
 use super::context::Context;
 use super::shard::End;
 use super::{snapshot, write};
@@ -12,6 +15,30 @@ use crate::domain::outcome::RecordOutcome;
 use crate::domain::recording::{plan_records, plan_set_aside};
 use crate::failpoint;
 use crate::storage::{Poison, StoreError, stored};
+
+impl MysqlStore {
+    /// If the database refuses the data, the part is halved until the offender stands alone. Two ids that the shared table
+    /// takes for equal are refused together, and each by itself is not.
+    pub(super) fn record_part(&self, part: Vec<Delivery>) -> BoxFuture<'_, Result<Vec<RecordOutcome>, StoreError>> {
+        Box::pin(async move {
+            let part = Arc::new(part);
+            let whole = part.clone();
+            let work = self.recorder.transact(move |connection, context| {
+                let part = whole.clone();
+                Box::pin(async move { record(connection, context, &part).await })
+            });
+            match work.await {
+                Err(StoreError::Refused(_)) if part.len() > 1 => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    let mut outcomes = self.record_part(left.to_vec()).await?;
+                    outcomes.extend(self.record_part(right.to_vec()).await?);
+                    Ok(outcomes)
+                }
+                recorded => recorded,
+            }
+        })
+    }
+}
 
 /// One outcome for each delivery, in their order.
 pub async fn record(
