@@ -98,13 +98,18 @@ fn read<A: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<A, Failu
         Ok(refusal) => refusal.message,
         Err(_) => format!("the daemon answered {status}: is it of another version?"),
     };
-    Err(if status == StatusCode::SERVICE_UNAVAILABLE { Failure::database(message) } else { Failure::refused(message) })
+    Err(match status {
+        StatusCode::SERVICE_UNAVAILABLE => Failure::database(message),
+        // The daemon's own configuration does not allow it.
+        StatusCode::UNPROCESSABLE_ENTITY => Failure::usage(message),
+        _ => Failure::refused(message),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::failure::{EXIT_DATABASE, EXIT_FAILED};
+    use crate::cli::failure::{EXIT_DATABASE, EXIT_FAILED, EXIT_USAGE};
     use crate::storage::books::Created;
 
     #[test]
@@ -117,6 +122,7 @@ mod tests {
             (StatusCode::NOT_FOUND, EXIT_FAILED),
             (StatusCode::CONFLICT, EXIT_FAILED),
             (StatusCode::SERVICE_UNAVAILABLE, EXIT_DATABASE),
+            (StatusCode::UNPROCESSABLE_ENTITY, EXIT_USAGE),
         ] {
             let failure = read::<Created>(status, refusal).unwrap_err();
             assert_eq!(failure, Failure { exit_code, message: "no".to_owned() });

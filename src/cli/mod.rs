@@ -26,6 +26,7 @@ mod send_load;
 mod send_summary;
 mod serve;
 mod status;
+mod sync;
 mod time;
 mod user;
 
@@ -103,6 +104,8 @@ enum Command {
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Read new-api's log now: what was not read yet, or a span of it row by row
+    Sync(sync::SyncArguments),
     /// Save the books into a new file, whether a daemon runs or not
     Backup(backup::BackupArguments),
     /// Put the books together again after the state schema and the platform's tables were restored apart from each other
@@ -179,6 +182,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Charges(command) => charges::run(command, context).await?,
             Command::Disputes(command) => disputes::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
+            Command::Sync(arguments) => sync::run(arguments, context).await?,
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,
             Command::Restore(arguments) => restore::run(arguments, context).await?,

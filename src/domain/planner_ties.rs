@@ -37,7 +37,8 @@ impl Planner<'_> {
     /// Rows from before the platform's books were taken over only tie.
     pub(super) fn only_ties(&self, side: &Side) -> bool {
         let taken_over_at = self.log.as_ref().and_then(|log| log.taken_over_at);
-        side.channel() == Channel::Log && taken_over_at.is_some_and(|at| side.content().called_at < at)
+        let is_before = taken_over_at.is_some_and(|at| side.content().called_at < at);
+        side.channel() == Channel::Log && is_before && !self.purpose.reaches_before_takeover()
     }
 
     /// Keeps what tying a side changed. Charges stay with the sides of the other channel; at most one pair has none, and

@@ -74,7 +74,7 @@ pub async fn probe(
 }
 
 /// What its status tells without proof. A sentence if its clock is far off.
-fn learn(source: &Source, status: &GatewayStatus, now: UnixMillis) -> Option<String> {
+pub(super) fn learn(source: &Source, status: &GatewayStatus, now: UnixMillis) -> Option<String> {
     source.answered(true, now);
     let ahead = status.source_time.map(|time| time.as_secs() - now.as_secs());
     source.remember(|memory| {

@@ -14,6 +14,7 @@ mod refusal;
 mod repair;
 mod request;
 mod status;
+mod sync;
 mod users;
 
 use std::sync::{Arc, OnceLock};
@@ -108,6 +109,8 @@ routes! {
     POST "/admin/v1/events/replay" => events::replay;
     GET "/admin/v1/events/{eventId}" => events::show;
     POST "/admin/v1/repair" => repair::repair;
+    GET "/admin/v1/sync" => sync::show;
+    POST "/admin/v1/sync" => sync::begin;
     GET "/admin/v1/openapi.json" => openapi::show;
 }
 
