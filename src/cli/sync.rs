@@ -25,7 +25,7 @@ const ROUTE: &str = "/admin/v1/sync";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How long a daemon may stay without an answer, as one that is busy or restarts does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub struct SyncArguments {

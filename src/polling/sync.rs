@@ -302,7 +302,8 @@ impl Pass {
             return Ok(count);
         }
         let Gap { from_second, until_second } = seconds;
-        if plan.token.is_none() {
+        // What nobody can read is left as it is: once opened, it would hold up every pass.
+        if plan.token.is_none() && unreadable.is_empty() {
             self.open_covered(of, seconds).await?;
         }
         self.store.forget_unowned(&of.source, from_second, until_second, plan.token).await?;
