@@ -1,5 +1,6 @@
 //! Where a sync is asked for and looked at: one at a time, carried out by the Scheduler, whoever asked may have gone.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::sync_document::{NewSync, SyncFailure, SyncState, SyncStatus, SyncTrouble, Synced};
@@ -16,7 +17,10 @@ pub struct SyncUnderWay {
     pub since: String,
 }
 
-/// The last sync, and one that was asked for and has not begun.
+/// So many are remembered: whoever asked for one learns its end also where another follows at once.
+const MOST_REMEMBERED: usize = 16;
+
+/// The last syncs of this process, and one that was asked for and has not begun.
 #[derive(Debug, Default)]
 pub struct SyncDesk {
     inner: Mutex<Desk>,
@@ -24,7 +28,8 @@ pub struct SyncDesk {
 
 #[derive(Debug, Default)]
 struct Desk {
-    last: Option<SyncStatus>,
+    /// Newest last: that one alone may be under way.
+    syncs: VecDeque<SyncStatus>,
     asked: Option<NewSync>,
 }
 
@@ -33,7 +38,7 @@ impl SyncDesk {
     pub fn ask(&self, order: NewSync, now: UnixMillis) -> Result<SyncStatus, SyncUnderWay> {
         let mut desk = self.lock();
         let is_under_way = |last: &&SyncStatus| matches!(last.state, SyncState::Waiting | SyncState::Reading);
-        if let Some(last) = desk.last.as_ref().filter(is_under_way) {
+        if let Some(last) = desk.syncs.back().filter(is_under_way) {
             return Err(SyncUnderWay { since: last.asked_at.clone() });
         }
         let status = SyncStatus {
@@ -46,20 +51,26 @@ impl SyncDesk {
             synced: Synced { dry_run: order.dry_run, ..Synced::default() },
             failure: None,
         };
-        *desk = Desk { last: Some(status.clone()), asked: Some(order) };
+        desk.syncs.push_back(status.clone());
+        while desk.syncs.len() > MOST_REMEMBERED {
+            desk.syncs.pop_front();
+        }
+        desk.asked = Some(order);
         Ok(status)
     }
 
-    /// The one that is under way, or the last one of this process.
-    pub fn look(&self) -> Option<SyncStatus> {
-        self.lock().last.clone()
+    /// The one of this id; without an id the one that is under way, or the last one of this process.
+    pub fn look(&self, id: Option<&str>) -> Option<SyncStatus> {
+        let desk = self.lock();
+        let is_meant = |sync: &&SyncStatus| id.is_none_or(|id| sync.id == id);
+        desk.syncs.iter().rev().find(is_meant).cloned()
     }
 
     /// Takes the order that waits.
     pub(super) fn begin(self: &Arc<Self>) -> Option<(NewSync, UnderWay)> {
         let mut desk = self.lock();
         let order = desk.asked.take()?;
-        if let Some(last) = &mut desk.last {
+        if let Some(last) = desk.syncs.back_mut() {
             last.state = SyncState::Reading;
         }
         Some((order, UnderWay { desk: self.clone(), has_ended: false }))
@@ -67,7 +78,7 @@ impl SyncDesk {
 
     pub(super) fn tell(&self, progress: SyncProgress) {
         let SyncProgress { rows, charged, done_secs, total_secs, until_second } = progress;
-        if let Some(last) = &mut self.lock().last {
+        if let Some(last) = self.lock().syncs.back_mut() {
             (last.done_secs, last.total_secs) = (done_secs, total_secs);
             last.at = until_second.map(moment);
             (last.synced.read, last.synced.charged) = (rows, charged);
@@ -75,7 +86,7 @@ impl SyncDesk {
     }
 
     fn end(&self, synced: Option<Synced>, failure: Option<SyncFailure>) {
-        if let Some(last) = &mut self.lock().last {
+        if let Some(last) = self.lock().syncs.back_mut() {
             last.state = if failure.is_none() { SyncState::Done } else { SyncState::Failed };
             last.synced = synced.unwrap_or_else(|| last.synced.clone());
             last.failure = failure;
@@ -127,15 +138,18 @@ mod tests {
     #[test]
     fn one_at_a_time() {
         let desk = Arc::new(SyncDesk::default());
-        assert!(desk.begin().is_none() && desk.look().is_none());
+        assert!(desk.begin().is_none() && desk.look(None).is_none());
         let first = desk.ask(NewSync::default(), now()).unwrap();
         assert!(desk.ask(NewSync::default(), now()).is_err(), "it waits");
         let (_, under_way) = desk.begin().unwrap();
         assert!(desk.begin().is_none() && desk.ask(NewSync::default(), now()).is_err(), "it is read");
         under_way.end(Synced { read: 7, ..Synced::default() }, None);
-        let last = desk.look().unwrap();
+        let last = desk.look(None).unwrap();
         assert_eq!((last.id == first.id, last.state, last.synced.read), (true, SyncState::Done, 7));
-        assert_ne!(desk.ask(NewSync::default(), now()).unwrap().id, first.id);
+        let second = desk.ask(NewSync::default(), now()).unwrap();
+        assert_ne!(second.id, first.id);
+        assert_eq!(desk.look(Some(&first.id)).unwrap().synced.read, 7, "the end of the first is told all the same");
+        assert_eq!(desk.look(None).unwrap().id, second.id);
     }
 
     #[test]
@@ -143,7 +157,7 @@ mod tests {
         let desk = Arc::new(SyncDesk::default());
         desk.ask(NewSync::default(), now()).unwrap();
         drop(desk.begin());
-        let last = desk.look().unwrap();
+        let last = desk.look(None).unwrap();
         assert_eq!((last.state, last.failure.unwrap().trouble), (SyncState::Failed, SyncTrouble::Interrupted));
         assert!(desk.ask(NewSync::default(), now()).is_ok());
     }

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use actix_web::web::Bytes;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
@@ -31,6 +32,14 @@ pub async fn get<A: DeserializeOwned>(socket: &Path, route: &str) -> Result<Opti
     ask(socket, client(socket, LOOK_TIMEOUT)?.get(url(route))).await
 }
 
+/// The same of something that may not be there: none as well where the daemon knows of no such thing.
+pub async fn find<A: DeserializeOwned>(socket: &Path, route: &str) -> Result<Option<A>, Failure> {
+    let Some((status, body)) = send(socket, client(socket, LOOK_TIMEOUT)?.get(url(route))).await? else {
+        return Ok(None);
+    };
+    if status == StatusCode::NOT_FOUND { Ok(None) } else { read(status, &body).map(Some) }
+}
+
 /// Posts `question` to the daemon behind `socket`. None: no daemon listens there.
 pub async fn post<A: DeserializeOwned>(
     socket: &Path,
@@ -53,6 +62,11 @@ fn url(route: &str) -> String {
 }
 
 async fn ask<A: DeserializeOwned>(socket: &Path, request: RequestBuilder) -> Result<Option<A>, Failure> {
+    let answer = send(socket, request).await?;
+    answer.map(|(status, body)| read(status, &body)).transpose()
+}
+
+async fn send(socket: &Path, request: RequestBuilder) -> Result<Option<(StatusCode, Bytes)>, Failure> {
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_connect() => return no_connection(socket, &error),
@@ -60,7 +74,7 @@ async fn ask<A: DeserializeOwned>(socket: &Path, request: RequestBuilder) -> Res
     };
     let status = response.status();
     let body = response.bytes().await.map_err(|error| no_answer(&error))?;
-    read(status, &body).map(Some)
+    Ok(Some((status, body)))
 }
 
 /// Only where surely nobody listens may the command write by itself.

@@ -113,17 +113,18 @@ async fn follow(
     progress: &Progress,
 ) -> Result<(Synced, Option<SyncFailure>), Failure> {
     let mut heard_at = Instant::now();
+    let route = format!("{ROUTE}?id={}", begun.id);
     loop {
-        let looked: Result<Option<SyncStatus>, Failure> = admin_client::get(&settings.admin.socket, ROUTE).await;
+        let looked: Result<Option<SyncStatus>, Failure> = admin_client::find(&settings.admin.socket, &route).await;
         match looked {
-            Ok(Some(status)) if status.id == begun.id => {
+            Ok(Some(status)) => {
                 heard_at = Instant::now();
                 progress.show(status.done_secs, status.total_secs, status.synced.read, status.synced.charged);
                 if matches!(status.state, SyncState::Done | SyncState::Failed) {
                     return Ok((status.synced, status.failure));
                 }
             }
-            Ok(_) => return Err(lost("the daemon ended, or was restarted, before the sync did")),
+            Ok(None) => return Err(lost("the daemon ended, or was restarted, before the sync did")),
             Err(failure) if heard_at.elapsed() > PATIENCE => return Err(failure),
             Err(_) => {}
         }

@@ -62,6 +62,7 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
         sample("GET", "/admin/v1/openapi.json", "/openapi.json", None, 200),
         sample("POST", SYNC, "/sync", Some(json!({ "dryRun": true, "key": "1" })), 200),
         sample("GET", SYNC, "/sync", None, 200),
+        sample("GET", SYNC, "/sync?id=none", None, 404),
         sample("GET", SYNC, "/sync?verbose=1", None, 400),
         sample("POST", SYNC, "/sync", Some(json!({ "since": 1 })), 400),
         sample("GET", USERS, "/users", None, 200),

@@ -76,8 +76,8 @@ fn a_row_that_nobody_can_read_holds_up_no_pass_after_a_sync_of_what_was_covered(
     calls(&rig, 42, at, 3);
     rig.advance_secs(900);
     assert_eq!(numbers(&synced(&rig, &[]), ["charged"]), [3]);
-    // Written late, by a version whose rows say what no price is.
-    let row = Row::relayed(CONSUMPTION, at + 1, "gpt-4").token(42, "alice-key").tokens(-7, 5).quota(UNITS_PER_CREDIT);
+    // Written late, and of a token that cannot be.
+    let row = Row::relayed(CONSUMPTION, at + 1, "gpt-4").token(-1, "alice-key").tokens(7, 5).quota(UNITS_PER_CREDIT);
     rig.newapi.insert(row);
     let refusal = refused(&rig, &["--since", &time(at)], 1);
     assert!(refusal.contains("cannot be read"), "{refusal}");

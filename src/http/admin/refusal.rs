@@ -49,7 +49,7 @@ pub enum Refusal {
     Malformed(#[from] serde_json::Error),
     #[error("The query is not what this path takes: {0}")]
     Query(String),
-    #[error("No sync was asked for since the daemon was started")]
+    #[error("No such sync since the daemon was started")]
     NoSync,
     #[error(transparent)]
     SyncUnderWay(#[from] SyncUnderWay),

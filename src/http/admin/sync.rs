@@ -2,6 +2,8 @@
 //! request is held open for it, and whoever asked looks how it stands.
 
 use actix_web::web;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::AdminState;
 use super::refusal::{ErrorAnswer, Refusal};
@@ -30,11 +32,22 @@ pub async fn begin(
     Ok(web::Json(begun))
 }
 
-/// Tells of the sync that is under way, or of the last one since the daemon's start.
-#[utoipa::path(get, path = "/admin/v1/sync", operation_id = "showSync", tag = "log",
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ShowQuery {
+    /// Of one of the last sixteen; without it, the one that is under way or the last one.
+    id: Option<String>,
+}
+
+/// Tells how a sync stands, since the daemon's start.
+#[utoipa::path(get, path = "/admin/v1/sync", operation_id = "showSync", params(ShowQuery), tag = "log",
     responses(
     (status = 200, description = "How it stands.", body = SyncStatus),
-    (status = 404, description = "None was asked for since the daemon's start.", body = ErrorAnswer), Refusal))]
-pub async fn show(state: web::Data<AdminState>, _: Query<NoQuery>) -> Result<web::Json<SyncStatus>, Refusal> {
-    state.polling.syncs.look().map(web::Json).ok_or(Refusal::NoSync)
+    (status = 404, description = "There was none since the daemon's start.", body = ErrorAnswer), Refusal))]
+pub async fn show(
+    state: web::Data<AdminState>,
+    Query(query): Query<ShowQuery>,
+) -> Result<web::Json<SyncStatus>, Refusal> {
+    state.polling.syncs.look(query.id.as_deref()).map(web::Json).ok_or(Refusal::NoSync)
 }
