@@ -10,9 +10,7 @@ use crate::polling::SyncProgress;
 
 /// Another one is under way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "another sync is under way since {since}: wait until it has ended (`hookledger sync` tells), or restart the daemon"
-)]
+#[error("another sync is under way since {since}: wait until it has ended (GET /admin/v1/sync tells how it stands)")]
 pub struct SyncUnderWay {
     pub since: String,
 }
