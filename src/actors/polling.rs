@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::channel::ChannelRules;
 use super::observed::Observed;
 use super::source_conditions::{Asked, SourceConditions};
+use super::sync_desk::SyncDesk;
 use crate::clock::SharedClock;
 use crate::config::{Live, PollingMode, Settings};
 use crate::domain::channel::ChannelState;
@@ -46,6 +47,9 @@ pub struct Polling {
     pub live: Live<Settings>,
     pub observed: Arc<Observed>,
     pub source: Source,
+    /// Whoever reads the log has it: a pass for all of it, a sync for a piece.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    pub syncs: Arc<SyncDesk>,
     conditions: Arc<SourceConditions>,
     times: Arc<Mutex<Times>>,
 }
@@ -65,7 +69,8 @@ impl Polling {
     pub fn new(store: Arc<dyn Store>, clock: SharedClock, live: Live<Settings>, observed: Arc<Observed>) -> Self {
         let source = Source::new(live.clone());
         let conditions = Arc::new(SourceConditions::new(observed.clone()));
-        Polling { store, clock, live, observed, source, conditions, times: Arc::default() }
+        let (turn, syncs, times) = (Arc::default(), Arc::default(), Arc::default());
+        Polling { store, clock, live, observed, source, turn, syncs, conditions, times }
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {
@@ -156,15 +161,8 @@ impl Polling {
             Some(ChannelState::Healthy | ChannelState::Idle) | None if !is_silent => Eagerness::Sweep,
             _ => Eagerness::ReadAll,
         };
-        let mut pass = Pass {
-            gateway,
-            store: self.store.clone(),
-            source: self.source.clone(),
-            clock: self.clock.clone(),
-            settings: settings.polling.clone(),
-            key_grace_secs: i64::try_from(settings.ledger.key_grace.as_secs()).unwrap_or(i64::MAX),
-            report: Report::default(),
-        };
+        let mut pass = self.new_pass(gateway);
+        let _turn = self.turn.lock().await;
         let started = Instant::now();
         let mut done = pass.run(eagerness).await;
         if done.is_ok() && is_due(self.times().rechecked_at, RECHECK_EVERY, now) {
@@ -179,7 +177,20 @@ impl Polling {
         self.tell_pass(&pass.report, done).await;
     }
 
-    async fn tell_pass(&self, report: &Report, done: Result<(), PassError>) {
+    pub(super) fn new_pass(&self, gateway: Arc<dyn Gateway>) -> Pass {
+        let settings = self.live.get();
+        Pass {
+            gateway,
+            store: self.store.clone(),
+            source: self.source.clone(),
+            clock: self.clock.clone(),
+            settings: settings.polling.clone(),
+            key_grace_secs: i64::try_from(settings.ledger.key_grace.as_secs()).unwrap_or(i64::MAX),
+            report: Report::default(),
+        }
+    }
+
+    pub(super) async fn tell_pass(&self, report: &Report, done: Result<(), PassError>) {
         let now = self.clock.now();
         if let Some(coverage) = report.coverage {
             metrics::coverage_is(coverage.covered_until, coverage.read_until);

@@ -93,6 +93,7 @@ impl Scheduler {
             Step::LookWhetherApart => return self.look_whether_apart(context),
             Step::Probe => return self.probe(context),
             Step::Poll => return self.poll(context),
+            Step::Sync => return self.sync(context),
         }
         self.parts.times.finish(step);
     }
@@ -207,6 +208,13 @@ impl Scheduler {
         let polling = self.parts.polling.clone();
         let work = async move { polling.pass_if_due().await };
         let done = work.into_actor(self).map(|(), scheduler, _| scheduler.parts.times.finish(Step::Poll));
+        context.spawn(done);
+    }
+
+    fn sync(&mut self, context: &mut Context<Self>) {
+        let polling = self.parts.polling.clone();
+        let work = async move { polling.sync_if_asked().await };
+        let done = work.into_actor(self).map(|(), scheduler, _| scheduler.parts.times.finish(Step::Sync));
         context.spawn(done);
     }
 

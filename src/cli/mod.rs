@@ -29,6 +29,7 @@ mod send_load;
 mod send_summary;
 mod serve;
 mod status;
+mod sync;
 mod time;
 mod user;
 
@@ -112,6 +113,8 @@ enum Command {
     /// Look at what calls are priced by, and say when new-api's quota per unit changed
     #[command(subcommand)]
     Prices(prices::PricesCommand),
+    /// Read new-api's log now: what was not read yet, or a span of it row by row
+    Sync(sync::SyncArguments),
     /// Save the books into a new file, whether a daemon runs or not
     Backup(backup::BackupArguments),
     /// Put the books together again after the state schema and the platform's tables were restored apart from each other
@@ -190,6 +193,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Events(command) => events::run(command, context).await?,
             Command::Audit(arguments) => return audit::run(arguments, context).await.map(ExitCode::from),
             Command::Prices(command) => prices::run(command, context).await?,
+            Command::Sync(arguments) => sync::run(arguments, context).await?,
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,
             Command::Restore(arguments) => restore::run(arguments, context).await?,

@@ -229,9 +229,9 @@ impl<'a> Planner<'a> {
         let call = Call { token, called_at, now: self.now, was_ambiguous };
         let owner = self.owners.get(&call.token);
         let history = self.tokens.entry(call.token).or_default();
-        let grace = match self.purpose {
-            Purpose::Replay { beyond_grace: true, .. } => Grace::Unlimited,
-            _ => Grace::Within(self.policy.key_grace),
+        let grace = match self.purpose.reaches_beyond_grace() {
+            true => Grace::Unlimited,
+            false => Grace::Within(self.policy.key_grace),
         };
         let payer = who_pays(call, owner, history, grace);
         if let Err((_, WaitReason::UnknownKey | WaitReason::Ignored)) = payer

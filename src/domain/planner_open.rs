@@ -37,7 +37,8 @@ impl Planner<'_> {
         let is_tried = match state {
             None => true,
             Some(RowState::Ambiguous | RowState::Held) => self.purpose != Purpose::Delivery,
-            Some(RowState::Failed | RowState::BeforeTakeover) => matches!(self.purpose, Purpose::Replay { .. }),
+            Some(RowState::Failed) => self.purpose.tries_failed_rows(),
+            Some(RowState::BeforeTakeover) => self.purpose.reaches_before_takeover(),
             Some(_) => false,
         };
         if !is_tried {

@@ -46,6 +46,7 @@ mod source_changes;
 mod source_conditions;
 mod status;
 mod style;
+mod sync;
 mod takeover;
 mod takeover_looks;
 mod task_refunds;

@@ -16,6 +16,7 @@ mod refusal;
 mod repair;
 mod request;
 mod status;
+mod sync;
 mod users;
 
 use std::sync::{Arc, OnceLock};
@@ -113,6 +114,8 @@ routes! {
     GET "/admin/v1/prices" => prices::list;
     POST "/admin/v1/prices/quota-changes" => prices::name_quota_change;
     POST "/admin/v1/repair" => repair::repair;
+    GET "/admin/v1/sync" => sync::show;
+    POST "/admin/v1/sync" => sync::begin;
     GET "/admin/v1/openapi.json" => openapi::show;
 }
 

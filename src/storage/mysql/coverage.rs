@@ -23,12 +23,17 @@ pub async fn forget_unowned(
     source: &str,
     from_second: i64,
     until_second: i64,
+    token: Option<RemoteKeyId>,
 ) -> Result<(), StoreError> {
-    let sql = "DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ? AND ? AND source = ?";
+    let sql = "DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ? AND ? AND source = ? \
+               AND (? IS NULL OR remote_key_id = ?)";
+    let token = token.map(RemoteKeyId::get);
     sqlx::query(context.sql(sql))
         .bind(from_second)
         .bind(until_second)
         .bind(source.to_owned())
+        .bind(token)
+        .bind(token)
         .execute(connection)
         .await?;
     Ok(())
@@ -267,4 +272,17 @@ pub async fn tokens_with_waiting_sides(
         .fetch_all(readers)
         .await?;
     tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
+}
+
+pub async fn oldest_unpaid_row(
+    readers: &MySqlPool,
+    names: &Names,
+    of: &SourceFilter,
+    token: RemoteKeyId,
+) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT MIN(found.second) FROM \
+         (SELECT MIN(row_second) AS second FROM hookledger_unowned_rows WHERE remote_key_id = ? AND source = ? \
+          UNION ALL SELECT MIN(row_second) FROM hookledger_rows WHERE open_token = ? AND source = ?) AS found";
+    let query = sqlx::query_scalar(names.sql(sql)).bind(token.get()).bind(&of.source).bind(token.get());
+    Ok(query.bind(&of.source).fetch_one(readers).await?)
 }

@@ -22,11 +22,15 @@ pub async fn forget_unowned(
     source: &str,
     from_second: i64,
     until_second: i64,
+    token: Option<RemoteKeyId>,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ?1 AND ?2 AND source = ?3")
+    let sql = "DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ?1 AND ?2 AND source = ?3 \
+               AND (?4 IS NULL OR remote_key_id = ?4)";
+    sqlx::query(sql)
         .bind(from_second)
         .bind(until_second)
         .bind(source)
+        .bind(token.map(RemoteKeyId::get))
         .execute(connection)
         .await?;
     Ok(())
@@ -250,4 +254,20 @@ pub async fn tokens_with_waiting_sides(
     .fetch_all(readers)
     .await?;
     tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
+}
+
+pub async fn oldest_unpaid_row(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    token: RemoteKeyId,
+) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT MIN(second) FROM \
+           (SELECT MIN(row_second) AS second FROM hookledger_unowned_rows WHERE remote_key_id = ?1 AND source = ?2 \
+            UNION ALL SELECT MIN(row_second) FROM hookledger_rows WHERE open_token = ?1 AND source = ?2)",
+    )
+    .bind(token.get())
+    .bind(&of.source)
+    .fetch_one(readers)
+    .await?)
 }

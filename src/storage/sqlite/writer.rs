@@ -20,7 +20,7 @@ use super::tokens::{self, Seen};
 use super::{SqliteOptions, audit, books_write, connect, coverage, prices, record, settle, source_looks};
 use crate::clock::SharedClock;
 use crate::domain::event::Delivery;
-use crate::domain::ids::RecordIds;
+use crate::domain::ids::{RecordIds, RemoteKeyId};
 use crate::domain::log_snapshot::NumberedRow;
 use crate::domain::outcome::RecordOutcome;
 use crate::domain::refund::{RefundOutcome, RefundRequest};
@@ -30,7 +30,7 @@ use crate::storage::audit::{AcceptedDifference, NewAcceptance};
 use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
 };
-use crate::storage::log::{RefundsSettled, SourceFilter, Span, TaskPlace};
+use crate::storage::log::{RefundsSettled, SourceFilter, Span, TaskPlace, Trial, Tried};
 use crate::storage::prices::{NewQuotaChange, QuotaChange};
 use crate::storage::removal::Removal;
 use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
@@ -65,13 +65,22 @@ pub enum Command {
 
 /// What whoever reads the log asks beside settlements.
 pub enum LogCommand {
-    ForgetUnowned(String, i64, i64, Reply<()>),
+    ForgetUnowned(Forgotten, Reply<()>),
+    TryRows(Batch, Trial, Reply<Tried>),
     Cover(SourceFilter, Span, Reply<()>),
     BeginCoverage(SourceFilter, i64, Reply<i64>),
     Reopen(SourceFilter, UnixMillis, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
     SetNote(String, String, Reply<()>),
     SettleRefunds(Vec<TaskPlace>, Reply<RefundsSettled>),
+}
+
+/// Whose counts of rows that nobody pays for are to go.
+pub struct Forgotten {
+    pub source: String,
+    pub from_second: i64,
+    pub until_second: i64,
+    pub token: Option<RemoteKeyId>,
 }
 
 /// What every write needs beside its connection.
@@ -218,8 +227,15 @@ impl Owner {
 
     async fn carry_out_for_the_log(&mut self, command: LogCommand) {
         match command {
-            LogCommand::ForgetUnowned(source, from, until, reply) => {
-                self.answer(reply, async |writes, _| coverage::forget_unowned(writes, &source, from, until).await).await
+            LogCommand::ForgetUnowned(Forgotten { source, from_second, until_second, token }, reply) => {
+                self.answer(reply, async |writes, _| {
+                    coverage::forget_unowned(writes, &source, from_second, until_second, token).await
+                })
+                .await
+            }
+            LogCommand::TryRows(batch, trial, reply) => {
+                self.answer(reply, async |writes, context| settle::try_rows(writes, context, &batch, &trial).await)
+                    .await
             }
             LogCommand::Cover(of, span, reply) => {
                 self.answer(reply, async |writes, context| coverage::cover(writes, context, &of, span).await).await
