@@ -57,6 +57,9 @@ pub fn scenario(seed: u64) -> Scenario {
     for _ in 0..generator.random.range(4, 18) {
         generator.moment();
     }
+    if !generator.open_tasks.is_empty() {
+        generator.end_tasks();
+    }
     Scenario { rules: generator.rules, steps: generator.steps }
 }
 
@@ -326,6 +329,10 @@ impl Generator {
         if self.open_tasks.is_empty() || self.random.chance(40) {
             return self.submit();
         }
+        self.end_tasks();
+    }
+
+    fn end_tasks(&mut self) {
         let mut tasks = std::mem::take(&mut self.open_tasks);
         self.random.shuffle(&mut tasks);
         for (task, token, stated) in tasks {

@@ -6,7 +6,32 @@ use super::run::run_seed;
 use super::seeds::{alone, setting};
 
 /// A seed that finds each of them, and that holds without it.
-const FOUND_BY: &[(&str, u64)] = &[];
+const FOUND_BY: &[(&str, u64)] = &[
+    ("repeat_is_new", 11),
+    ("ids_without_case", 1),
+    ("window_off_by_one", 1),
+    ("no_rearranging", 8),
+    ("left_over_is_forgotten", 29),
+    ("any_request_id_proves", 1),
+    ("row_number_ignored", 3),
+    ("row_id_is_identity", 11),
+    ("covered_before_settled", 1),
+    ("covered_too_early", 1),
+    ("agreed_is_joined", 96),
+    ("late_row_skipped", 21),
+    ("remainder_of_before_the_batch", 2),
+    ("rate_of_now", 4),
+    ("refund_rounded_down", 39),
+    ("refund_of_a_used_charge", 23),
+    ("dispute_never_ends", 115),
+    ("correction_skipped", 19),
+    ("key_grace_ignored", 479),
+    ("former_owner_ignored", 118),
+    ("unpaid_is_forgotten", 13),
+    ("clock_heard_long_ago", 1686),
+    ("waiting_rows_prove", 1252),
+    ("rivals_share_a_partner", 1419),
+];
 
 /// So many seeds may a planted bug take.
 const MOST_SEEDS: u64 = 10_000;

@@ -14,8 +14,10 @@ const ROUNDED_FEMTOS: i128 = 64;
 #[derive(Default)]
 struct Task<'a> {
     submission: Option<&'a Made>,
-    taken: i64,
-    asked: i64,
+    /// The submission and what it cost beyond that.
+    charges: Vec<&'a Made>,
+    /// Units that rows ask back.
+    asked: Vec<i64>,
 }
 
 /// What is wrong with what went back.
@@ -24,16 +26,14 @@ pub fn judge(world: &World, books: &Books) -> Vec<String> {
     let mut expected: BTreeMap<String, (i128, i128)> = BTreeMap::new();
     for task in tasks(world).values() {
         let Some(submission) = task.submission else { continue };
-        // What asks for more than was taken stays open: such a task asks for all of it twice.
-        let units = task.asked.min(task.taken);
-        let amount = femtos(units, world.rates.at(submission.second), world.rules.quota_per_unit);
+        let (least, most) = task.goes_back(world);
         let (user, least) = match world.payer(submission.call.token, submission.second) {
-            Payer::Must(user) => (user, amount),
+            Payer::Must(user) => (user, least),
             Payer::Maybe(user) => (user, 0),
             Payer::Nobody => continue,
         };
         let sum = expected.entry(user_name(user)).or_default();
-        *sum = (sum.0 + least, sum.1 + amount);
+        *sum = (sum.0 + least, sum.1 + most);
     }
     let mut found: BTreeMap<String, i128> = BTreeMap::new();
     for refund in &books.refunds {
@@ -52,6 +52,32 @@ pub fn judge(world: &World, books: &Books) -> Vec<String> {
     .collect()
 }
 
+impl Task<'_> {
+    /// Least and most. What asks for more than is left stays open: such a task asks for all of it twice.
+    fn goes_back(&self, world: &World) -> (i128, i128) {
+        let rate = |made: &Made| world.rates.at(made.second);
+        let price = |units: i64, made: &Made| femtos(units, rate(made), world.rules.quota_per_unit);
+        let taken: i64 = self.charges.iter().map(|made| made.call.units).sum();
+        let all: i128 = self.charges.iter().map(|made| price(made.call.units, made)).sum();
+        let Some(first) = self.charges.first() else { return (0, 0) };
+        let payer = |made: &Made| world.payer(made.call.token, made.second);
+        if self.charges.iter().any(|made| payer(made) != payer(first)) {
+            return (0, all);
+        }
+        if self.asked.contains(&taken) {
+            return (all, all);
+        }
+        // A part of charges at several rates is left to a person.
+        match self.charges.iter().all(|made| rate(made) == rate(first)) {
+            true => {
+                let units = self.asked.iter().sum::<i64>().min(taken);
+                (price(units, first), price(units, first))
+            }
+            false => (0, all),
+        }
+    }
+}
+
 fn tasks(world: &World) -> BTreeMap<usize, Task<'_>> {
     let mut tasks: BTreeMap<usize, Task> = BTreeMap::new();
     for made in &world.calls {
@@ -59,10 +85,10 @@ fn tasks(world: &World) -> BTreeMap<usize, Task<'_>> {
             Some(TaskPart::Submission { task, .. }) => {
                 let task = tasks.entry(task).or_default();
                 task.submission = Some(made);
-                task.taken += made.call.units;
+                task.charges.insert(0, made);
             }
-            Some(TaskPart::Further { task, .. }) => tasks.entry(task).or_default().taken += made.call.units,
-            Some(TaskPart::Refund { task, .. }) => tasks.entry(task).or_default().asked += made.call.units,
+            Some(TaskPart::Further { task, .. }) => tasks.entry(task).or_default().charges.push(made),
+            Some(TaskPart::Refund { task, .. }) => tasks.entry(task).or_default().asked.push(made.call.units),
             None => {}
         }
     }
