@@ -159,7 +159,9 @@ fn figures_of_a_charge_that_were_changed_are_named() {
     let set = |what: &str| {
         charged.books().execute(&format!("UPDATE hookledger_claims SET {what} WHERE claim_id = '{id}'"));
     };
-    set("price_credits = 4");
+    set("remainder_after = 1");
+    assert_found(&charged.daemon, &charged.user, &[("claim_differs", &id, "0")]);
+    set("remainder_after = 0, price_credits = 4");
     let (_, report) = audited(&charged.daemon, &[]);
     let kinds: Vec<_> = told(&report["differences"]).into_iter().map(|(kind, ..)| kind).collect();
     assert_eq!(kinds, ["claim_differs", "remainder_differs"], "{report:#}");
