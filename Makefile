@@ -7,8 +7,8 @@ TEST_FEATURES = --features failpoints
 # `make test MORE_DATABASES=` leaves them out.
 MORE_DATABASES ?= mariadb
 
-.PHONY: help run build test check lint bench bench-log bench-retention tools deny clean bench-server simulate \
-  simulate-planted
+.PHONY: help run build test check lint bench bench-audit bench-log bench-retention bench-server tools deny clean \
+  simulate simulate-planted
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: ## how many events a second the store settles, by batch size
 
 bench-retention: ## what clearing a million old rows costs the webhooks that come in meanwhile
 	scripts/bench-retention.sh
+
+bench-audit: ## how long an audit of a million charges takes, and what it costs the webhooks (CALLS=N for more)
+	scripts/bench-audit.sh $(CALLS)
 
 bench-log: ## how fast new-api's log is caught up with, and what that costs the webhooks
 	$(CARGO) test --release --locked $(TEST_FEATURES) --test behaviour log_figures -- --ignored --nocapture --test-threads 1

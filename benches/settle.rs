@@ -53,6 +53,7 @@ async fn run() {
         usd_to_credits: Rate::parse("1000").unwrap(),
         quota_per_unit: QuotaPerUnit::new(500_000).unwrap(),
         keeps_quota: false,
+        heard: None,
     };
     store.look_at_prices(prices).await.unwrap();
     for token in 1..=USERS {

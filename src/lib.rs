@@ -14,6 +14,7 @@
 
 pub mod actors;
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

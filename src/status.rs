@@ -308,8 +308,7 @@ fn advice_on(condition: &str) -> Option<&'static str> {
         "ids_restarted" => Some("find out who emptied or restored new-api's log; nothing is charged twice by it"),
         "clock_skew" => Some("set the clocks of new-api's machine and of this one by NTP"),
         "quota_per_unit_changed" => Some(
-            "compare the charges around the change of QuotaPerUnit; `hookledger charges refund` or `reverse` gives back \
-             what was too much",
+            "look up when QuotaPerUnit was changed in new-api, and name the second: `hookledger prices quota-changed`",
         ),
         "rows_deleted" => Some("find out who deletes rows of new-api's log; what was charged stays charged"),
         "events_missing" => Some("compare webhook_url and webhook_secret in new-api with what stands here"),

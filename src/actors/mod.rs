@@ -20,6 +20,9 @@ pub mod settling;
 pub mod source_conditions;
 pub mod steps;
 pub mod supervisor;
+pub mod sync_desk;
+pub mod sync_document;
+pub mod syncing;
 
 use ledger::Ledger;
 use logger::Logger;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::channel::ChannelRules;
 use super::observed::Observed;
 use super::source_conditions::{Asked, SourceConditions};
+use super::sync_desk::SyncDesk;
 use crate::clock::SharedClock;
 use crate::config::{Live, PollingMode, Settings};
 use crate::domain::channel::ChannelState;
@@ -15,6 +16,7 @@ use crate::domain::money::QuotaPerUnit;
 use crate::domain::time::UnixMillis;
 use crate::gateway::{Gateway, StatedQuota};
 use crate::polling::{ChannelFacts, Eagerness, Pass, PassError, Report, Source, probe};
+use crate::storage::prices::QuotaChange;
 use crate::storage::{LogStore, Store, StoreError};
 use crate::telemetry::metrics;
 
@@ -45,6 +47,9 @@ pub struct Polling {
     pub live: Live<Settings>,
     pub observed: Arc<Observed>,
     pub source: Source,
+    /// Whoever reads the log has it: a pass for all of it, a sync for a piece.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    pub syncs: Arc<SyncDesk>,
     conditions: Arc<SourceConditions>,
     times: Arc<Mutex<Times>>,
 }
@@ -56,13 +61,16 @@ struct Times {
     rechecked_at: Option<UnixMillis>,
     /// What the channel was at the last look whether a pass is due.
     state: Option<ChannelState>,
+    /// Something waits for what only a pass can tell.
+    is_awaited: bool,
 }
 
 impl Polling {
     pub fn new(store: Arc<dyn Store>, clock: SharedClock, live: Live<Settings>, observed: Arc<Observed>) -> Self {
         let source = Source::new(live.clone());
         let conditions = Arc::new(SourceConditions::new(observed.clone()));
-        Polling { store, clock, live, observed, source, conditions, times: Arc::default() }
+        let (turn, syncs, times) = (Arc::default(), Arc::default(), Arc::default());
+        Polling { store, clock, live, observed, source, turn, syncs, conditions, times }
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {
@@ -139,6 +147,8 @@ impl Polling {
             },
             // Only its rows tell silence from loss.
             _ if self.observed.channel.is_silent(now) => polling.stale_after.min(polling.sweep_interval),
+            // A call that waits for its row is not to wait for the next sweep.
+            _ if times.is_awaited => polling.interval.min(polling.sweep_interval),
             _ => polling.sweep_interval,
         };
         turned || is_due(times.passed_at, every, now)
@@ -151,15 +161,8 @@ impl Polling {
             Some(ChannelState::Healthy | ChannelState::Idle) | None if !is_silent => Eagerness::Sweep,
             _ => Eagerness::ReadAll,
         };
-        let mut pass = Pass {
-            gateway,
-            store: self.store.clone(),
-            source: self.source.clone(),
-            clock: self.clock.clone(),
-            settings: settings.polling.clone(),
-            key_grace_secs: i64::try_from(settings.ledger.key_grace.as_secs()).unwrap_or(i64::MAX),
-            report: Report::default(),
-        };
+        let mut pass = self.new_pass(gateway);
+        let _turn = self.turn.lock().await;
         let started = Instant::now();
         let mut done = pass.run(eagerness).await;
         if done.is_ok() && is_due(self.times().rechecked_at, RECHECK_EVERY, now) {
@@ -174,7 +177,20 @@ impl Polling {
         self.tell_pass(&pass.report, done).await;
     }
 
-    async fn tell_pass(&self, report: &Report, done: Result<(), PassError>) {
+    pub(super) fn new_pass(&self, gateway: Arc<dyn Gateway>) -> Pass {
+        let settings = self.live.get();
+        Pass {
+            gateway,
+            store: self.store.clone(),
+            source: self.source.clone(),
+            clock: self.clock.clone(),
+            settings: settings.polling.clone(),
+            key_grace_secs: i64::try_from(settings.ledger.key_grace.as_secs()).unwrap_or(i64::MAX),
+            report: Report::default(),
+        }
+    }
+
+    pub(super) async fn tell_pass(&self, report: &Report, done: Result<(), PassError>) {
         let now = self.clock.now();
         if let Some(coverage) = report.coverage {
             metrics::coverage_is(coverage.covered_until, coverage.read_until);
@@ -225,10 +241,13 @@ impl Polling {
         let until = self.observed.reading().coverage.map_or(now.as_secs(), |coverage| coverage.covered_until);
         let looked = async {
             let facts = ChannelFacts::look(&self.source, store, now).await?;
-            Ok::<_, StoreError>((facts, store.agreement(until - AGREE_OVER_SECS + 1, until).await?))
+            let is_awaited =
+                !store.tokens_with_waiting_sides(None, 1).await?.is_empty() || !store.woken_rows(1).await?.is_empty();
+            Ok::<_, StoreError>((facts, store.agreement(until - AGREE_OVER_SECS + 1, until).await?, is_awaited))
         };
         match looked.await {
-            Ok((facts, agreement)) => {
+            Ok((facts, agreement, is_awaited)) => {
+                self.times().is_awaited = is_awaited;
                 self.conditions.compared(facts, agreement, self.rules().is_pull, now);
                 self.observed.channel.log_says(facts);
             }
@@ -242,8 +261,13 @@ impl Polling {
     pub fn quota_changed(&self, before: QuotaPerUnit, after: QuotaPerUnit, from_second: i64) {
         let memory = self.source.memory();
         if matches!(memory.quota_per_unit, Some(StatedQuota::Stated(_))) {
-            self.conditions.quota_changed((before, after), from_second, &memory, self.clock.now());
+            self.conditions.quota_changed((before, after), from_second, self.clock.now());
         }
+    }
+
+    /// What is known of its changes of the quota per unit.
+    pub fn quota_changes(&self, changes: &[QuotaChange]) {
+        self.conditions.quota_changes(changes, self.clock.now());
     }
 
     /// Nothing where no gateway is configured.

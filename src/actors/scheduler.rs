@@ -23,7 +23,10 @@ use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
 use crate::failpoint;
 use crate::gateway::StatedQuota;
-use crate::storage::{ConfiguredPrices, PriceLook, Store, StoreError, Waiting};
+use crate::polling::SourceMemory;
+use crate::storage::books::BooksError;
+use crate::storage::prices::QuotaChange;
+use crate::storage::{ConfiguredPrices, HeardQuota, PriceLook, Store, StoreError, Waiting};
 use crate::telemetry::metrics::{self, Metrics};
 
 /// Look what is due. Carries nothing.
@@ -90,6 +93,7 @@ impl Scheduler {
             Step::LookWhetherApart => return self.look_whether_apart(context),
             Step::Probe => return self.probe(context),
             Step::Poll => return self.poll(context),
+            Step::Sync => return self.sync(context),
         }
         self.parts.times.finish(step);
     }
@@ -124,10 +128,16 @@ impl Scheduler {
     }
 
     fn look_at_prices(&mut self, context: &mut Context<Self>) {
-        let stated = self.parts.polling.source.memory().quota_per_unit;
         let (store, settings) = (self.parts.store.clone(), self.parts.live.get());
-        let configured = configured_prices(&settings, stated.as_ref());
-        let work = async move { store.look_at_prices(configured).await };
+        let configured = configured_prices(&settings, Some(&self.parts.polling.source.memory()));
+        let work = async move {
+            let look = store.look_at_prices(configured).await?;
+            let changes = match look.has_holds {
+                true => store.prices().await.map(|prices| prices.quota_changes).map_err(storage_error)?,
+                false => Vec::new(),
+            };
+            Ok((look, changes))
+        };
         let done = work.into_actor(self).map(|look, scheduler, _| {
             scheduler.parts.times.finish(Step::LookAtPrices);
             scheduler.tell_prices(look);
@@ -135,17 +145,18 @@ impl Scheduler {
         context.spawn(done);
     }
 
-    fn tell_prices(&mut self, look: Result<PriceLook, StoreError>) {
-        let look = match look {
-            Ok(look) => look,
+    fn tell_prices(&mut self, look: Result<(PriceLook, Vec<QuotaChange>), StoreError>) {
+        let (look, changes) = match look {
+            Ok(found) => found,
             Err(error) => return tracing::warn!(%error, "the rate could not be looked at; the last one holds"),
         };
         if let Some(from_second) = look.changed_from_second {
             tracing::info!(from_second, "a new rate or quota per dollar counts from this second on");
-            if let Some((before, after)) = look.quota_change {
+            if let Some((before, after)) = look.quota_change.filter(|_| !look.has_holds) {
                 self.parts.polling.quota_changed(before, after, from_second);
             }
         }
+        self.parts.polling.quota_changes(&changes);
         let sentence = look.invalid_rate.map(|value| {
             format!(
                 "options.UsdToCreditsRate is {value:?}, which is no decimal above 0 with at most six places: the last \
@@ -200,6 +211,13 @@ impl Scheduler {
         context.spawn(done);
     }
 
+    fn sync(&mut self, context: &mut Context<Self>) {
+        let polling = self.parts.polling.clone();
+        let work = async move { polling.sync_if_asked().await };
+        let done = work.into_actor(self).map(|(), scheduler, _| scheduler.parts.times.finish(Step::Sync));
+        context.spawn(done);
+    }
+
     fn measure_disk(&mut self, context: &mut Context<Self>) {
         let store = self.parts.store.clone();
         let work = async move { store.disk_usage().await };
@@ -236,14 +254,26 @@ impl Scheduler {
 
 /// What the operator configured, and what new-api said of its quota per unit, if it was heard; the store dates what
 /// changed. Where a gateway is configured and was not heard yet, what the books hold stays.
-pub fn configured_prices(settings: &Settings, stated: Option<&StatedQuota>) -> ConfiguredPrices {
+pub fn configured_prices(settings: &Settings, source: Option<&SourceMemory>) -> ConfiguredPrices {
     let is_alone = settings.newapi.access.is_none();
-    let (quota_per_unit, keeps_quota) = match stated {
+    let configured = settings.ledger.quota_per_unit;
+    let (quota_per_unit, keeps_quota) = match source.and_then(|source| source.quota_per_unit.as_ref()) {
         Some(StatedQuota::Stated(quota)) => (*quota, false),
-        Some(StatedQuota::Absent) => (settings.ledger.quota_per_unit, false),
-        Some(StatedQuota::Unusable(_)) | None => (settings.ledger.quota_per_unit, !is_alone),
+        Some(StatedQuota::Absent) => (configured, false),
+        Some(StatedQuota::Unusable(_)) | None => (configured, !is_alone),
     };
-    ConfiguredPrices { usd_to_credits: settings.ledger.usd_to_credits, quota_per_unit, keeps_quota }
+    let is_stated = |source: &&SourceMemory| matches!(source.quota_per_unit, Some(StatedQuota::Stated(_)));
+    let heard = source
+        .filter(is_stated)
+        .and_then(|source| Some(HeardQuota { at: source.quota_heard_at?, former_at: source.former_quota_heard_at }));
+    ConfiguredPrices { usd_to_credits: settings.ledger.usd_to_credits, quota_per_unit, keeps_quota, heard }
+}
+
+fn storage_error(error: BooksError) -> StoreError {
+    match error {
+        BooksError::Store(error) => error,
+        other => StoreError::Unavailable(other.to_string()),
+    }
 }
 
 impl Actor for Scheduler {

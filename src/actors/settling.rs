@@ -211,7 +211,9 @@ fn count(outcomes: &[SettlementOutcome]) {
             SettlementOutcome::Tied => 7,
             // Nothing was settled: the event is known to have failed before, or is tried again at once.
             SettlementOutcome::Failed(Failure::Disputed(_)) => 8,
-            SettlementOutcome::Failed(Failure::Stored(_) | Failure::Busy | Failure::Alike | Failure::Dismissed(_))
+            SettlementOutcome::Failed(
+                Failure::Stored(_) | Failure::Busy | Failure::Alike | Failure::QuotaUnknown | Failure::Dismissed(_),
+            )
             | SettlementOutcome::Deferred
             | SettlementOutcome::Waits => continue,
         };

@@ -10,8 +10,9 @@ use super::conditions::Condition;
 use super::observed::Observed;
 use crate::domain::money::QuotaPerUnit;
 use crate::domain::time::UnixMillis;
-use crate::polling::{ChannelFacts, Probe, Report, RowsMissing, SourceMemory};
+use crate::polling::{ChannelFacts, Probe, Report, RowsMissing};
 use crate::storage::log::Agreement;
+use crate::storage::prices::QuotaChange;
 
 const A_DAY: Duration = Duration::from_secs(86_400);
 const AN_HOUR: Duration = Duration::from_secs(3600);
@@ -50,6 +51,8 @@ struct Kept {
     differences: VecDeque<(UnixMillis, u64)>,
     /// How many there were at the last look.
     differences_seen: u64,
+    /// A change of the price unit waits for its second.
+    has_quota_change: bool,
 }
 
 impl SourceConditions {
@@ -136,26 +139,34 @@ impl SourceConditions {
         }
     }
 
-    /// new-api says another price unit than before, and the books priced by it from this second on.
-    pub fn quota_changed(
-        &self,
-        (before, after): (QuotaPerUnit, QuotaPerUnit),
-        from_second: i64,
-        memory: &SourceMemory,
-        now: UnixMillis,
-    ) {
-        let looked = match memory.former_quota_heard_at {
-            Some(at) => format!("after {}", at.to_rfc3339()),
-            None => "before this start of the daemon, or at its first look".to_owned(),
-        };
+    /// new-api said its price unit for the first time, and it is not the configured one: it counts from this second on.
+    pub fn quota_changed(&self, (before, after): (QuotaPerUnit, QuotaPerUnit), from_second: i64, now: UnixMillis) {
         let (before, after) = (before.get(), after.get());
         let counts_from = UnixMillis::new(from_second.saturating_mul(1000)).to_rfc3339();
         let sentence = format!(
-            "new-api's quota per unit is no longer {before} but {after}; it changed {looked}, and was seen at {}. Calls \
-             before {counts_from} are priced by {before}: compare the charges of that time",
-            now.to_rfc3339()
+            "new-api's quota per unit is {after}, and not {before} as the books had it: calls before {counts_from} are \
+             priced by {before}; set ledger.quota_per_unit to {after}"
         );
         self.happened(Condition::QuotaPerUnitChanged, sentence, now);
+    }
+
+    /// Changes of its price unit of which a person has to name the second: told until he has.
+    pub fn quota_changes(&self, changes: &[QuotaChange], now: UnixMillis) {
+        let mut open = changes.iter().filter(|change| change.named.is_none());
+        let count = open.clone().count();
+        let sentence = open.next().map(|change| {
+            let QuotaChange { last_seen, first_seen, before, after, held, charged_by_the_old, .. } = change;
+            let more = if count > 1 { format!(" ({} later changes likewise)", count - 1) } else { String::new() };
+            format!(
+                "new-api's quota per unit changed from {before} to {after} between {last_seen} and {first_seen}: {held} \
+                 events and rows of that time wait, {charged_by_the_old} charges were made by {before}. Name the second: \
+                 `hookledger prices quota-changed --at TIME`{more}"
+            )
+        });
+        let was_open = std::mem::replace(&mut self.kept().has_quota_change, sentence.is_some());
+        if sentence.is_some() || was_open {
+            self.set(Condition::QuotaPerUnitChanged, sentence, now);
+        }
     }
 
     /// How the calls of the last hour were told by both channels.

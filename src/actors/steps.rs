@@ -32,10 +32,12 @@ pub enum Step {
     Probe,
     /// new-api's log is read, if the channel asks for it.
     Poll,
+    /// new-api's log is read because a person asked for it.
+    Sync,
 }
 
 impl Step {
-    pub const ALL: [Step; 11] = [
+    pub const ALL: [Step; 12] = [
         Step::LookWhetherApart,
         Step::SettleDue,
         Step::LookAtTokens,
@@ -47,6 +49,7 @@ impl Step {
         Step::Upkeep,
         Step::Probe,
         Step::Poll,
+        Step::Sync,
     ];
 
     fn every(self) -> Duration {
@@ -62,6 +65,7 @@ impl Step {
             Step::LookWhetherApart => Duration::from_secs(3600),
             // Whether it is time is decided by `polling` beside the settings.
             Step::Probe | Step::Poll => Duration::from_secs(1),
+            Step::Sync => Duration::ZERO,
         }
     }
 }

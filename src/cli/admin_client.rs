@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use actix_web::web::Bytes;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
@@ -31,6 +32,14 @@ pub async fn get<A: DeserializeOwned>(socket: &Path, route: &str) -> Result<Opti
     ask(socket, client(socket, LOOK_TIMEOUT)?.get(url(route))).await
 }
 
+/// The same of something that may not be there: none as well where the daemon knows of no such thing.
+pub async fn find<A: DeserializeOwned>(socket: &Path, route: &str) -> Result<Option<A>, Failure> {
+    let Some((status, body)) = send(socket, client(socket, LOOK_TIMEOUT)?.get(url(route))).await? else {
+        return Ok(None);
+    };
+    if status == StatusCode::NOT_FOUND { Ok(None) } else { read(status, &body).map(Some) }
+}
+
 /// Posts `question` to the daemon behind `socket`. None: no daemon listens there.
 pub async fn post<A: DeserializeOwned>(
     socket: &Path,
@@ -53,6 +62,11 @@ fn url(route: &str) -> String {
 }
 
 async fn ask<A: DeserializeOwned>(socket: &Path, request: RequestBuilder) -> Result<Option<A>, Failure> {
+    let answer = send(socket, request).await?;
+    answer.map(|(status, body)| read(status, &body)).transpose()
+}
+
+async fn send(socket: &Path, request: RequestBuilder) -> Result<Option<(StatusCode, Bytes)>, Failure> {
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_connect() => return no_connection(socket, &error),
@@ -60,7 +74,7 @@ async fn ask<A: DeserializeOwned>(socket: &Path, request: RequestBuilder) -> Res
     };
     let status = response.status();
     let body = response.bytes().await.map_err(|error| no_answer(&error))?;
-    read(status, &body).map(Some)
+    Ok(Some((status, body)))
 }
 
 /// Only where surely nobody listens may the command write by itself.
@@ -98,13 +112,18 @@ fn read<A: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<A, Failu
         Ok(refusal) => refusal.message,
         Err(_) => format!("the daemon answered {status}: is it of another version?"),
     };
-    Err(if status == StatusCode::SERVICE_UNAVAILABLE { Failure::database(message) } else { Failure::refused(message) })
+    Err(match status {
+        StatusCode::SERVICE_UNAVAILABLE => Failure::database(message),
+        // The daemon's own configuration does not allow it.
+        StatusCode::UNPROCESSABLE_ENTITY => Failure::usage(message),
+        _ => Failure::refused(message),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::failure::{EXIT_DATABASE, EXIT_FAILED};
+    use crate::cli::failure::{EXIT_DATABASE, EXIT_FAILED, EXIT_USAGE};
     use crate::storage::books::Created;
 
     #[test]
@@ -117,6 +136,7 @@ mod tests {
             (StatusCode::NOT_FOUND, EXIT_FAILED),
             (StatusCode::CONFLICT, EXIT_FAILED),
             (StatusCode::SERVICE_UNAVAILABLE, EXIT_DATABASE),
+            (StatusCode::UNPROCESSABLE_ENTITY, EXIT_USAGE),
         ] {
             let failure = read::<Created>(status, refusal).unwrap_err();
             assert_eq!(failure, Failure { exit_code, message: "no".to_owned() });

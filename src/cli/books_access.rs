@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::Settings;
 use crate::storage::Store;
 use crate::storage::books::BooksError;
-use crate::storage::open::{self, OpenError};
+use crate::storage::open::{self, OpenError, Writing};
 use crate::storage::sqlite::{Holder, MigrateError, Role};
 
 /// How long to wait for another command, or for a daemon that is starting or stopping.
@@ -39,22 +39,42 @@ pub async fn write<Q: Serialize, A: DeserializeOwned>(
     question: Q,
     directly: impl AsyncFnOnce(&dyn Store, Q) -> Result<A, BooksError>,
 ) -> Result<A, Failure> {
-    let options = database_options(settings);
-    let started = Instant::now();
-    let writing = loop {
-        if let Some(answer) = admin_client::post(&settings.admin.socket, route, &question).await? {
-            return Ok(answer);
-        }
-        match open::open_to_write(&options, clock::for_daemon()).await {
-            Ok(writing) => break writing,
-            Err(error) if error.is_held() && started.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
-            Err(OpenError::Sqlite(MigrateError::Held(holder))) => return Err(out_of_reach(settings, &holder)),
-            Err(error) => return Err(error.into()),
-        }
+    let writing = match way(settings, route, &question).await? {
+        Way::Daemon(answer) => return Ok(answer),
+        Way::Direct(writing) => writing,
     };
     let answer = directly(writing.store.as_ref(), question).await;
     writing.store.close().await;
     Ok(answer?)
+}
+
+/// Who writes.
+pub enum Way<A> {
+    /// A daemon runs: its answer.
+    Daemon(A),
+    /// None does, and none can start meanwhile on an embedded database.
+    Direct(Writing),
+}
+
+/// Asks the daemon; where none runs, opens the database to write.
+pub async fn way<A: DeserializeOwned>(
+    settings: &Settings,
+    route: &str,
+    question: &impl Serialize,
+) -> Result<Way<A>, Failure> {
+    let options = database_options(settings);
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = admin_client::post(&settings.admin.socket, route, question).await? {
+            return Ok(Way::Daemon(answer));
+        }
+        match open::open_to_write(&options, clock::for_daemon()).await {
+            Ok(writing) => return Ok(Way::Direct(writing)),
+            Err(error) if error.is_held() && started.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            Err(OpenError::Sqlite(MigrateError::Held(holder))) => return Err(out_of_reach(settings, &holder)),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn out_of_reach(settings: &Settings, holder: &Holder) -> Failure {

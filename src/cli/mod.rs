@@ -3,6 +3,8 @@
 //! Nothing here decides about money or knows a database; that is asked of the layers below.
 
 mod admin_client;
+mod audit;
+mod audit_text;
 mod backup;
 mod books_access;
 mod charge_text;
@@ -16,6 +18,7 @@ mod http_client;
 mod key;
 mod migrate;
 mod output;
+mod prices;
 mod repair;
 mod replay;
 mod restore;
@@ -26,6 +29,7 @@ mod send_load;
 mod send_summary;
 mod serve;
 mod status;
+mod sync;
 mod time;
 mod user;
 
@@ -47,7 +51,7 @@ use output::Output;
 const GLOBAL_HEADING: &str = "Options of every command";
 
 const AFTER_HELP: &str = "Results go to standard output, everything else to standard error.\n\
-    Exit codes: 0 fine; 1 the request failed or was refused; 2 wrong usage or configuration; 3 the database is out of \
+    Exit codes: 0 fine; 1 differences found, or the request failed or was refused; 2 wrong usage or configuration; 3 the database is out of \
     reach; 70 the daemon gave up restarting its parts.";
 
 /// Bills each LLM call that new-api reports exactly once.
@@ -103,6 +107,14 @@ enum Command {
     /// Look at the events that came in
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Prove that the books agree with themselves; exit code 1 tells of differences. `audit accept ID --reason R`
+    /// acknowledges one: it stays listed, and no longer counts
+    Audit(audit::AuditArguments),
+    /// Look at what calls are priced by, and say when new-api's quota per unit changed
+    #[command(subcommand)]
+    Prices(prices::PricesCommand),
+    /// Read new-api's log now: what was not read yet, or a span of it row by row
+    Sync(sync::SyncArguments),
     /// Save the books into a new file, whether a daemon runs or not
     Backup(backup::BackupArguments),
     /// Put the books together again after the state schema and the platform's tables were restored apart from each other
@@ -179,6 +191,9 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Charges(command) => charges::run(command, context).await?,
             Command::Disputes(command) => disputes::run(command, context).await?,
             Command::Events(command) => events::run(command, context).await?,
+            Command::Audit(arguments) => return audit::run(arguments, context).await.map(ExitCode::from),
+            Command::Prices(command) => prices::run(command, context).await?,
+            Command::Sync(arguments) => sync::run(arguments, context).await?,
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,
             Command::Restore(arguments) => restore::run(arguments, context).await?,

@@ -30,6 +30,8 @@ pub enum RowState {
     Dismissed,
     /// Several users have its token.
     Ambiguous,
+    /// new-api's quota per unit changed about its second: a person has to name the second.
+    Held,
     /// It gives back what no charge is found for.
     RefundOpen,
     Refunded,
@@ -40,13 +42,14 @@ pub enum RowState {
 }
 
 impl RowState {
-    pub const ALL: [RowState; 10] = [
+    pub const ALL: [RowState; 11] = [
         RowState::Charged,
         RowState::Tied,
         RowState::Waiting,
         RowState::Disputed,
         RowState::Dismissed,
         RowState::Ambiguous,
+        RowState::Held,
         RowState::RefundOpen,
         RowState::Refunded,
         RowState::BeforeTakeover,
@@ -62,6 +65,7 @@ impl RowState {
             RowState::Disputed => "disputed",
             RowState::Dismissed => "dismissed",
             RowState::Ambiguous => "ambiguous",
+            RowState::Held => "held",
             RowState::RefundOpen => "refund_open",
             RowState::Refunded => "refunded",
             RowState::BeforeTakeover => "before_takeover",
@@ -77,7 +81,12 @@ impl RowState {
     pub fn is_open(self) -> bool {
         matches!(
             self,
-            RowState::Waiting | RowState::Disputed | RowState::Ambiguous | RowState::RefundOpen | RowState::Failed
+            RowState::Waiting
+                | RowState::Disputed
+                | RowState::Ambiguous
+                | RowState::Held
+                | RowState::RefundOpen
+                | RowState::Failed
         )
     }
 }
@@ -100,7 +109,8 @@ pub enum RowOutcome {
     AlreadyClaimed,
     /// Nobody here has its token, or nobody had it then: counted, not charged.
     Parked,
-    /// It waits, because an alike event is charged, or because several users have its token.
+    /// It waits, because an alike event is charged, because several users have its token, or because nobody knows its
+    /// price yet.
     Waiting,
     /// It gives back what a charge took: that is looked for.
     RefundOpen,

@@ -48,6 +48,10 @@ pub enum Failure {
     BeyondMemory,
     #[error("Cannot be booked: {0}")]
     Unbookable(String),
+    #[error(
+        "Held: new-api's quota per unit changed about this second; name the second with `hookledger prices quota-changed`"
+    )]
+    QuotaUnknown,
     #[error("An alike row of the log is charged; whether it is the same call will show")]
     Alike,
     #[error("{DISPUTED}{0}")]

@@ -157,9 +157,13 @@ impl<'a> Planner<'a> {
         self.charge_among_neighbours(side, holder)
     }
 
-    /// Whose call it is, where his books can be moved now.
+    /// Whose call it is, where its price is known and his books can be moved now.
     pub(super) fn payer(&mut self, side: &Side, was_ambiguous: bool) -> Result<KeyHolder, NotCharged> {
         let holder = self.who_pays(side, was_ambiguous)?;
+        let content = side.content();
+        if self.prices.is_held(content.price, content.called_at) {
+            return Err((Failure::QuotaUnknown, WaitReason::QuotaUnknown));
+        }
         match self.busy_users.contains(&holder.user_id) {
             true => Err((Failure::Busy, WaitReason::Busy)),
             false => Ok(holder),
@@ -225,9 +229,9 @@ impl<'a> Planner<'a> {
         let call = Call { token, called_at, now: self.now, was_ambiguous };
         let owner = self.owners.get(&call.token);
         let history = self.tokens.entry(call.token).or_default();
-        let grace = match self.purpose {
-            Purpose::Replay { beyond_grace: true, .. } => Grace::Unlimited,
-            _ => Grace::Within(self.policy.key_grace),
+        let grace = match self.purpose.reaches_beyond_grace() {
+            true => Grace::Unlimited,
+            false => Grace::Within(self.policy.key_grace),
         };
         let payer = who_pays(call, owner, history, grace);
         if let Err((_, WaitReason::UnknownKey | WaitReason::Ignored)) = payer

@@ -36,8 +36,9 @@ impl Planner<'_> {
         let state = self.log.as_ref().and_then(|log| log.known_rows.get(identity)).copied();
         let is_tried = match state {
             None => true,
-            Some(RowState::Ambiguous) => self.purpose != Purpose::Delivery,
-            Some(RowState::Failed | RowState::BeforeTakeover) => matches!(self.purpose, Purpose::Replay { .. }),
+            Some(RowState::Ambiguous | RowState::Held) => self.purpose != Purpose::Delivery,
+            Some(RowState::Failed) => self.purpose.tries_failed_rows(),
+            Some(RowState::BeforeTakeover) => self.purpose.reaches_before_takeover(),
             Some(_) => false,
         };
         if !is_tried {
@@ -80,6 +81,9 @@ impl Planner<'_> {
             Err((failure, WaitReason::Alike)) => self.keep_row(numbered, RowState::Waiting, Some(failure.message())),
             Err((failure, WaitReason::AmbiguousKey)) => {
                 self.keep_row(numbered, RowState::Ambiguous, Some(failure.message()))
+            }
+            Err((failure, WaitReason::QuotaUnknown)) => {
+                self.keep_row(numbered, RowState::Held, Some(failure.message()))
             }
             Err((_, WaitReason::Dismissed)) => self.keep_row(numbered, RowState::BeforeTakeover, None),
             Err((failure, _)) => self.keep_row(numbered, RowState::Failed, Some(failure.message())),

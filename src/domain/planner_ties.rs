@@ -18,17 +18,19 @@ impl Planner<'_> {
     /// Ties the side, lets it wait, or charges it.
     pub(super) fn charge_among_neighbours(&mut self, side: &Side, holder: KeyHolder) -> Result<Booked, NotCharged> {
         let facts = facts(side, &self.prices).map_err(unbookable)?;
+        let only_ties = self.only_ties(side);
         let Some(log) = &mut self.log else { return self.charge_alone(side, holder, None) };
         let place = log.neighbours.add(side.identity(), facts, Standing::New(side.clone()), false);
         if let Some(tied) = log.neighbours.tie(place, &log.policy) {
             return self.settle_tied(place, &tied, holder);
         }
+        // What will never be charged has nothing to wait for.
+        if only_ties {
+            return Err((Failure::Stored(String::new()), WaitReason::Dismissed));
+        }
         if log.neighbours.alike(place, &log.policy).is_some() {
             log.neighbours.set_standing(place, Standing::Open(side.clone()));
             return Err((Failure::Alike, WaitReason::Alike));
-        }
-        if self.only_ties(side) {
-            return Err((Failure::Stored(String::new()), WaitReason::Dismissed));
         }
         let booked = self.charge_alone(side, holder, None)?;
         self.stand_charged(&[place]);
@@ -38,7 +40,8 @@ impl Planner<'_> {
     /// Rows from before the platform's books were taken over only tie.
     pub(super) fn only_ties(&self, side: &Side) -> bool {
         let taken_over_at = self.log.as_ref().and_then(|log| log.taken_over_at);
-        side.channel() == Channel::Log && taken_over_at.is_some_and(|at| side.content().called_at < at)
+        let is_before = taken_over_at.is_some_and(|at| side.content().called_at < at);
+        side.channel() == Channel::Log && is_before && !self.purpose.reaches_before_takeover()
     }
 
     /// Keeps what tying a side changed. Charges stay with the sides of the other channel; at most one pair has none, and

@@ -99,11 +99,28 @@ pub struct Dated<T> {
     pub value: T,
 }
 
+/// Seconds in which the quota per unit changed, nobody knows when; both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaHold {
+    /// Of the last look that showed the old one.
+    pub from_second: i64,
+    /// Of the first look that showed another.
+    pub until_second: i64,
+}
+
+impl QuotaHold {
+    /// From which seconds on the new one may count: the first of the hold, or one of those after it up to its end.
+    pub fn may_begin_at(self, second: i64) -> bool {
+        (self.from_second..=self.until_second + 1).contains(&second)
+    }
+}
+
 /// The dated lists of rates and of quota per dollar, each in the order of its seconds and never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceBook {
     rates: Vec<Dated<Rate>>,
     quotas: Vec<Dated<QuotaPerUnit>>,
+    holds: Vec<QuotaHold>,
 }
 
 impl PriceBook {
@@ -111,7 +128,19 @@ impl PriceBook {
     pub fn new(mut rates: Vec<Dated<Rate>>, mut quotas: Vec<Dated<QuotaPerUnit>>) -> Option<Self> {
         rates.sort_by_key(|entry| entry.from_second);
         quotas.sort_by_key(|entry| entry.from_second);
-        (!rates.is_empty() && !quotas.is_empty()).then_some(PriceBook { rates, quotas })
+        (!rates.is_empty() && !quotas.is_empty()).then_some(PriceBook { rates, quotas, holds: Vec::new() })
+    }
+
+    /// The same, with spans of which a person has still to name the second of the change.
+    pub fn with_holds(self, holds: Vec<QuotaHold>) -> Self {
+        PriceBook { holds, ..self }
+    }
+
+    /// Whether nobody knows yet what a call at `at` with such a price costs.
+    pub fn is_held(&self, price: Price, at: UnixMillis) -> bool {
+        let second = at.as_secs();
+        let holds = |hold: &QuotaHold| (hold.from_second..=hold.until_second).contains(&second);
+        matches!(price, Price::Quota(_)) && self.holds.iter().any(holds)
     }
 
     /// Prices a call made at `at`. Seconds before the first entry take the first.
@@ -224,6 +253,17 @@ mod tests {
     fn a_change_counts_from_the_next_whole_minute() {
         assert_eq!(effective_second(UnixMillis::new(59_999)), 60);
         assert_eq!(effective_second(UnixMillis::new(60_000)), 120);
+    }
+
+    #[test]
+    fn what_is_priced_in_quota_while_the_unit_changed_is_held() {
+        let hold = QuotaHold { from_second: 10, until_second: 20 };
+        let book = book(&[(0, "1000")]).with_holds(vec![hold]);
+        let is_held = |price, second: i64| book.is_held(price, UnixMillis::new(second * 1000 + 999));
+        assert_eq!([9, 10, 20, 21].map(|second| is_held(units(1), second)), [false, true, true, false]);
+        assert!(!is_held(Price::CreditCost(Credits::new(1)), 15), "final whatever the unit is");
+        assert!(!is_held(Price::CostUsd(Decimal::parse("1").unwrap()), 15));
+        assert_eq!([9, 10, 21, 22].map(|second| hold.may_begin_at(second)), [false, true, true, false]);
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub enum WaitReason {
     /// Another session holds a row of its user: pending, tried again at once.
     Busy,
     Unbookable,
+    /// new-api's quota per unit changed about its second: a person has to name the second.
+    QuotaUnknown,
     /// An alike row is charged: pending until the log tells whether it is the same call.
     Alike,
     /// Nothing told whether an alike row is the same call: a person decides, or its true partner.
@@ -75,6 +77,7 @@ impl WaitReason {
             WaitReason::Ignored => "ignored",
             WaitReason::Busy => "busy",
             WaitReason::Unbookable => "unbookable",
+            WaitReason::QuotaUnknown => "quota_unknown",
             WaitReason::Alike => "alike",
             WaitReason::Disputed => "disputed",
             WaitReason::Dismissed => "dismissed",

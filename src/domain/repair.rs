@@ -133,13 +133,14 @@ pub fn rebuilt_accounts<'a>(
 
 /// Why a stored event waits, by what stands beside it.
 pub fn wait_reason(status: InboxStatus, message: Option<&str>) -> WaitReason {
-    const REASONS: [(&str, WaitReason); 6] = [
+    const REASONS: [(&str, WaitReason); 7] = [
         ("API Key not found for remoteKeyId:", WaitReason::UnknownKey),
         ("Several users have the API key", WaitReason::AmbiguousKey),
         ("Call is older than the API key", WaitReason::BeyondGrace),
         ("Call was made when remoteKeyId:", WaitReason::BeyondGrace),
         ("Call is older than what is remembered", WaitReason::BeyondMemory),
         ("Another program holds", WaitReason::Busy),
+        ("Held: ", WaitReason::QuotaUnknown),
     ];
     if status == InboxStatus::Pending {
         return WaitReason::Recorded;
@@ -222,6 +223,7 @@ mod tests {
             (Failure::BeyondGrace(token), WaitReason::BeyondGrace),
             (Failure::FormerOwner(token), WaitReason::BeyondGrace),
             (Failure::BeyondMemory, WaitReason::BeyondMemory),
+            (Failure::QuotaUnknown, WaitReason::QuotaUnknown),
             (Failure::Unbookable("x".to_owned()), WaitReason::Unbookable),
         ];
         for (failure, reason) in failures {

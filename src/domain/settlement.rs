@@ -47,6 +47,18 @@ pub enum Purpose {
     Retry,
     /// A person asked for them, the dead ones too.
     Replay { beyond_grace: bool, is_dry_run: bool },
+    /// A person had the log read.
+    Sync(Leave),
+}
+
+/// What a person who has the log read allows beyond what is done by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leave {
+    /// Calls that are older than their key by more than the grace, or that the rules list only.
+    pub beyond_grace: bool,
+    /// Calls of before the platform's books were taken over which it did not bill.
+    pub before_takeover: bool,
+    pub is_dry_run: bool,
 }
 
 impl ClaimSide {
@@ -76,7 +88,28 @@ impl Purpose {
 
     /// Nothing of it is to be committed.
     pub fn is_dry_run(self) -> bool {
-        matches!(self, Purpose::Replay { is_dry_run: true, .. })
+        match self {
+            Purpose::Replay { is_dry_run, .. } | Purpose::Sync(Leave { is_dry_run, .. }) => is_dry_run,
+            Purpose::Delivery | Purpose::Retry => false,
+        }
+    }
+
+    /// A person saw the sum and said yes to calls of any age.
+    pub(super) fn reaches_beyond_grace(self) -> bool {
+        match self {
+            Purpose::Replay { beyond_grace, .. } | Purpose::Sync(Leave { beyond_grace, .. }) => beyond_grace,
+            Purpose::Delivery | Purpose::Retry => false,
+        }
+    }
+
+    /// Rows of before the platform's books were taken over are charged as well, unless a record of it is theirs.
+    pub fn reaches_before_takeover(self) -> bool {
+        matches!(self, Purpose::Sync(Leave { before_takeover: true, .. }))
+    }
+
+    /// Rows that could not be booked, or that the rules only list.
+    pub(super) fn tries_failed_rows(self) -> bool {
+        matches!(self, Purpose::Replay { .. } | Purpose::Sync(Leave { beyond_grace: true, .. }))
     }
 
     pub(super) fn tries(self, status: InboxStatus) -> bool {

@@ -50,6 +50,18 @@ pub fn reopened(spans: &[Span]) -> Vec<Gap> {
     open.map(|span| Gap { from_second: span.from_second, until_second: span.until_second }).collect()
 }
 
+/// What is covered, in as few pieces as there are. `spans` in the order of their seconds.
+pub fn covered_gaps(spans: &[Span]) -> Vec<Gap> {
+    let mut covered: Vec<Gap> = Vec::new();
+    for Span { from_second, until_second, .. } in spans.iter().copied() {
+        match covered.last_mut().filter(|last| from_second <= last.until_second + 1) {
+            Some(last) => last.until_second = last.until_second.max(until_second),
+            None => covered.push(Gap { from_second, until_second }),
+        }
+    }
+    covered
+}
+
 /// The last second up to which everything from `begin` on is covered; the one before `begin` where nothing is.
 pub fn covered_until(spans: &[Span], begin: i64) -> i64 {
     let last = spans.iter().map(|span| span.until_second).max().unwrap_or(begin - 1);
@@ -78,6 +90,14 @@ mod tests {
         assert_eq!(gaps(&spans, 10, 15), []);
         assert_eq!(gaps(&spans, 12, 25), [gap(20, 25)]);
         assert_eq!(gaps(&[], 3, 2), []);
+    }
+
+    #[test]
+    fn what_touches_is_covered_in_one_piece() {
+        let spans = [span(10, 19, Proof::Read), span(20, 39, Proof::Agreed), span(50, 59, Proof::Reopened)];
+        let gap = |from_second, until_second| Gap { from_second, until_second };
+        assert_eq!(covered_gaps(&spans), [gap(10, 39), gap(50, 59)]);
+        assert_eq!(covered_gaps(&[]), []);
     }
 
     #[test]

@@ -3,23 +3,28 @@
 //! Plain functions over the gateway and the store, each one step that can be repeated at any time; whoever calls them
 //! decides when. Rows come down the same road to the ledger as events. The rules: LEDGER, "Reading the log".
 
+mod beginning;
 mod channel_facts;
 mod figures;
 mod gaps;
 mod newest_id;
 mod pass;
+mod pieces;
 mod probe;
 mod recognition;
 mod refunds;
 pub mod rows;
 mod source;
+mod sync;
+mod trial;
 mod waiting;
 
 pub use channel_facts::ChannelFacts;
-pub use figures::RowsMissing;
-pub use gaps::Gap;
+pub use figures::{FiguresError, RowsMissing, Verdict, compare_covered};
+pub use gaps::{Gap, covered_gaps};
 pub use pass::{Coverage, Eagerness, Pass, PassError, Report};
 pub use probe::{Probe, probe};
 pub use recognition::GatewayIdentity;
 pub use rows::Tally;
 pub use source::{Source, SourceMemory};
+pub use sync::{SyncOrder, SyncPlan, SyncProgress, SyncRefused, Tell};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::figures::{self, FiguresError, RowsMissing, Verdict};
 use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
 use super::newest_id::newest_id;
+use super::pieces::{self, WholePiece};
 use super::probe::learn;
 use super::recognition::{self, GatewayIdentity};
 use super::refunds::tokens_of_tasks;
@@ -14,8 +15,7 @@ use super::rows::{self, Tally};
 use super::source::Source;
 use crate::clock::SharedClock;
 use crate::config::PollingSettings;
-use crate::domain::log_row::{LogRow, RowKind, number_rows};
-use crate::domain::log_snapshot::NumberedRow;
+use crate::domain::log_row::{LogRow, RowKind};
 use crate::domain::planted;
 use crate::domain::settlement::Purpose;
 use crate::failpoint;
@@ -25,9 +25,6 @@ use crate::storage::{Store, StoreError};
 
 /// A span that differs and has at most this many rows is read; a larger one is halved, until the difference is found.
 const READ_AT_MOST_ROWS: u64 = 500;
-
-/// The note that keeps the name of the source that was read first.
-const FIRST_SOURCE: &str = "first_source";
 
 /// Why a pass ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +125,7 @@ impl Pass {
     }
 
     /// Where reading may end: the earlier of both clocks, less what is to be left.
-    fn ends(&self) -> (i64, i64) {
+    pub(super) fn ends(&self) -> (i64, i64) {
         let ours = self.clock.now().as_secs();
         let now = ours + self.source.memory().clock_ahead_secs.unwrap_or_default().min(0);
         let secs = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
@@ -164,7 +161,7 @@ impl Pass {
     }
 
     /// Nothing is read of a gateway that is not the one that the books know.
-    async fn recognise(&self) -> Result<(), PassError> {
+    pub(super) async fn recognise(&self) -> Result<(), PassError> {
         let (memory, name) = (self.source.memory(), self.source.source_filter().source);
         if let Some((_, why)) = memory.refused.filter(|(source, _)| *source == name) {
             return Err(PassError::AnotherGateway(why));
@@ -176,32 +173,6 @@ impl Pass {
         match recognition::recognise(&self.source, &self.gateway, self.store.as_ref(), &said).await? {
             None => Ok(()),
             Some(why) => Err(PassError::AnotherGateway(why)),
-        }
-    }
-
-    /// The first second of coverage: now, at the first pass of all; where the books of another program were taken over,
-    /// a little before that.
-    async fn begin(&self, of: &SourceFilter) -> Result<i64, StoreError> {
-        use crate::config::StartFrom;
-        let now = self.clock.now();
-        let begins = match self.settings.start_from {
-            StartFrom::At(instant) => instant,
-            StartFrom::Now => match self.store.look_for_others().await? {
-                Some(taken_over) if self.is_first_source(of).await? => {
-                    taken_over.taken_over_at.minus(self.settings.lookback)
-                }
-                _ => now,
-            },
-        };
-        self.store.begin_coverage(of, begins.min(now).as_secs()).await
-    }
-
-    /// The source that was read first was there when the books were taken over; one that is named later has a history
-    /// that nobody asked to bill.
-    async fn is_first_source(&self, of: &SourceFilter) -> Result<bool, StoreError> {
-        match self.store.note(FIRST_SOURCE).await? {
-            Some(first) => Ok(first == of.source),
-            None => self.store.set_note(FIRST_SOURCE, of.source.clone()).await.map(|()| true),
         }
     }
 
@@ -265,18 +236,7 @@ impl Pass {
         let Some(window) = Window::new(gap.from_second.max(0), gap.until_second) else { return Ok(()) };
         let ids = self.source.memory().ids;
         let mut reading = Reading::new(self.gateway.clone(), window, RowKind::Consumption, ids);
-        while let Some(piece) = reading.next_piece().await? {
-            failpoint::hit("polling.piece.read").map_err(StoreError::from)?;
-            self.learn_ids(piece.ids, &piece.rows).await?;
-            let mut rows = piece.rows;
-            let mut unreadable = piece.unreadable;
-            let mut refunds = Reading::new(self.gateway.clone(), piece.window, RowKind::Refund, piece.ids);
-            while let Some(piece) = refunds.next_piece().await? {
-                rows.extend(piece.rows);
-                unreadable.extend(piece.unreadable);
-            }
-            rows.sort_by_key(|row| row.second);
-            let seconds = Gap { from_second: piece.window.from_second(), until_second: piece.window.to_second() };
+        while let Some(WholePiece { seconds, rows, unreadable }) = self.next_piece(&mut reading).await? {
             if planted::is_on("covered_before_settled") {
                 self.cover(of, seconds, Proof::Read).await?;
             }
@@ -293,11 +253,8 @@ impl Pass {
     }
 
     async fn settle(&mut self, of: &SourceFilter, seconds: Gap, rows: Vec<LogRow>) -> Result<(), PassError> {
-        let source: Arc<str> = Arc::from(of.source.as_str());
-        let numbered = number_rows(&source, rows);
-        let numbered: Vec<NumberedRow> =
-            numbered.into_iter().map(|(identity, row)| NumberedRow { identity, row }).collect();
-        self.store.forget_unowned(&of.source, seconds.from_second, seconds.until_second).await?;
+        let numbered = pieces::numbered(of, rows);
+        self.store.forget_unowned(&of.source, seconds.from_second, seconds.until_second, None).await?;
         let tokens = tokens_of_tasks(&numbered);
         let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Retry).await?;
         self.report.tally.add(tally);
@@ -307,13 +264,13 @@ impl Pass {
         Ok(())
     }
 
-    async fn cover(&self, of: &SourceFilter, seconds: Gap, proof: Proof) -> Result<(), StoreError> {
+    pub(super) async fn cover(&self, of: &SourceFilter, seconds: Gap, proof: Proof) -> Result<(), StoreError> {
         let Gap { from_second, until_second } = seconds;
         self.store.cover(of, Span { from_second, until_second, proof }).await?;
         failpoint::hit("polling.covered").map_err(StoreError::from)
     }
 
-    async fn learn_ids(&mut self, ids: Ids, rows: &[LogRow]) -> Result<(), StoreError> {
+    pub(super) async fn learn_ids(&mut self, ids: Ids, rows: &[LogRow]) -> Result<(), StoreError> {
         self.report.ids_made_up |= ids == Ids::MadeUp;
         self.source.remember(|memory| memory.ids = ids);
         if ids != Ids::Stable {
@@ -362,7 +319,7 @@ impl Pass {
     }
 }
 
-fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {
+pub(super) fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {
     let Some(first) = unreadable.first() else { return Ok(()) };
     Err(PassError::Unreadable { count: unreadable.len(), first: first.reason.clone() })
 }

@@ -53,21 +53,33 @@ pub async fn recognise(
     store: &dyn LogStore,
     said: &GatewayIdentity,
 ) -> Result<Option<String>, PassError> {
+    let (another, note) = look(source, gateway, store, said).await?;
+    if let Some((name, value)) = note {
+        store.set_note(&name, value).await?;
+    }
+    Ok(another)
+}
+
+/// The same without a word about it in the books: why not, and what is to be noted, under which name.
+pub async fn look(
+    source: &Source,
+    gateway: &Arc<dyn Gateway>,
+    store: &dyn LogStore,
+    said: &GatewayIdentity,
+) -> Result<(Option<String>, Option<(String, String)>), PassError> {
     let of = source.source_filter();
     if source.memory().recognised.is_some_and(|known| known == (of.source.clone(), said.clone())) {
-        return Ok(None);
+        return Ok((None, None));
     }
     let (note, now) = (of.gateway_name(), serde_json::to_string(said).unwrap_or_default());
     let is_noted = store.note(&note).await?.is_some_and(|noted| noted == now);
     let another = if is_noted { None } else { has_none_of_ours(gateway, store, &of, said).await? };
-    if another.is_none() && !is_noted {
-        store.set_note(&note, now).await?;
-    }
     source.remember(|memory| {
         memory.recognised = another.is_none().then(|| (of.source.clone(), said.clone()));
         memory.refused = another.clone().map(|why| (of.source.clone(), why));
     });
-    Ok(another)
+    let is_news = another.is_none() && !is_noted;
+    Ok((another, is_news.then_some((note, now))))
 }
 
 /// Looks for rows that the books know, the newest first; one is enough. Where the books know none, any gateway will do.

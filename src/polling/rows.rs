@@ -14,10 +14,10 @@ use crate::telemetry::metrics;
 const MOST_ROWS: usize = 256;
 
 /// Between two tries of rows whose user another program holds.
-const HELD_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const HELD_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a run waits for rows that another program holds, before it leaves the rest to the next one.
-const MOST_TRIES_OF_HELD: u32 = 150;
+pub(super) const MOST_TRIES_OF_HELD: u32 = 150;
 
 /// What became of rows, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +62,7 @@ impl Tally {
         self.failed += other.failed;
     }
 
-    fn count(&mut self, outcome: &RowOutcome) {
+    pub(super) fn count(&mut self, outcome: &RowOutcome) {
         match outcome {
             RowOutcome::Charged { credits } => {
                 self.charged += 1;

@@ -12,10 +12,10 @@ use crate::storage::log::SourceFilter;
 const REVISITED_TOKENS: usize = 64;
 
 /// Tokens that got a key, whose earlier rows one pass reads.
-const MOST_OWNED_MEANWHILE: usize = 100;
+pub(super) const MOST_OWNED_MEANWHILE: usize = 100;
 
 /// Rows of tokens whose ambiguity ended, which one pass settles.
-const MOST_WOKEN_ROWS: usize = 10_000;
+pub(super) const MOST_WOKEN_ROWS: usize = 10_000;
 
 impl Pass {
     /// Sides that wait for their partner, now that more is known of it.

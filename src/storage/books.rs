@@ -63,6 +63,8 @@ pub enum BooksError {
     #[error("several users have a key with {0}")]
     SeveralKeyOwners(KeySelector),
     #[error("{0}")]
+    NotThatSecond(String),
+    #[error("{0}")]
     Invalid(String),
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -12,7 +12,7 @@ use crate::domain::log_row::RowDigest;
 use crate::domain::log_row::RowIdentity;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::planted;
-use crate::domain::settlement::Purpose;
+use crate::domain::settlement::{Leave, Purpose};
 use crate::domain::time::UnixMillis;
 
 /// How a span came to be covered.
@@ -63,6 +63,11 @@ impl SourceFilter {
     pub fn coverage_name(&self) -> String {
         let digest = hex::encode(Sha256::digest(format!("{}\n{}", self.source, self.filter)));
         format!("coverage_begins:{}", &digest[..16])
+    }
+
+    /// The same for the filter under which this source is read now.
+    pub fn in_force_name(&self) -> String {
+        format!("filter_in_force:{}", &hex::encode(Sha256::digest(&self.source))[..16])
     }
 
     /// The same for what the gateway last said of itself.
@@ -188,6 +193,49 @@ pub struct RefundsSettled {
     pub next: Option<TaskPlace>,
 }
 
+/// How rows are tried.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// What of it is to be allowed; it is a dry run whatever that says.
+    pub leave: Leave,
+    /// Up to this second, included, no side is missing any more.
+    pub covered_until_second: Option<i64>,
+    /// Whose open refunds are tried.
+    pub refunds_of: TaskPage,
+}
+
+impl Trial {
+    pub fn purpose(&self) -> Purpose {
+        Purpose::Sync(Leave { is_dry_run: true, ..self.leave })
+    }
+}
+
+/// What rows would come to.
+#[derive(Debug, Clone, Default)]
+pub struct Tried {
+    /// One for each row, in their order.
+    pub outcomes: Vec<RowOutcome>,
+    pub disputed: u64,
+    pub refunds: RefundsSettled,
+}
+
+/// Which of these keys (own id, token) a person means: names are compared byte for byte, own ids first.
+pub fn token_named(keys: &[(String, Option<String>)], name: &str) -> Option<RemoteKeyId> {
+    let by_id = keys.iter().find(|(id, _)| id == name).and_then(|(_, token)| token.as_deref());
+    let by_token = || keys.iter().find_map(|(_, token)| token.as_deref().filter(|token| *token == name));
+    by_id.or_else(by_token).and_then(RemoteKeyId::parse).filter(|token| !token.is_nobody())
+}
+
+impl RefundsSettled {
+    /// Adds a page; where the next one begins.
+    pub fn add(&mut self, page: RefundsSettled) -> Option<TaskPlace> {
+        self.refunded += page.refunded;
+        self.credits += page.credits;
+        self.still_open += page.still_open;
+        page.next
+    }
+}
+
 /// The writes and looks of whoever reads the log.
 #[async_trait]
 pub trait LogStore: Notices + Send + Sync + 'static {
@@ -242,8 +290,21 @@ pub trait LogStore: Notices + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<RemoteKeyId>, StoreError>;
 
-    /// Forgets what was counted of rows that nobody here pays for, before a window is read again.
-    async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError>;
+    /// Forgets what was counted of rows that nobody here pays for, of this token or of all, before a window is read again.
+    async fn forget_unowned(
+        &self,
+        source: &str,
+        from_second: i64,
+        until_second: i64,
+        token: Option<RemoteKeyId>,
+    ) -> Result<(), StoreError>;
+
+    /// Decides rows, and what tasks among them or before them give back, as `settle_rows` and `settle_refunds` would, and
+    /// writes nothing.
+    async fn try_rows(&self, lane: usize, rows: Vec<NumberedRow>, trial: Trial) -> Result<Tried, StoreError>;
+
+    /// The second of the oldest row of this token that was read and that nobody has paid for.
+    async fn oldest_unpaid_row(&self, of: &SourceFilter, token: RemoteKeyId) -> Result<Option<i64>, StoreError>;
 
     /// What was covered of this source, oldest first.
     async fn spans(&self, of: &SourceFilter) -> Result<Vec<Span>, StoreError>;
@@ -263,6 +324,9 @@ pub trait LogStore: Notices + Send + Sync + 'static {
 
     /// The largest id among the newest charges that have a row of this source.
     async fn newest_id(&self, source: &str) -> Result<Option<NewestId>, StoreError>;
+
+    /// The token of a key that a person names, by its own id or by that of its token; none: no key has it.
+    async fn token_of(&self, key: &str) -> Result<Option<RemoteKeyId>, StoreError>;
 
     /// What was noted under this name.
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError>;

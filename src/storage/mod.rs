@@ -3,6 +3,8 @@
 //! Nothing above this folder knows SQL or which database runs. A store decides nothing about money: it reads a
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
+pub mod audit;
+mod audit_rows;
 pub mod backup;
 pub mod books;
 mod chains;
@@ -20,6 +22,7 @@ pub mod noticed;
 pub mod open;
 mod parked;
 mod price_list;
+pub mod prices;
 mod raw_meta;
 pub mod refunding;
 mod removal;
@@ -47,9 +50,11 @@ use crate::failpoint::InjectedFault;
 use noticed::Notices;
 use takeover::{FoundHistory, TakenOver};
 
+pub use audit::AuditStore;
 pub use books::{Books, BooksError};
 pub use disputes::Disputes;
 pub use log::LogStore;
+pub use prices::Prices;
 
 /// Why the books could not be read or written. Whatever it is, the batch was not half done: redo it whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,17 +125,29 @@ pub struct ConfiguredPrices {
     pub quota_per_unit: QuotaPerUnit,
     /// What the books hold stays, since new-api was not heard yet; `quota_per_unit` counts where they hold none.
     pub keeps_quota: bool,
+    /// Present where `quota_per_unit` is what new-api itself says.
+    pub heard: Option<HeardQuota>,
+}
+
+/// When new-api said its quota per unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeardQuota {
+    pub at: UnixMillis,
+    /// When it last said another, as far as this process knows.
+    pub former_at: Option<UnixMillis>,
 }
 
 /// What a look at the rate came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceLook {
-    /// A new value was stored, to count from this second.
+    /// A new value was stored, to count from this second (of several, the earliest).
     pub changed_from_second: Option<i64>,
     /// The quota per unit before and after, where that is what changed.
     pub quota_change: Option<(QuotaPerUnit, QuotaPerUnit)>,
     /// `options.UsdToCreditsRate` holds this, which is no rate: the last good one holds.
     pub invalid_rate: Option<String>,
+    /// The quota per unit changed at a second that nobody has named yet: calls wait for it.
+    pub has_holds: bool,
 }
 
 /// How many inbox rows wait, and since when.
@@ -352,5 +369,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + LogStore + Books + Disputes {}
-impl<T: LedgerStore + LogStore + Books + Disputes> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books + Disputes + Prices + AuditStore {}
+impl<T: LedgerStore + LogStore + Books + Disputes + Prices + AuditStore> Store for T {}

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use crate::kit::daemon::Daemon;
 use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
 use crate::kit::schema::Schemas;
+use crate::kit::wait::wait_until;
 use crate::kit::wire::Response;
 
 /// A question, and the status that it must be answered with.
@@ -32,12 +34,15 @@ fn sample(method: &'static str, path: &'static str, target: &str, body: Option<V
     Sample { method, path, target: format!("/admin/v1{target}"), body, status }
 }
 
+const ACCEPTED: &str = "/admin/v1/audit/accepted";
 const ADJUSTMENTS: &str = "/admin/v1/credits/adjustments";
 const IGNORED: &str = "/admin/v1/keys/ignored";
+const SYNC: &str = "/admin/v1/sync";
 
 /// At least one success for each method of each path, and what can go wrong. `turn` keeps new names apart; `charge` is
 /// the id of one that was not given back yet.
 fn samples(turn: &str, charge: &str) -> Vec<Sample> {
+    const QUOTA_CHANGES: &str = "/admin/v1/prices/quota-changes";
     const USERS: &str = "/admin/v1/users";
     const KEYS: &str = "/admin/v1/keys";
     const GRANTS: &str = "/admin/v1/credits/grants";
@@ -56,7 +61,18 @@ fn samples(turn: &str, charge: &str) -> Vec<Sample> {
         sample("GET", "/admin/v1/status", "/status", None, 200),
         sample("GET", "/admin/v1/status", "/status?verbose=1", None, 400),
         sample("POST", "/admin/v1/repair", "/repair", Some(json!({ "dryRun": true })), 200),
+        sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123456789abcdef", "reason": turn })), 200),
+        sample("POST", ACCEPTED, "/audit/accepted", Some(json!({ "id": "0123456789abcdef" })), 400),
+        sample("GET", "/admin/v1/prices", "/prices", None, 200),
+        sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1500 })), 200),
+        sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({ "atSecond": 1501 })), 409),
+        sample("POST", QUOTA_CHANGES, "/prices/quota-changes", Some(json!({})), 400),
         sample("GET", "/admin/v1/openapi.json", "/openapi.json", None, 200),
+        sample("POST", SYNC, "/sync", Some(json!({ "dryRun": true, "key": "1" })), 200),
+        sample("GET", SYNC, "/sync", None, 200),
+        sample("GET", SYNC, "/sync?id=none", None, 404),
+        sample("GET", SYNC, "/sync?verbose=1", None, 400),
+        sample("POST", SYNC, "/sync", Some(json!({ "since": 1 })), 400),
         sample("GET", USERS, "/users", None, 200),
         sample("GET", USERS, "/users?limit=1", None, 200),
         sample("GET", USERS, "/users?limit=0", None, 400),
@@ -200,12 +216,20 @@ fn insert_rows(daemon: &Daemon) {
 
 /// Users, a key, and events of both kinds, so that no list is empty.
 fn furnished() -> Daemon {
-    let daemon = Daemon::start(with_token());
+    // A gateway that nobody reaches: what is asked of it begins, and fails at once.
+    let options = with_token().set("HOOKLEDGER__NEWAPI__BASE_URL", "http://127.0.0.1:1");
+    let options = options.set("HOOKLEDGER__NEWAPI__ACCESS_TOKEN", "a-token-of-an-administrator-in-new-api");
+    let options = options.set("HOOKLEDGER__NEWAPI__USER_ID", "1").set("HOOKLEDGER__NEWAPI__MAX_RETRIES", "0");
+    let daemon = Daemon::start(options.set("HOOKLEDGER__POLLING__MODE", "off"));
     daemon.add_user("one@example.com", 100);
     daemon.add_key("one@example.com", 1);
     assert_eq!(daemon.post(Usage::new("charged").remote_key(1).quota(700).json()).status, 200);
     assert_eq!(daemon.post(Usage::new("uncharged").remote_key(9).quota(700).json()).status, 200);
     insert_rows(&daemon);
+    daemon.books().execute(
+        "INSERT INTO hookledger_quota_holds (from_second, until_second, quota_before, quota_after) \
+         VALUES (1000, 2000, 500000, 250000)",
+    );
     let told_twice = Usage::new("told twice").remote_key(1).model("m").tokens(7, 3).quota(500).at_secs(*ROW_SECOND);
     assert_eq!(daemon.post(told_twice.json()).status, 200);
     daemon
@@ -236,6 +260,13 @@ fn problems(schemas: &Schemas, method: &str, path: &str, answer: &Response) -> V
     schemas.problems(schema, &answer.json())
 }
 
+/// One at a time.
+fn wait_for_the_last_sync(daemon: &Daemon) {
+    let state = || asked_on_socket(daemon, "GET", "/admin/v1/sync", b"").json()["state"].clone();
+    let has_ended = || !["waiting", "reading"].iter().any(|under_way| state() == *under_way);
+    wait_until("the last sync has ended", Duration::from_secs(20), || has_ended().then_some(()));
+}
+
 fn described_routes(document: &Value) -> BTreeSet<(String, String)> {
     let paths = document["paths"].as_object().unwrap().iter();
     let routes = paths.flat_map(|(path, item)| {
@@ -255,6 +286,9 @@ fn every_answer_is_what_the_document_says() {
     for (listener, ask) in [("socket", asked_on_socket as Ask), ("server", asked_on_server as Ask)] {
         for Sample { method, path, target, body, status } in samples(listener, &charge) {
             let body = body.map(|body| body.to_string()).unwrap_or_default();
+            if (method, path) == ("POST", SYNC) {
+                wait_for_the_last_sync(&daemon);
+            }
             let answer = ask(&daemon, method, &target, body.as_bytes());
             assert_eq!(answer.status, status, "{method} {target} on the {listener}: {}", answer.text());
             let found = problems(&schemas, method, path, &answer);

@@ -102,3 +102,22 @@ fn rows_a_second_of_a_catch_up_and_what_it_costs_the_webhooks() {
     let (p50, p99) = (of(&latencies, 0.5), of(&latencies, 0.99));
     println!("webhooks beside a catch-up: p50 {p50:.2} ms, p99 {p99:.2} ms of {}", latencies.len());
 }
+
+#[test]
+#[ignore = "a measurement: make bench-log"]
+fn a_hundred_thousand_rows_of_one_second() {
+    const OF_ONE_SECOND: i64 = 100_000;
+    let rig = waiting_rig();
+    let second = now_secs() - 7200;
+    // A hundred of each are equal in everything.
+    for number in 0..OF_ONE_SECOND {
+        rig.newapi.call(&Call::new(42, "gpt-4", second).tokens(number % 1000, 7).quota(500));
+    }
+    rig.newapi.heal();
+    let started = Instant::now();
+    wait_until("every row is charged", LONG * 3, || (rig.charges() >= OF_ONE_SECOND).then_some(()));
+    let elapsed = started.elapsed().as_secs_f64();
+    rig.wait_for_a_pass();
+    assert_eq!((rig.charges(), rig.books().balance(&rig.user)), (OF_ONE_SECOND, 1000 - OF_ONE_SECOND));
+    println!("one second: {OF_ONE_SECOND} rows in {elapsed:.1} s, {:.0} rows/s", OF_ONE_SECOND as f64 / elapsed);
+}

@@ -57,7 +57,7 @@ fn ids_that_fall_back_are_told_for_a_day() {
 }
 
 #[test]
-fn a_new_price_unit_of_new_api_counts_from_the_next_minute_and_is_told() {
+fn a_new_price_unit_of_new_api_counts_from_then_on_and_is_told() {
     let rig = pulling(&[]);
     rig.newapi.call(&rig.call(now(&rig)));
     rig.wait_for_charges(1);
@@ -69,7 +69,7 @@ fn a_new_price_unit_of_new_api_counts_from_the_next_minute_and_is_told() {
         let condition = status["conditions"].as_array().unwrap().first().cloned()?;
         (condition["name"] == "quota_per_unit_changed").then(|| condition["message"].as_str().unwrap().to_owned())
     });
-    assert!(sentence.contains("no longer 500000 but 250000; it changed after 20"), "{sentence}");
+    assert!(sentence.contains("changed from 500000 to 250000 between 20"), "{sentence}");
     advance(&rig, A_MINUTE);
     rig.newapi.call(&rig.call(now(&rig)).tokens(2, 2));
     rig.wait_for_charges(2);
@@ -181,4 +181,28 @@ fn status_tells_of_the_source_and_how_far_its_log_is_known() {
         status["source"]["outOfReachSince"].is_string().then_some(status)
     });
     assert!(failed["toDo"].to_string().contains("newapi.base_url"), "{failed}");
+}
+
+#[test]
+fn another_filter_begins_where_the_former_one_ended() {
+    let mut rig = pulling(&[]);
+    with_history(&rig);
+    rig.daemon.kill();
+    // Called after the last second that was covered, and never told of.
+    let missed = now(&rig);
+    rig.newapi.call(&rig.call(missed).tokens(7, 7));
+    rig.daemon.clock().advance(LOOKBACK * 3);
+    rig.daemon.set_environment("HOOKLEDGER__NEWAPI__GROUP", "default");
+    rig.daemon.restart();
+    rig.wait_for_charges(4);
+    let begins = "SELECT COUNT(*) FROM hookledger_meta WHERE name LIKE 'coverage_begins:%'";
+    assert_eq!(rig.books().scalar_i64(begins), 2, "a coverage of its own");
+    assert_eq!(rig.books().balance(&rig.user), 996);
+
+    // And back: what was read meanwhile is known.
+    rig.daemon.kill();
+    rig.daemon.unset_environment("HOOKLEDGER__NEWAPI__GROUP");
+    rig.daemon.restart();
+    rig.wait_for_a_pass();
+    assert_eq!((rig.charges(), rig.books().scalar_i64(begins)), (4, 2));
 }

@@ -82,9 +82,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gateway", &["clock", "config", "domain", "failpoint"]),
     ("telemetry", &["config", "domain", "gateway", "storage"]),
     ("polling", &["clock", "config", "domain", "failpoint", "gateway", "storage", "telemetry"]),
+    ("audit", &["config", "domain", "gateway", "polling", "storage"]),
     ("actors", &["clock", "config", "domain", "failpoint", "gateway", "polling", "storage", "telemetry"]),
     ("http", &["actors", "clock", "config", "domain", "failpoint", "status", "storage", "telemetry"]),
-    ("cli", &["actors", "app", "clock", "config", "domain", "failpoint", "status", "storage"]),
+    ("cli", &["actors", "app", "audit", "clock", "config", "domain", "failpoint", "status", "storage"]),
 ];
 
 fn uses_of(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
@@ -263,7 +264,7 @@ fn commands_in_the_documents_have_these_options() {
     let mut offenders = Vec::new();
     let commands = shown_commands();
     for words in &commands {
-        let group = ["user", "key", "credits", "charges", "disputes", "events"].contains(&words[0].as_str());
+        let group = ["user", "key", "credits", "charges", "disputes", "events", "prices"].contains(&words[0].as_str());
         let name = &words[..words.len().min(if group { 2 } else { 1 })];
         let is_name = |word: &String| word.chars().all(|one| one.is_ascii_lowercase() || one == '-');
         if words[0].starts_with('-') || !name.iter().all(is_name) {
@@ -288,4 +289,17 @@ fn both_readmes_have_the_same_chapters() {
     };
     let (english, chinese): (Vec<usize>, Vec<usize>) = (chapters("README.md"), chapters("README.zh-CN.md"));
     assert_eq!(english, chinese, "the READMEs say the same in the same order");
+}
+
+#[test]
+fn the_tests_that_the_proofs_name_exist() {
+    let page = fs::read_to_string(root().join("docs/PROOFS.md")).unwrap();
+    let names: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
+    let is_missing = |name: &&&str| {
+        let (file, test) = name.rsplit_once("::").unwrap();
+        let path = root().join(format!("tests/behaviour/{}.rs", file.replace("::", "_")));
+        !fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("fn {test}(")))
+    };
+    assert!(names.len() > 50, "the page names tests: {}", names.len());
+    assert_none(names.iter().filter(is_missing).map(|name| (*name).to_owned()).collect(), "a proof that is not there");
 }

@@ -2,8 +2,9 @@
 
 use crate::kit::events::Usage;
 use crate::kit::newapi::Called;
+use crate::kit::wait::wait_until;
 
-use super::two_channels::{DAY_SECS, Rig, UNITS_PER_CREDIT};
+use super::two_channels::{DAY_SECS, PATIENCE, Rig, UNITS_PER_CREDIT};
 
 /// A sender that tells this call differently than the log does.
 struct Teller {
@@ -161,4 +162,19 @@ fn alike_calls_that_their_request_ids_prove_different_are_charged_at_once() {
     }
     assert_eq!((rig.charges(), rig.books().balance(&rig.user)), (5, 1000 - 1 - 6));
     rig.books().assert_whole();
+}
+
+#[test]
+fn an_event_that_waits_for_the_log_does_not_wait_for_the_next_sweep() {
+    let rig = Rig::start(&[("HOOKLEDGER__POLLING__STALE_LOSS", "1")]);
+    rig.wait_for_a_pass_by_clock();
+    let called = rig.newapi.call(&rig.call(rig.now_secs()).quota(617));
+    rig.post(&Usage::new("keeps-it-healthy").at_secs(rig.now_secs()).remote_key(42).tokens(1, 1).quota(500));
+    rig.wait_for_a_pass_by_clock();
+    assert_eq!(rig.charges(), 2, "the log told of the call");
+    assert_eq!(rig.post(&called.usage_by_cost("rounded").cost("0.0012")), 202, "it waits");
+    // `polling.interval`, where sweeps are an hour apart.
+    rig.wait_for_a_pass_by_clock_of(301);
+    wait_until("it is disputed", PATIENCE, || (rig.disputed_events() == 1).then_some(()));
+    assert_eq!(rig.charges(), 2);
 }

@@ -177,3 +177,26 @@ fn an_upgrade_of_the_gateway_makes_no_row_another_row() {
     rig.cover_everything();
     rig.assert_billed(9);
 }
+
+#[test]
+fn a_node_whose_clock_is_a_quarter_of_an_hour_slow_costs_no_call_and_doubles_none() {
+    const SLOW_SECS: i64 = 890;
+    let rig = Rig::start(&[PULL]);
+    rig.wait_for_a_pass();
+    rig.advance_secs(2 * DAY_SECS / 24);
+    rig.wait_for_a_pass();
+    let now = rig.now_secs();
+    // Its rows lie in seconds that are covered; the sender of the events has the right time.
+    let slow = |prompt| rig.newapi.call(&rig.call(now - SLOW_SECS).tokens(prompt, 3));
+    let (named, nameless, lost) = (slow(1), slow(2), slow(3));
+    rig.post(&named.usage("named").at_secs(now));
+    rig.post(&nameless.usage_by_cost("nameless").at_secs(now));
+    rig.wait_for_a_pass();
+    assert_eq!(rig.charges(), 2, "{} is not told of yet", lost.request_id);
+
+    rig.advance_secs(DAY_SECS);
+    rig.wait_for_charges(3);
+    rig.cover_everything();
+    assert_eq!((rig.tied(), rig.rows_in_state("disputed")), (1, 1), "one is named, of one a person is told");
+    rig.assert_billed(3);
+}

@@ -61,6 +61,13 @@ impl Daemon {
         opened.unwrap_or_else(|error| panic!("cannot connect to {}: {error}", socket.display()))
     }
 
+    /// A command of the binary in the daemon's environment, to be run by the test itself.
+    pub fn any_command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = self.bare_command();
+        command.env_remove("FAILPOINTS").args(arguments).args(self.config_arguments());
+        command
+    }
+
     /// Runs a command of the binary in the daemon's environment, whether the daemon runs or not. `FAILPOINTS` is
     /// left out: faults are meant for the daemon.
     #[track_caller]

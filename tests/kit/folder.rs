@@ -12,9 +12,22 @@ pub struct TestFolder {
     path: PathBuf,
 }
 
+/// What a server's files may need.
+const ROOM_BYTES: u64 = 6 << 30;
+
 /// A path for a folder, handed out once by this process, at which nothing lies.
 pub fn unused_path() -> PathBuf {
-    let base = std::env::temp_dir();
+    unused_path_in(&std::env::temp_dir())
+}
+
+/// The same in memory, where there is room: a server syncs there for nothing. No test takes its machine's power away.
+pub fn unused_path_in_memory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize));
+    if room < ROOM_BYTES { unused_path() } else { unused_path_in(memory) }
+}
+
+fn unused_path_in(base: &Path) -> PathBuf {
     // Short: the path of a Unix socket in it must fit 107 bytes.
     for _ in 0..1000 {
         let number = MADE.fetch_add(1, Ordering::SeqCst);

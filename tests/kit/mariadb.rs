@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::folder::unused_path;
+use super::folder::unused_path_in_memory;
 use super::process::run;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/mariadb.sh");
@@ -117,7 +117,7 @@ struct Guard {
 impl PrivateServer {
     #[track_caller]
     pub fn start() -> Self {
-        let folder = unused_path();
+        let folder = unused_path_in_memory();
         let mut command = Command::new(SCRIPT);
         command.arg("guard").arg(&folder).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut process = command.spawn().unwrap_or_else(|error| panic!("cannot run {SCRIPT}: {error}"));

@@ -26,6 +26,7 @@ pub mod clock;
 pub mod daemon;
 pub mod daemon_client;
 pub mod daemon_files;
+pub mod dump;
 pub mod events;
 pub mod exposition;
 pub mod folder;

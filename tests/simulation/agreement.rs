@@ -1,6 +1,6 @@
 //! Whether the books agree with themselves: claims, usage records, transactions, balances and remainders tell the same.
 //!
-//! When `hookledger audit` can be asked through the store, it is asked here as well.
+//! The audit itself is asked in `run`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -114,8 +114,10 @@ impl Books {
             "hookledger_refunds ORDER BY refund_id",
         );
         let refunds = own.rows(&sql).await.iter().map(refund).collect();
-        let sql =
-            select("id, userId, type, amount, balance, ref", "credit_transactions ORDER BY userId, createdAt, id");
+        let sql = select(
+            "id, userId, type, amount, balance, ref",
+            "credit_transactions WHERE id NOT LIKE 'opening-%' ORDER BY userId, createdAt, id",
+        );
         let transactions = own.rows(&sql).await.iter().map(transaction).collect();
         let sql = select("id, creditCost", "usage_records ORDER BY id");
         let usage = own.rows(&sql).await.iter().map(|line| (text(line, 0), number(line, 1))).collect();

@@ -315,6 +315,7 @@ impl Driver {
             usd_to_credits: Rate::from_micros(self.world.rules.rate_micros).unwrap(),
             quota_per_unit: QuotaPerUnit::new(self.world.rules.quota_per_unit).unwrap(),
             keeps_quota: false,
+            heard: None,
         };
         self.store.look_at_prices(configured).await.map(drop).map_err(|error| error.to_string())
     }

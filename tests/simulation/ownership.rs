@@ -20,7 +20,9 @@ pub fn new_user(user: usize, credits: i64) -> String {
     format!(
         "INSERT INTO users (id, email, createdAt, updatedAt) VALUES ('{id}', '{id}@example.com', '{at}', '{at}'); \
          INSERT INTO user_credit_balances (id, userId, currentCredits, createdAt, updatedAt, lastReplenishAt) \
-         VALUES ('balance-{user}', '{id}', {credits}, '{at}', '{at}', '{at}')"
+         VALUES ('balance-{user}', '{id}', {credits}, '{at}', '{at}', '{at}'); \
+         INSERT INTO credit_transactions (id, userId, type, amount, balance, createdAt) \
+         VALUES ('opening-{user}', '{id}', 'BONUS', {credits}, {credits}, '{at}')"
     )
 }
 

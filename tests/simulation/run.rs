@@ -1,5 +1,8 @@
 //! Runs a scenario to its verdict, and makes a failing one small.
 
+use hookledger::audit::{AuditOptions, audit};
+use hookledger::storage::Store;
+
 use super::books::Books;
 use super::driver::Driver;
 use super::generate::scenario;
@@ -24,7 +27,20 @@ pub async fn run(scenario: &Scenario) -> Outcome {
     let books = Books::read(&mut driver.own).await;
     let mut wrong = std::mem::take(&mut driver.wrong);
     wrong.extend(verdict::judge(&driver.world, &books));
+    wrong.extend(audited(driver.store.as_ref()).await);
     Outcome { wrong, trace: std::mem::take(&mut driver.trace) }
+}
+
+/// What the audit says of the books: nothing differs, and nobody else wrote.
+async fn audited(store: &dyn Store) -> Vec<String> {
+    match audit(store, AuditOptions::default()).await {
+        Ok(report) if report.is_whole(true) => Vec::new(),
+        Ok(report) => {
+            let told = report.differences.iter().chain(&report.of_others);
+            told.map(|difference| format!("the audit finds {:?}: {}", difference.kind, difference.says)).collect()
+        }
+        Err(error) => vec![format!("the audit fails: {error}")],
+    }
 }
 
 pub async fn run_seed(seed: u64) -> Outcome {

@@ -3,6 +3,7 @@
 //! One file a concern. The table below is the only list of routes: the server, the answers to wrong methods and the
 //! OpenAPI document are all made of it. Who may ask is `gate.rs`; on the socket, the file's mode is the lock.
 
+mod audit;
 mod charges;
 mod credits;
 mod disputes;
@@ -10,10 +11,12 @@ mod events;
 mod gate;
 mod keys;
 mod openapi;
+mod prices;
 mod refusal;
 mod repair;
 mod request;
 mod status;
+mod sync;
 mod users;
 
 use std::sync::{Arc, OnceLock};
@@ -95,6 +98,7 @@ routes! {
     POST "/admin/v1/credits/grants" => credits::grant;
     GET "/admin/v1/credits/{user}" => credits::show;
     GET "/admin/v1/credits/{user}/history" => credits::history;
+    POST "/admin/v1/audit/accepted" => audit::accept;
     GET "/admin/v1/charges" => charges::list;
     POST "/admin/v1/charges/refunds" => charges::refund;
     POST "/admin/v1/charges/reversals" => charges::reverse;
@@ -107,7 +111,11 @@ routes! {
     GET "/admin/v1/events" => events::list;
     POST "/admin/v1/events/replay" => events::replay;
     GET "/admin/v1/events/{eventId}" => events::show;
+    GET "/admin/v1/prices" => prices::list;
+    POST "/admin/v1/prices/quota-changes" => prices::name_quota_change;
     POST "/admin/v1/repair" => repair::repair;
+    GET "/admin/v1/sync" => sync::show;
+    POST "/admin/v1/sync" => sync::begin;
     GET "/admin/v1/openapi.json" => openapi::show;
 }
 

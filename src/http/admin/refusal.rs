@@ -12,6 +12,8 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::request::MAX_BODY_BYTES;
+use crate::actors::sync_desk::SyncUnderWay;
+use crate::actors::sync_document::{SyncFailure, SyncTrouble};
 use crate::storage::StoreError;
 use crate::storage::books::BooksError;
 
@@ -47,8 +49,20 @@ pub enum Refusal {
     Malformed(#[from] serde_json::Error),
     #[error("The query is not what this path takes: {0}")]
     Query(String),
+    #[error("No such sync since the daemon was started")]
+    NoSync,
+    #[error(transparent)]
+    SyncUnderWay(#[from] SyncUnderWay),
+    #[error("{}", .0.message)]
+    Sync(SyncFailure),
     #[error(transparent)]
     Books(#[from] BooksError),
+}
+
+impl From<SyncFailure> for Refusal {
+    fn from(failure: SyncFailure) -> Self {
+        Refusal::Sync(failure)
+    }
 }
 
 impl From<StoreError> for Refusal {
@@ -62,7 +76,13 @@ impl Refusal {
         match self {
             Refusal::MissingToken | Refusal::WrongToken => StatusCode::UNAUTHORIZED,
             Refusal::TooManyWrongTokens { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::NoSuchPath => StatusCode::NOT_FOUND,
+            Refusal::NoSuchPath | Refusal::NoSync => StatusCode::NOT_FOUND,
+            Refusal::SyncUnderWay(_) => StatusCode::CONFLICT,
+            Refusal::Sync(failure) => match failure.trouble {
+                SyncTrouble::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
+                SyncTrouble::Refused | SyncTrouble::Source => StatusCode::BAD_REQUEST,
+                SyncTrouble::Database | SyncTrouble::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+            },
             Refusal::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -84,6 +104,7 @@ impl Refusal {
                 | BooksError::NothingLeft(_)
                 | BooksError::MoreThanLeft { .. }
                 | BooksError::KeyNotActive(_)
+                | BooksError::NotThatSecond(_)
                 | BooksError::SeveralKeyOwners(_) => StatusCode::CONFLICT,
                 BooksError::Invalid(_) => StatusCode::BAD_REQUEST,
                 BooksError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -23,12 +23,17 @@ pub async fn forget_unowned(
     source: &str,
     from_second: i64,
     until_second: i64,
+    token: Option<RemoteKeyId>,
 ) -> Result<(), StoreError> {
-    let sql = "DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ? AND ? AND source = ?";
+    let sql = "DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ? AND ? AND source = ? \
+               AND (? IS NULL OR remote_key_id = ?)";
+    let token = token.map(RemoteKeyId::get);
     sqlx::query(context.sql(sql))
         .bind(from_second)
         .bind(until_second)
         .bind(source.to_owned())
+        .bind(token)
+        .bind(token)
         .execute(connection)
         .await?;
     Ok(())
@@ -230,7 +235,10 @@ const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth
      STRAIGHT_JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
      WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k \
             WHERE k.remoteKeyId = CAST(t.token AS CHAR CHARACTER SET utf8mb4) COLLATE {collation}) < 2 \
-     ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?";
+     UNION ALL SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
+       WHERE r.open_token > 0 AND r.state = 'held' AND NOT EXISTS (SELECT 1 FROM hookledger_quota_holds AS h \
+         WHERE h.named_second IS NULL AND r.row_second BETWEEN h.from_second AND h.until_second) \
+     ORDER BY 2, 3, 4 LIMIT ?";
 
 pub async fn woken_rows(readers: &MySqlPool, names: &Names, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
     let query = sqlx::query_as(names.sql(WOKEN_ROWS)).bind(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -266,4 +274,17 @@ pub async fn tokens_with_waiting_sides(
         .fetch_all(readers)
         .await?;
     tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
+}
+
+pub async fn oldest_unpaid_row(
+    readers: &MySqlPool,
+    names: &Names,
+    of: &SourceFilter,
+    token: RemoteKeyId,
+) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT MIN(found.second) FROM \
+         (SELECT MIN(row_second) AS second FROM hookledger_unowned_rows WHERE remote_key_id = ? AND source = ? \
+          UNION ALL SELECT MIN(row_second) FROM hookledger_rows WHERE open_token = ? AND source = ?) AS found";
+    let query = sqlx::query_scalar(names.sql(sql)).bind(token.get()).bind(&of.source).bind(token.get());
+    Ok(query.bind(&of.source).fetch_one(readers).await?)
 }

@@ -57,13 +57,16 @@ pub const MAX_UNNOTICED: usize = 5000;
 const COUNTED: Question = ("SELECT COUNT(*), CAST(MAX(r.timestamp) AS CHAR) ", "", "");
 
 /// Records that may be of these calls. `keys`: of each token, present and former; all that are not held back are locked.
+/// `reaches_back`: those count as well that are older than what is adopted by itself.
 pub async fn of_calls(
     connection: &mut MySqlConnection,
     context: &Context,
     calls: &[Content],
     keys: &BTreeSet<(RemoteKeyId, KeyId)>,
+    reaches_back: bool,
 ) -> Result<ForeignRecords, StoreError> {
     let Some(adopted_from) = context.adopted_from.get() else { return Ok(ForeignRecords::default()) };
+    let adopted_from = if reaches_back { UnixMillis::ZERO } else { adopted_from };
     let spans = spans(calls.iter().map(|call| (call.remote_key_id, call.called_at)), adopted_from);
     let mut ranges: BTreeSet<Range> = BTreeSet::new();
     let mut tokens: HashMap<&str, Vec<RemoteKeyId>> = HashMap::new();

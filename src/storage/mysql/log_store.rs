@@ -17,7 +17,7 @@ use crate::failpoint;
 use crate::storage::StoreError;
 use crate::storage::log::{
     Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, RowPart, SourceFilter, Span,
-    TaskPage,
+    TaskPage, Trial, Tried,
 };
 use crate::storage::noticed::{Noticed, Notices};
 
@@ -106,12 +106,36 @@ impl LogStore for MysqlStore {
         coverage::tokens_with_waiting_sides(&self.readers, &self.context.names, after, limit).await
     }
 
-    async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
+    async fn try_rows(&self, lane: usize, rows: Vec<NumberedRow>, trial: Trial) -> Result<Tried, StoreError> {
+        if self.is_apart() {
+            return Err(apart());
+        }
+        let batch = Batch { rows, covered_until_second: trial.covered_until_second, ..Batch::default() };
+        let work = Arc::new((batch, trial));
+        self.shards[lane % self.shards.len()]
+            .transact(move |connection, context| {
+                let work = work.clone();
+                Box::pin(async move { settle::try_rows(connection, context, &work.0, &work.1).await })
+            })
+            .await
+    }
+
+    async fn oldest_unpaid_row(&self, of: &SourceFilter, token: RemoteKeyId) -> Result<Option<i64>, StoreError> {
+        coverage::oldest_unpaid_row(&self.readers, &self.context.names, of, token).await
+    }
+
+    async fn forget_unowned(
+        &self,
+        source: &str,
+        from_second: i64,
+        until_second: i64,
+        token: Option<RemoteKeyId>,
+    ) -> Result<(), StoreError> {
         let source: Arc<str> = Arc::from(source);
         self.write(move |connection, context| {
             let source = source.clone();
             Box::pin(async move {
-                coverage::forget_unowned(connection, context, &source, from_second, until_second).await?;
+                coverage::forget_unowned(connection, context, &source, from_second, until_second, token).await?;
                 Ok::<_, StoreError>(End::Commit(()))
             })
         })
@@ -201,6 +225,10 @@ impl LogStore for MysqlStore {
 
     async fn newest_id(&self, source: &str) -> Result<Option<NewestId>, StoreError> {
         source_looks::newest_id(&self.readers, &self.context.names, source).await
+    }
+
+    async fn token_of(&self, key: &str) -> Result<Option<RemoteKeyId>, StoreError> {
+        source_looks::token_of(&self.readers, key).await
     }
 
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {

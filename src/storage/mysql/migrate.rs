@@ -9,12 +9,14 @@ use super::options::MysqlOptions;
 use super::server::ServerProblem;
 use crate::storage::StoreError;
 
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "own tables", include_str!("../../../migrations/mysql/0001_own_tables.sql")),
     (2, "taking over", include_str!("../../../migrations/mysql/0002_taking_over.sql")),
     (3, "own log rows", include_str!("../../../migrations/mysql/0003_own_log_rows.sql")),
     (4, "rows of the log", include_str!("../../../migrations/mysql/0004_log_rows.sql")),
     (5, "groups of tasks", include_str!("../../../migrations/mysql/0005_task_groups.sql")),
+    (6, "holds of the quota per unit", include_str!("../../../migrations/mysql/0006_quota_holds.sql")),
+    (7, "audit", include_str!("../../../migrations/mysql/0007_audit.sql")),
 ];
 
 /// ER_DUP_FIELDNAME

@@ -5,6 +5,8 @@
 //! this folder knows that.
 
 mod apart;
+mod audit;
+mod audit_sql;
 mod belonging;
 mod books;
 mod books_read;

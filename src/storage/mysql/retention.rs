@@ -159,6 +159,28 @@ pub(super) const IDS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (v VARCHAR(1000) CHAR
 const KEYS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', \
      v VARCHAR(1000) CHARACTER SET utf8mb4 PATH '$[1]')) AS e";
 
+/// What goes is summed, so that what is left adds up with it: a page's parts of credits fit 64 bits. The whole credits
+/// are set first, from the parts that were there.
+fn sum_claims() -> String {
+    const IS_CARRIED: &str = "c.source <> 'adopted' AND (c.rounding = 'carry' \
+         OR (c.rounding IS NULL AND c.remainder_before <> c.remainder_after))";
+    format!(
+        "INSERT INTO hookledger_cleared_claims (user_id, carried_credits, carried_femtos, unpaid_credits) \
+         SELECT m.user_id, CAST(SUM(m.credits) AS SIGNED), CAST(SUM(m.femtos) AS SIGNED), CAST(SUM(m.unpaid) AS SIGNED) \
+         FROM (SELECT c.user_id, IF({IS_CARRIED}, c.price_credits - c.credits_moved - c.credits_unpaid, 0) AS credits, \
+             IF({IS_CARRIED}, c.price_femtos, 0) AS femtos, c.credits_unpaid AS unpaid \
+           FROM {KEYS} STRAIGHT_JOIN hookledger_claims AS c FORCE INDEX (PRIMARY) \
+             ON c.call_second = e.a AND c.claim_id = e.v COLLATE utf8mb4_bin \
+           UNION ALL SELECT r.user_id, 0, r.remainder_after - r.remainder_before, -r.unpaid_lowered \
+           FROM {KEYS} STRAIGHT_JOIN hookledger_refunds AS r ON r.claim_id = e.v COLLATE utf8mb4_bin) AS m \
+         GROUP BY m.user_id ON DUPLICATE KEY UPDATE \
+           carried_credits = carried_credits + VALUES(carried_credits) \
+             + (carried_femtos + VALUES(carried_femtos)) DIV 1000000000000000, \
+           carried_femtos = (carried_femtos + VALUES(carried_femtos)) % 1000000000000000, \
+           unpaid_credits = unpaid_credits + VALUES(unpaid_credits)"
+    )
+}
+
 /// Clears one page; a row that has changed since it was found stays.
 pub async fn remove(
     connection: &mut MySqlConnection,
@@ -184,6 +206,7 @@ pub async fn remove(
         }
         Removal::Claims(keys) => {
             let keys = parameter(keys)?;
+            sqlx::query(context.sql(&sum_claims())).bind(&keys).bind(&keys).execute(&mut *connection).await?;
             let refunds = format!(
                 "DELETE r FROM {KEYS} STRAIGHT_JOIN hookledger_refunds AS r ON r.claim_id = e.v COLLATE utf8mb4_bin"
             );

@@ -7,12 +7,13 @@ use sqlx::MySqlConnection;
 use super::context::Context;
 use super::shard::End;
 use super::snapshot::Read;
-use super::{foreign, log, snapshot, write};
+use super::{foreign, log, snapshot, task_refunds, write};
 use crate::domain::event::Content;
 use crate::domain::log_snapshot::LogSnapshot;
 use crate::domain::settlement::{Batch, Plan, Purpose, plan};
 use crate::failpoint;
 use crate::storage::StoreError;
+use crate::storage::log::{Trial, Tried};
 use crate::storage::neighbours;
 
 /// What the batch came to.
@@ -36,7 +37,8 @@ pub async fn settle(
     // Those that wait may be charged as well.
     let open = snapshot.log.iter().flat_map(LogSnapshot::open_sides);
     let calls: Vec<Content> = batch.contents().chain(open.map(|side| side.content().clone())).collect();
-    snapshot.foreign = foreign::of_calls(connection, context, &calls, &keys_of_tokens).await?;
+    let reaches_back = purpose.reaches_before_takeover();
+    snapshot.foreign = foreign::of_calls(connection, context, &calls, &keys_of_tokens, reaches_back).await?;
     let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     log::make_room(connection, context, &plan).await?;
@@ -44,4 +46,16 @@ pub async fn settle(
     log::write(connection, context, &plan, now).await?;
     failpoint::hit("store.settle.written")?;
     Ok(if purpose.is_dry_run() { End::RollBack(plan) } else { End::Commit(plan) })
+}
+
+/// What rows, and the refunds beside them, would come to: written, and rolled back.
+pub async fn try_rows(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    batch: &Batch,
+    trial: &Trial,
+) -> Result<End<Tried>, StoreError> {
+    let (End::Commit(plan) | End::RollBack(plan)) = settle(connection, context, batch, trial.purpose()).await?;
+    let refunds = task_refunds::settle_all(connection, context, trial.refunds_of.clone()).await?;
+    Ok(End::RollBack(Tried { outcomes: plan.row_outcomes, disputed: plan.disputed, refunds }))
 }

@@ -3,9 +3,10 @@
 use sqlx::{MySqlConnection, MySqlPool};
 
 use super::context::{Context, Names};
+use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::RowDigest;
 use crate::storage::StoreError;
-use crate::storage::log::{Agreement, KnownRow, NewestId, SourceFilter};
+use crate::storage::log::{Agreement, KnownRow, NewestId, SourceFilter, token_named};
 
 const AGREEMENT: &str = "SELECT \
      (SELECT COUNT(*) FROM hookledger_claims AS c WHERE c.call_second BETWEEN s.a AND s.b), \
@@ -72,4 +73,10 @@ pub async fn set_note(
     let sql = "INSERT INTO hookledger_meta (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)";
     sqlx::query(context.sql(sql)).bind(name.to_owned()).bind(value.to_owned()).execute(connection).await?;
     Ok(())
+}
+
+pub async fn token_of(readers: &MySqlPool, key: &str) -> Result<Option<RemoteKeyId>, StoreError> {
+    let sql = "SELECT id, remoteKeyId FROM api_keys WHERE id = ? OR remoteKeyId = ? LIMIT 100";
+    let query = sqlx::query_as(sql).bind(key.to_owned()).bind(key.to_owned());
+    Ok(token_named(&query.fetch_all(readers).await?, key))
 }

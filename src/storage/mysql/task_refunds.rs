@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sqlx::mysql::MySqlRow;
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{MySqlConnection, MySqlExecutor};
 
 use super::context::{Context, Names};
 use super::shard::End;
@@ -204,11 +204,15 @@ impl TaskLooks for Looks<'_> {
 }
 
 /// Rows of a page, in the order in which they are settled.
-pub async fn places(readers: &MySqlPool, names: &Names, page: &TaskPage) -> Result<Vec<TaskPlace>, StoreError> {
+pub async fn places(
+    reader: impl MySqlExecutor<'_>,
+    names: &Names,
+    page: &TaskPage,
+) -> Result<Vec<TaskPlace>, StoreError> {
     let (tokens, token, second, digest, number, source) = task_refunds::page_parameters(page)?;
     let query = sqlx::query(names.sql(PLACES)).bind(token).bind(token).bind(second).bind(digest).bind(number);
     let query = query.bind(source).bind(i64::from(page.tokens.is_none())).bind(tokens).bind(PAGE_ROWS);
-    query.fetch_all(readers).await?.iter().map(task_refunds::place).collect()
+    query.fetch_all(reader).await?.iter().map(task_refunds::place).collect()
 }
 
 const NEW_GROUPS: &str = "INSERT INTO hookledger_task_groups (tied_at_ms, source, remote_key_id, task_id, call_second, claim_id) \
@@ -255,4 +259,24 @@ pub async fn settle(
     write::each(connection, context, STILL_OPEN, &[], task_refunds::open_rows(&plan)?, &[]).await?;
     failpoint::hit("store.task_refunds.written")?;
     Ok(End::Commit(task_refunds::settled(&plan, places)))
+}
+
+/// The same for all pages, as a part of a transaction that is rolled back.
+pub async fn settle_all(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    mut page: TaskPage,
+) -> Result<RefundsSettled, StoreError> {
+    let mut all = RefundsSettled::default();
+    loop {
+        let places = places(&mut *connection, &context.names, &page).await?;
+        if places.is_empty() {
+            return Ok(all);
+        }
+        let (End::Commit(settled) | End::RollBack(settled)) = settle(connection, context, places).await?;
+        match all.add(settled) {
+            Some(next) => page.after = Some(next),
+            None => return Ok(all),
+        }
+    }
 }

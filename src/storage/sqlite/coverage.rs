@@ -22,11 +22,15 @@ pub async fn forget_unowned(
     source: &str,
     from_second: i64,
     until_second: i64,
+    token: Option<RemoteKeyId>,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ?1 AND ?2 AND source = ?3")
+    let sql = "DELETE FROM hookledger_unowned_rows WHERE row_second BETWEEN ?1 AND ?2 AND source = ?3 \
+               AND (?4 IS NULL OR remote_key_id = ?4)";
+    sqlx::query(sql)
         .bind(from_second)
         .bind(until_second)
         .bind(source)
+        .bind(token.map(RemoteKeyId::get))
         .execute(connection)
         .await?;
     Ok(())
@@ -216,7 +220,10 @@ const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth
      FROM (SELECT DISTINCT open_token AS token FROM hookledger_rows WHERE open_token > 0 AND state = 'ambiguous') AS t \
      CROSS JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
      WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k WHERE k.remoteKeyId = CAST(t.token AS TEXT)) < 2 \
-     ORDER BY r.row_second, r.row_digest, r.row_nth LIMIT ?1";
+     UNION ALL SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
+       WHERE r.open_token > 0 AND r.state = 'held' AND NOT EXISTS (SELECT 1 FROM hookledger_quota_holds AS h \
+         WHERE h.named_second IS NULL AND r.row_second BETWEEN h.from_second AND h.until_second) \
+     ORDER BY 2, 3, 4 LIMIT ?1";
 
 pub async fn woken_rows(readers: &SqlitePool, limit: usize) -> Result<Vec<NumberedRow>, StoreError> {
     let rows: Vec<(String, i64, String, i64, Option<String>)> =
@@ -250,4 +257,20 @@ pub async fn tokens_with_waiting_sides(
     .fetch_all(readers)
     .await?;
     tokens.into_iter().map(|token| RemoteKeyId::new(token).ok_or_else(|| unreadable("open_token", token))).collect()
+}
+
+pub async fn oldest_unpaid_row(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    token: RemoteKeyId,
+) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT MIN(second) FROM \
+           (SELECT MIN(row_second) AS second FROM hookledger_unowned_rows WHERE remote_key_id = ?1 AND source = ?2 \
+            UNION ALL SELECT MIN(row_second) FROM hookledger_rows WHERE open_token = ?1 AND source = ?2)",
+    )
+    .bind(token.get())
+    .bind(&of.source)
+    .fetch_one(readers)
+    .await?)
 }

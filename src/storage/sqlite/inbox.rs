@@ -24,10 +24,14 @@ const WOKEN_SQL: &str = "WITH waiting (token) AS MATERIALIZED \
      woken (token) AS MATERIALIZED \
        (SELECT waiting.token FROM waiting JOIN api_keys AS k ON k.remoteKeyId = CAST(waiting.token AS TEXT) \
         WHERE waiting.token <> 0 GROUP BY waiting.token HAVING COUNT(DISTINCT k.userId) = 1) \
-     SELECT i.inbox_id, CAST(w.payload AS TEXT) FROM woken CROSS JOIN hookledger_inbox AS i \
-       ON i.reason IN ('unknown_key', 'ambiguous_key') AND i.remote_key_id = woken.token AND i.state = 'failed' \
-     JOIN webhook_logs AS w ON w.id = i.inbox_id \
-     WHERE i.inbox_id > ?1 ORDER BY i.inbox_id LIMIT ?2";
+     SELECT d.inbox_id, CAST(w.payload AS TEXT) FROM \
+       (SELECT i.inbox_id FROM woken CROSS JOIN hookledger_inbox AS i \
+          ON i.reason IN ('unknown_key', 'ambiguous_key') AND i.remote_key_id = woken.token AND i.state = 'failed' \
+          WHERE i.inbox_id > ?1 \
+        UNION ALL SELECT i.inbox_id FROM hookledger_inbox AS i WHERE i.reason = 'quota_unknown' AND i.state = 'failed' \
+          AND i.inbox_id > ?1 AND NOT EXISTS (SELECT 1 FROM hookledger_quota_holds AS h WHERE h.named_second IS NULL \
+            AND i.called_at_ms BETWEEN h.from_second * 1000 AND h.until_second * 1000 + 999)) AS d \
+     JOIN webhook_logs AS w ON w.id = d.inbox_id ORDER BY d.inbox_id LIMIT ?2";
 
 const SELECTED_SQL: &str = "SELECT i.inbox_id, CAST(w.payload AS TEXT) FROM hookledger_inbox AS i JOIN webhook_logs AS w \
        ON w.id = i.inbox_id \

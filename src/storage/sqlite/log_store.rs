@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::writer::{Command, LogCommand};
+use super::writer::{Command, Forgotten, LogCommand};
 use super::{SqliteStore, coverage, source_looks, task_refunds};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
@@ -10,7 +10,8 @@ use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::log::{
-    Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, SourceFilter, Span, TaskPage,
+    Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, SourceFilter, Span, TaskPage, Trial,
+    Tried,
 };
 use crate::storage::noticed::{Noticed, Notices};
 
@@ -60,9 +61,24 @@ impl LogStore for SqliteStore {
         coverage::tokens_with_waiting_sides(&self.readers, after, limit).await
     }
 
-    async fn forget_unowned(&self, source: &str, from_second: i64, until_second: i64) -> Result<(), StoreError> {
-        let source = source.to_owned();
-        self.write(|reply| Command::Log(LogCommand::ForgetUnowned(source, from_second, until_second, reply))).await
+    async fn forget_unowned(
+        &self,
+        source: &str,
+        from_second: i64,
+        until_second: i64,
+        token: Option<RemoteKeyId>,
+    ) -> Result<(), StoreError> {
+        let forgotten = Forgotten { source: source.to_owned(), from_second, until_second, token };
+        self.write(|reply| Command::Log(LogCommand::ForgetUnowned(forgotten, reply))).await
+    }
+
+    async fn try_rows(&self, _lane: usize, rows: Vec<NumberedRow>, trial: Trial) -> Result<Tried, StoreError> {
+        let batch = Batch { rows, covered_until_second: trial.covered_until_second, ..Batch::default() };
+        self.write(|reply| Command::Log(LogCommand::TryRows(batch, trial, reply))).await
+    }
+
+    async fn oldest_unpaid_row(&self, of: &SourceFilter, token: RemoteKeyId) -> Result<Option<i64>, StoreError> {
+        coverage::oldest_unpaid_row(&self.readers, of, token).await
     }
 
     async fn spans(&self, of: &SourceFilter) -> Result<Vec<Span>, StoreError> {
@@ -119,6 +135,10 @@ impl LogStore for SqliteStore {
 
     async fn newest_id(&self, source: &str) -> Result<Option<NewestId>, StoreError> {
         source_looks::newest_id(&self.readers, source).await
+    }
+
+    async fn token_of(&self, key: &str) -> Result<Option<RemoteKeyId>, StoreError> {
+        source_looks::token_of(&self.readers, key).await
     }
 
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {

@@ -3,6 +3,7 @@
 //! SQLite admits one writer at a time, so `BEGIN IMMEDIATE` is the lock that a settlement takes first: whatever it
 //! reads after that cannot change before it commits. Nothing outside this folder knows that.
 
+mod audit;
 mod backup;
 mod books_read;
 mod books_write;

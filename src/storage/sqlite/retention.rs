@@ -85,6 +85,23 @@ pub async fn find(
     Ok((removal, last))
 }
 
+// What goes is summed, so that what is left adds up with it: a page's parts of credits fit 64 bits.
+const SUM_CLAIMS: &str = "INSERT INTO hookledger_cleared_claims (user_id, carried_credits, carried_femtos, unpaid_credits) \
+     SELECT user_id, SUM(credits), SUM(femtos), SUM(unpaid) FROM ( \
+       SELECT c.user_id, CASE WHEN c.rounding = 'carry' OR (c.rounding IS NULL AND c.remainder_before <> c.remainder_after) \
+           THEN c.price_credits - c.credits_moved - c.credits_unpaid ELSE 0 END AS credits, \
+         CASE WHEN c.rounding = 'carry' OR (c.rounding IS NULL AND c.remainder_before <> c.remainder_after) \
+           THEN c.price_femtos ELSE 0 END AS femtos, c.credits_unpaid AS unpaid \
+       FROM jsonb_each(?1) AS e CROSS JOIN hookledger_claims AS c \
+         ON c.call_second = e.value ->> 0 AND c.claim_id = e.value ->> 1 \
+       UNION ALL SELECT f.user_id, 0, f.remainder_after - f.remainder_before, -f.unpaid_lowered \
+       FROM jsonb_each(?1) AS e CROSS JOIN hookledger_refunds AS f ON f.claim_id = e.value ->> 1) \
+     WHERE true GROUP BY user_id ON CONFLICT (user_id) DO UPDATE SET \
+       carried_credits = carried_credits + excluded.carried_credits \
+         + (carried_femtos + excluded.carried_femtos) / 1000000000000000, \
+       carried_femtos = (carried_femtos + excluded.carried_femtos) % 1000000000000000, \
+       unpaid_credits = unpaid_credits + excluded.unpaid_credits";
+
 /// Clears one page; a row that has changed since it was found stays.
 pub async fn remove(connection: &mut SqliteConnection, removal: &Removal) -> Result<u64, StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -115,6 +132,7 @@ pub async fn remove(connection: &mut SqliteConnection, removal: &Removal) -> Res
         }
         Removal::Claims(keys) => {
             let keys = json(keys)?;
+            sqlx::query(SUM_CLAIMS).bind(&keys).execute(&mut *transaction).await?;
             sqlx::query("DELETE FROM hookledger_refunds WHERE claim_id IN (SELECT value ->> 1 FROM jsonb_each(?1))")
                 .bind(&keys)
                 .execute(&mut *transaction)

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use sqlx::{Connection, SqliteConnection};
 
 use super::writer::Context;
-use super::{log, snapshot, write};
+use super::{log, snapshot, task_refunds, write};
 use crate::domain::settlement::{Batch, Plan, Purpose, plan};
 use crate::failpoint;
 use crate::storage::StoreError;
+use crate::storage::log::{Trial, Tried};
 use crate::storage::neighbours;
 
 /// What the batch came to, after the commit.
@@ -19,28 +20,52 @@ pub async fn settle(
     purpose: Purpose,
 ) -> Result<Plan, StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    failpoint::hit("store.settle.begin")?;
-    let mut snapshot = snapshot::read(&mut transaction, batch).await?;
-    let now = context.clock.now();
-    let policy = **context.policy.load();
-    if batch.has_rows() {
-        context.has_log.store(true, Ordering::Release);
-    }
-    if policy.reads_log || context.has_log.load(Ordering::Acquire) {
-        let looks = &mut log::Looks(&mut transaction);
-        snapshot.log = Some(neighbours::read(looks, batch, policy.windows, &snapshot.prices, now).await?);
-    }
-    let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
-    failpoint::hit("store.settle.planned")?;
-    log::make_room(&mut transaction, &plan).await?;
-    write::plan(&mut transaction, context, &plan, now).await?;
-    log::write(&mut transaction, &plan, now).await?;
-    failpoint::hit("store.settle.written")?;
+    let plan = write_plan(&mut transaction, context, batch, purpose).await?;
     if purpose.is_dry_run() {
         transaction.rollback().await?;
         return Ok(plan);
     }
     transaction.commit().await?;
     failpoint::hit("store.settle.committed")?;
+    Ok(plan)
+}
+
+/// What rows, and the refunds beside them, would come to: written, and rolled back.
+pub async fn try_rows(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    batch: &Batch,
+    trial: &Trial,
+) -> Result<Tried, StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let plan = write_plan(&mut transaction, context, batch, trial.purpose()).await?;
+    let refunds = task_refunds::settle_all(&mut transaction, context, trial.refunds_of.clone()).await?;
+    transaction.rollback().await?;
+    Ok(Tried { outcomes: plan.row_outcomes, disputed: plan.disputed, refunds })
+}
+
+async fn write_plan(
+    transaction: &mut SqliteConnection,
+    context: &Context,
+    batch: &Batch,
+    purpose: Purpose,
+) -> Result<Plan, StoreError> {
+    failpoint::hit("store.settle.begin")?;
+    let mut snapshot = snapshot::read(transaction, batch).await?;
+    let now = context.clock.now();
+    let policy = **context.policy.load();
+    if batch.has_rows() {
+        context.has_log.store(true, Ordering::Release);
+    }
+    if policy.reads_log || context.has_log.load(Ordering::Acquire) {
+        let looks = &mut log::Looks(transaction);
+        snapshot.log = Some(neighbours::read(looks, batch, policy.windows, &snapshot.prices, now).await?);
+    }
+    let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
+    failpoint::hit("store.settle.planned")?;
+    log::make_room(transaction, &plan).await?;
+    write::plan(transaction, context, &plan, now).await?;
+    log::write(transaction, &plan, now).await?;
+    failpoint::hit("store.settle.written")?;
     Ok(plan)
 }

@@ -59,7 +59,7 @@ const ACCOUNTS_SQL: &str = "SELECT 4, e.value, b.currentCredits, a.remainder_fem
        (SELECT n.id FROM credit_transactions AS n WHERE n.userId = e.value ORDER BY n.createdAt DESC, n.id DESC LIMIT 1)";
 
 const PRICE: i64 = 5;
-const PRICE_SQL: &str = "SELECT 5, kind, from_second, value FROM hookledger_prices";
+const PRICE_SQL: &str = concat!("SELECT 5, p.* FROM (", price_list::price_rows!(), ") AS p");
 
 // An open token had no key at the last look of all open ones either.
 const UNKNOWN_TOKEN: i64 = 6;

@@ -2,9 +2,10 @@
 
 use sqlx::{SqliteConnection, SqlitePool};
 
+use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::RowDigest;
 use crate::storage::StoreError;
-use crate::storage::log::{Agreement, KnownRow, NewestId, SourceFilter};
+use crate::storage::log::{Agreement, KnownRow, NewestId, SourceFilter, token_named};
 
 const AGREEMENT: &str = "SELECT \
      (SELECT COUNT(*) FROM hookledger_claims WHERE call_second BETWEEN ?1 AND ?2), \
@@ -68,4 +69,9 @@ pub async fn set_note(connection: &mut SqliteConnection, name: &str, value: &str
     .execute(connection)
     .await?;
     Ok(())
+}
+
+pub async fn token_of(readers: &SqlitePool, key: &str) -> Result<Option<RemoteKeyId>, StoreError> {
+    let sql = "SELECT id, remoteKeyId FROM api_keys WHERE id = ?1 OR remoteKeyId = ?1 LIMIT 100";
+    Ok(token_named(&sqlx::query_as(sql).bind(key).fetch_all(readers).await?, key))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, SqliteConnection, SqlitePool};
+use sqlx::{Connection, SqliteConnection, SqliteExecutor};
 
 use super::writer::Context;
 use super::{snapshot, write};
@@ -163,10 +163,10 @@ impl TaskLooks for Looks<'_> {
 }
 
 /// Rows of a page, in the order in which they are settled.
-pub async fn places(readers: &SqlitePool, page: &TaskPage) -> Result<Vec<TaskPlace>, StoreError> {
+pub async fn places(reader: impl SqliteExecutor<'_>, page: &TaskPage) -> Result<Vec<TaskPlace>, StoreError> {
     let (tokens, token, second, digest, number, source) = task_refunds::page_parameters(page)?;
     let query = sqlx::query(PLACES).bind(tokens).bind(token).bind(second).bind(digest).bind(number).bind(source);
-    let rows = query.bind(page.tokens.is_none()).bind(PAGE_ROWS).fetch_all(readers).await?;
+    let rows = query.bind(page.tokens.is_none()).bind(PAGE_ROWS).fetch_all(reader).await?;
     rows.iter().map(task_refunds::place).collect()
 }
 
@@ -205,15 +205,45 @@ pub async fn settle(
     places: Vec<TaskPlace>,
 ) -> Result<RefundsSettled, StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let snapshot = task_refunds::read(&mut Looks(&mut transaction), &places).await?;
+    let settled = write_page(&mut transaction, context, places).await?;
+    transaction.commit().await?;
+    failpoint::hit("store.task_refunds.committed")?;
+    Ok(settled)
+}
+
+/// The same for all pages, as a part of a transaction that is rolled back.
+pub async fn settle_all(
+    transaction: &mut SqliteConnection,
+    context: &Context,
+    mut page: TaskPage,
+) -> Result<RefundsSettled, StoreError> {
+    let mut all = RefundsSettled::default();
+    loop {
+        let places = places(&mut *transaction, &page).await?;
+        if places.is_empty() {
+            return Ok(all);
+        }
+        let settled = write_page(transaction, context, places).await?;
+        match all.add(settled) {
+            Some(next) => page.after = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+async fn write_page(
+    transaction: &mut SqliteConnection,
+    context: &Context,
+    places: Vec<TaskPlace>,
+) -> Result<RefundsSettled, StoreError> {
+    let snapshot = task_refunds::read(&mut Looks(transaction), &places).await?;
     let now = context.clock.now();
     let plan = plan_task_refunds(snapshot, context.policy.load().rounding, now, &context.ids);
     if plan.rows.is_empty() && plan.groups.is_empty() {
-        transaction.rollback().await?;
         return Ok(task_refunds::settled(&plan, places));
     }
     if !plan.books.refunds.is_empty() {
-        write::refunds(&mut transaction, context, &plan.books, now).await?;
+        write::refunds(transaction, context, &plan.books, now).await?;
     }
     let groups = sqlx::query(NEW_GROUPS).bind(task_refunds::groups(&plan)?).bind(now.as_millis());
     groups.execute(&mut *transaction).await?;
@@ -226,7 +256,5 @@ pub async fn settle(
         sqlx::query(sql).bind(list).execute(&mut *transaction).await?;
     }
     failpoint::hit("store.task_refunds.written")?;
-    transaction.commit().await?;
-    failpoint::hit("store.task_refunds.committed")?;
     Ok(task_refunds::settled(&plan, places))
 }

@@ -17,19 +17,21 @@ use super::refunds::{self, Reversal};
 use super::retention;
 use super::task_refunds;
 use super::tokens::{self, Seen};
-use super::{SqliteOptions, books_write, connect, coverage, prices, record, settle, source_looks};
+use super::{SqliteOptions, audit, books_write, connect, coverage, prices, record, settle, source_looks};
 use crate::clock::SharedClock;
 use crate::domain::event::Delivery;
-use crate::domain::ids::RecordIds;
+use crate::domain::ids::{RecordIds, RemoteKeyId};
 use crate::domain::log_snapshot::NumberedRow;
 use crate::domain::outcome::RecordOutcome;
 use crate::domain::refund::{RefundOutcome, RefundRequest};
 use crate::domain::settlement::{Batch, LedgerPolicy, Plan, Purpose};
 use crate::domain::time::UnixMillis;
+use crate::storage::audit::{AcceptedDifference, NewAcceptance};
 use crate::storage::books::{
     BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
 };
-use crate::storage::log::{RefundsSettled, SourceFilter, Span, TaskPlace};
+use crate::storage::log::{RefundsSettled, SourceFilter, Span, TaskPlace, Trial, Tried};
+use crate::storage::prices::{NewQuotaChange, QuotaChange};
 use crate::storage::removal::Removal;
 use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
 
@@ -45,6 +47,7 @@ pub enum Command {
     Record(Vec<Delivery>, Reply<Vec<RecordOutcome>>),
     SetAside(Poison, Reply<()>),
     StorePrices(ConfiguredPrices, Reply<PriceLook>),
+    NameQuotaChange(NewQuotaChange, Reply<QuotaChange, BooksError>),
     LookAtTokens(Seen, Reply<()>),
     Refund(Vec<RefundRequest>, bool, Reply<Vec<RefundOutcome>>),
     BeginReversal(Reversal, Reply<Option<UnixMillis>, BooksError>),
@@ -55,19 +58,29 @@ pub enum Command {
     Grant(NewGrant, Reply<Granted, BooksError>),
     Adjust(NewAdjustment, Reply<Granted, BooksError>),
     IgnoreToken(NewIgnore, Reply<Ignored, BooksError>),
+    AcceptDifference(NewAcceptance, Reply<AcceptedDifference>),
     Probe(Reply<()>),
     Close(Reply<()>),
 }
 
 /// What whoever reads the log asks beside settlements.
 pub enum LogCommand {
-    ForgetUnowned(String, i64, i64, Reply<()>),
+    ForgetUnowned(Forgotten, Reply<()>),
+    TryRows(Batch, Trial, Reply<Tried>),
     Cover(SourceFilter, Span, Reply<()>),
     BeginCoverage(SourceFilter, i64, Reply<i64>),
     Reopen(SourceFilter, UnixMillis, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
     SetNote(String, String, Reply<()>),
     SettleRefunds(Vec<TaskPlace>, Reply<RefundsSettled>),
+}
+
+/// Whose counts of rows that nobody pays for are to go.
+pub struct Forgotten {
+    pub source: String,
+    pub from_second: i64,
+    pub until_second: i64,
+    pub token: Option<RemoteKeyId>,
 }
 
 /// What every write needs beside its connection.
@@ -189,6 +202,9 @@ impl Owner {
             Command::SetAside(poison, reply) => {
                 self.answer(reply, async |writes, context| record::set_aside(writes, context, &poison).await).await
             }
+            Command::NameQuotaChange(change, reply) => {
+                self.answer(reply, async |writes, _| prices::name_change(writes, change).await).await
+            }
             Command::StorePrices(configured, reply) => {
                 self.answer(reply, async |writes, context| prices::store(writes, context, configured).await).await
             }
@@ -211,8 +227,15 @@ impl Owner {
 
     async fn carry_out_for_the_log(&mut self, command: LogCommand) {
         match command {
-            LogCommand::ForgetUnowned(source, from, until, reply) => {
-                self.answer(reply, async |writes, _| coverage::forget_unowned(writes, &source, from, until).await).await
+            LogCommand::ForgetUnowned(Forgotten { source, from_second, until_second, token }, reply) => {
+                self.answer(reply, async |writes, _| {
+                    coverage::forget_unowned(writes, &source, from_second, until_second, token).await
+                })
+                .await
+            }
+            LogCommand::TryRows(batch, trial, reply) => {
+                self.answer(reply, async |writes, context| settle::try_rows(writes, context, &batch, &trial).await)
+                    .await
             }
             LogCommand::Cover(of, span, reply) => {
                 self.answer(reply, async |writes, context| coverage::cover(writes, context, &of, span).await).await
@@ -257,6 +280,9 @@ impl Owner {
             }
             Command::IgnoreToken(ignore, reply) => {
                 self.answer(reply, async |writes, context| tokens::ignore(writes, context, &ignore).await).await
+            }
+            Command::AcceptDifference(new, reply) => {
+                self.answer(reply, async |writes, context| audit::accept(writes, context, &new).await).await
             }
             Command::BeginReversal(reversal, reply) => {
                 self.answer(reply, async |writes, context| refunds::begin_reversal(writes, context, &reversal).await)
