@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod adoption;
+mod alike_pairs;
 pub mod channel;
 pub mod decimal;
 pub mod decision;

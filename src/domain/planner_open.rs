@@ -1,14 +1,15 @@
 //! Rows of the log as a batch brings them, and the sides that wait for their partner: looked at again whenever
 //! something near them has changed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::alike_pairs::pair_alike;
 use super::event::UsageEvent;
 use super::known::KnownEvent;
 use super::log_row::RowKind;
 use super::log_snapshot::{NumberedRow, RowOutcome, RowState, RowWrite, TaskMark, UnownedRows};
-use super::matching::{MatchPolicy, Neighbours, Node, Place, Standing};
+use super::matching::{Node, Place, Standing};
 use super::money::{AmountTooLarge, Credits, QuotaUnits};
 use super::outcome::{Failure, SettlementOutcome};
 use super::planner::{Booked, Planner};
@@ -197,7 +198,45 @@ impl Planner<'_> {
                 None => {}
             }
         }
+        if pairs.is_none() {
+            self.reopen_disputes();
+        }
         self.tell_what_came_of_waiting(batch);
+    }
+
+    /// A tie of this batch may have left more disputed sides than there are charges beside them: those that have none wait
+    /// again, and whoever knows what is covered decides.
+    fn reopen_disputes(&mut self) {
+        let Some(log) = &self.log else { return };
+        let places: Vec<Place> = log.neighbours.open().collect();
+        let pairs = pair_alike(&log.neighbours, &places, UnixMillis::MAX, &log.policy);
+        let events = log.open_events.values().filter(|side| side.is_disputed).map(|side| side.place);
+        let rows = log.open_rows.values().filter(|side| side.is_disputed).map(|side| side.place);
+        let disputed: HashSet<Place> = events.chain(rows).filter(|place| !pairs.contains_key(place)).collect();
+        for place in places.into_iter().filter(|place| disputed.contains(place)) {
+            self.let_wait(place);
+        }
+    }
+
+    fn let_wait(&mut self, place: Place) {
+        let Some(log) = &self.log else { return };
+        match &log.neighbours.node(place).standing {
+            Standing::Open(Side::Event(event)) => {
+                let event = event.clone();
+                let Some(open) = log.open_events.get(&event.event_id).map(|side| side.open.clone()) else { return };
+                self.keep(&event, Some(&open), Some((Failure::Alike.message(), WaitReason::Alike)));
+            }
+            Standing::Open(Side::Row(row)) => {
+                let identity = row.identity.clone();
+                let Some(open) = log.open_rows.get(&identity).map(|side| side.row.clone()) else { return };
+                self.keep_row(
+                    &NumberedRow { identity, row: (*open).clone() },
+                    RowState::Waiting,
+                    Some(Failure::Alike.message()),
+                );
+            }
+            _ => {}
+        }
     }
 
     /// What came since it waits may be its partner, or have left it one.
@@ -280,77 +319,6 @@ impl Planner<'_> {
             let identity = SideIdentity::Row { row: row.identity.clone(), request_id, log_id };
             if let (RowOutcome::Waiting, Some(credits)) = (&outcome, credits.get(&identity)) {
                 *outcome = RowOutcome::Charged { credits: *credits };
-            }
-        }
-    }
-}
-
-/// Pairs covered waiting sides with covered charges that are alike: as many as possible, the nearest first.
-fn pair_alike(
-    neighbours: &Neighbours,
-    open: &[Place],
-    covered_until: UnixMillis,
-    policy: &MatchPolicy,
-) -> HashMap<Place, Place> {
-    let is_covered = |place: &Place| neighbours.node(*place).facts.at <= covered_until;
-    let waiting: Vec<Place> = open.iter().copied().filter(is_covered).collect();
-    let mut edges: Vec<(i128, i64, Place, Place)> = Vec::new();
-    for place in &waiting {
-        let alike = neighbours.all_alike(*place, policy).filter(is_covered);
-        edges.extend(alike.map(|other| {
-            let (price, time) = neighbours.distance(*place, other);
-            (price, time, *place, other)
-        }));
-    }
-    edges.sort();
-    let mut partner_of: HashMap<Place, Place> = HashMap::new();
-    let mut taken_by: HashMap<Place, Place> = HashMap::new();
-    let mut reach: HashMap<Place, Vec<Place>> = HashMap::new();
-    for (_, _, place, other) in edges {
-        reach.entry(place).or_default().push(other);
-        if !partner_of.contains_key(&place) && !taken_by.contains_key(&other) {
-            partner_of.insert(place, other);
-            taken_by.insert(other, place);
-        }
-    }
-    for place in waiting {
-        if !partner_of.contains_key(&place) {
-            make_room(place, &reach, &mut partner_of, &mut taken_by);
-        }
-    }
-    partner_of
-}
-
-/// Moves earlier pairs aside, if that finds one for `start` as well.
-fn make_room(
-    start: Place,
-    reach: &HashMap<Place, Vec<Place>>,
-    partner_of: &mut HashMap<Place, Place>,
-    taken_by: &mut HashMap<Place, Place>,
-) {
-    let mut came_from: HashMap<Place, Place> = HashMap::new();
-    let mut seen = HashSet::from([start]);
-    let mut queue = VecDeque::from([start]);
-    while let Some(place) = queue.pop_front() {
-        for other in reach.get(&place).into_iter().flatten() {
-            if came_from.contains_key(other) {
-                continue;
-            }
-            came_from.insert(*other, place);
-            let Some(holder) = taken_by.get(other).copied() else {
-                let mut free = *other;
-                while let Some(place) = came_from.get(&free).copied() {
-                    let given_up = partner_of.insert(place, free);
-                    taken_by.insert(free, place);
-                    match given_up {
-                        Some(given_up) if place != start => free = given_up,
-                        _ => return,
-                    }
-                }
-                return;
-            };
-            if seen.insert(holder) {
-                queue.push_back(holder);
             }
         }
     }

@@ -282,6 +282,11 @@ impl Ledger {
         self.claims.values().map(units).sum()
     }
 
+    /// Rows that wait, and are not disputed.
+    pub(super) fn waiting_rows(&self) -> usize {
+        self.rows.values().filter(|(state, _)| *state == RowState::Waiting).count()
+    }
+
     pub(super) fn open(&self) -> usize {
         let events = self.known.values().filter(|(_, known, _)| matches!(known, KnownEvent::Open(_))).count();
         events + self.rows.values().filter(|(state, _)| state.is_open()).count()

@@ -123,6 +123,20 @@ fn more_waiting_sides_than_charges_beside_them_are_calls_of_their_own() {
 }
 
 #[test]
+fn a_dispute_without_a_charge_beside_it_waits_again_until_it_is_decided() {
+    let mut ledger = Ledger::default();
+    ledger.event("e0", &at(0));
+    ledger.event("e500", &at(500));
+    ledger.rows(&[at(250).units(499), at(251).units(499)]);
+    ledger.cover(2000);
+    assert_eq!((ledger.charges(), ledger.open(), ledger.waiting_rows()), (2, 2, 0), "one beside each");
+    assert_eq!(ledger.rows(&[at(10)]), [RowOutcome::Tied], "the true partner of one of the two");
+    assert_eq!((ledger.charges(), ledger.open(), ledger.waiting_rows()), (2, 2, 1));
+    ledger.cover(2000);
+    assert_eq!((ledger.charges(), ledger.open(), ledger.waiting_rows()), (3, 1, 0), "a call of its own");
+}
+
+#[test]
 fn with_a_shared_request_id_the_rows_price_decides() {
     for row_first in [false, true] {
         let mut ledger = Ledger::default();

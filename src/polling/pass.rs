@@ -18,6 +18,7 @@ use crate::config::PollingSettings;
 use crate::domain::log_row::{LogRow, RowKind};
 use crate::domain::planted;
 use crate::domain::settlement::Purpose;
+use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, UnreadableRow, Window};
 use crate::storage::log::{Proof, SourceFilter, Span};
@@ -208,9 +209,11 @@ impl Pass {
                 self.read(of, gap, coverable).await?;
                 continue;
             }
+            let looked_at = self.clock.now();
             match figures::compare(self.gateway.as_ref(), self.store.as_ref(), of, gap).await? {
                 Verdict::Agreed(proved) => {
-                    self.cover(of, proved, Proof::Agreed).await?;
+                    // What came since was not compared.
+                    self.cover_since(of, proved, Proof::Agreed, looked_at).await?;
                     self.report.spans_agreed += 1;
                     left.extend(gap.after(proved.until_second).map(|rest| (rest, false)));
                 }
@@ -265,8 +268,18 @@ impl Pass {
     }
 
     pub(super) async fn cover(&self, of: &SourceFilter, seconds: Gap, proof: Proof) -> Result<(), StoreError> {
+        self.cover_since(of, seconds, proof, self.clock.now()).await
+    }
+
+    async fn cover_since(
+        &self,
+        of: &SourceFilter,
+        seconds: Gap,
+        proof: Proof,
+        proved_at: UnixMillis,
+    ) -> Result<(), StoreError> {
         let Gap { from_second, until_second } = seconds;
-        self.store.cover(of, Span { from_second, until_second, proof }).await?;
+        self.store.cover(of, Span { from_second, until_second, proof }, proved_at).await?;
         failpoint::hit("polling.covered").map_err(StoreError::from)
     }
 

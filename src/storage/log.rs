@@ -313,8 +313,8 @@ pub trait LogStore: Notices + Send + Sync + 'static {
     /// are to be read.
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError>;
 
-    /// Every row of the span is committed.
-    async fn cover(&self, of: &SourceFilter, span: Span) -> Result<(), StoreError>;
+    /// Every row of the span that was there at `proved_at` is committed.
+    async fn cover(&self, of: &SourceFilter, span: Span, proved_at: UnixMillis) -> Result<(), StoreError>;
 
     /// How the calls of a span were told by both channels.
     async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError>;

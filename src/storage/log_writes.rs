@@ -1,5 +1,7 @@
 //! What a plan writes of the log, as lists of JSON; the same for every database.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::StoreError;
@@ -9,7 +11,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::log_row::RowIdentity;
 use crate::domain::log_snapshot::TaskMark;
 use crate::domain::money::QuotaUnits;
-use crate::domain::settlement::{ClaimSide, Correction, Plan, Tie};
+use crate::domain::settlement::{Charge, ClaimSide, Correction, Plan, Tie};
 use crate::domain::side::SideIdentity;
 
 /// The columns of a claim's row: source, second, digest, number, request id, log id; all null where it has none.
@@ -25,6 +27,15 @@ pub fn row_columns(side: Option<&ClaimSide>) -> Value {
         request_id.as_ref().map(RequestId::as_str),
         log_id
     ])
+}
+
+/// Seconds of charges whose event alone is known; none: there are no such.
+pub fn seconds_of_events(plan: &Plan) -> Result<Option<String>, StoreError> {
+    let is_alone = |charge: &&Charge| charge.event.is_some() && charge.row.is_none();
+    let charged = plan.charges.iter().filter(is_alone).map(|charge| charge.content.called_at.as_secs());
+    let adopted = plan.adopted.iter().filter(|adopted| is_alone(&&adopted.charge));
+    let seconds: BTreeSet<i64> = charged.chain(adopted.map(|adopted| adopted.recorded_at.as_secs())).collect();
+    if seconds.is_empty() { Ok(None) } else { parameter(&seconds).map(Some) }
 }
 
 /// Sides of charges of before: second, id, event id, its milliseconds, request id, log id, the row's columns, rule.

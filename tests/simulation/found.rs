@@ -111,6 +111,26 @@ fn ids_that_a_collation_takes_for_equal_are_recorded_together() {
     holds(rules(|_| {}), steps);
 }
 
+/// An event of a span that had agreed was settled while our clock was behind, which was set right before the next pass:
+/// the span stayed closed, and its row, which told the call differently beyond it, was charged as another.
+#[test]
+fn an_event_opens_a_span_that_had_agreed_whatever_the_clock_says() {
+    let steps = vec![
+        Step::Wait(240),
+        call(0, 1, 40_000, Some(0)),
+        deliver(&[0]),
+        Step::Wait(200),
+        Step::Pass { reads_all: false },
+        Step::SetClock(-120),
+        call(1, 2, 300_000, Some(200)),
+        deliver(&[1]),
+        Step::SetClock(120),
+        Step::Wait(400),
+        Step::Pass { reads_all: false },
+    ];
+    holds(rules(|rules| rules.telling = Telling::Early), steps);
+}
+
 /// Two rows of one batch, and near them one event without a row: each took the look as wide enough, and the second did
 /// not see the end of the chain.
 #[test]

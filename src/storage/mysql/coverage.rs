@@ -58,6 +58,7 @@ pub async fn cover(
     context: &Context,
     of: &SourceFilter,
     new: Span,
+    proved_at: UnixMillis,
 ) -> Result<(), StoreError> {
     let near = "FROM hookledger_spans WHERE source = ? AND filter = ? AND from_second <= ? AND until_second >= ?";
     let rows: Vec<(i64, i64, String, i64)> = sqlx::query_as(
@@ -79,7 +80,7 @@ pub async fn cover(
         .execute(&mut *connection)
         .await?;
     // Few of them are more than the new one: what touches its ends.
-    for (laid, proved_at) in new.laid_over(context.clock.now(), old.into_iter()) {
+    for (laid, proved_at) in new.laid_over(proved_at, old.into_iter()) {
         let sql = "INSERT INTO hookledger_spans (source, filter, from_second, until_second, proof, proved_at_ms) \
                    VALUES (?, ?, ?, ?, ?, ?)";
         sqlx::query(context.sql(sql))
@@ -91,6 +92,22 @@ pub async fn cover(
             .bind(proved_at.as_millis())
             .execute(&mut *connection)
             .await?;
+    }
+    Ok(())
+}
+
+/// Events that came for spans that had agreed open them at once: from now on they look for their rows. Spans are seldom
+/// among them, and only those are locked.
+pub async fn open_for(connection: &mut MySqlConnection, context: &Context, seconds: String) -> Result<(), StoreError> {
+    let hit = "SELECT s.source, s.filter, s.from_second FROM hookledger_spans AS s WHERE s.proof = 'agreed' AND EXISTS \
+         (SELECT 1 FROM JSON_TABLE(?, '$[*]' COLUMNS (second BIGINT PATH '$')) AS e \
+          WHERE e.second BETWEEN s.from_second AND s.until_second)";
+    let spans: Vec<(String, String, i64)> =
+        sqlx::query_as(context.sql(hit)).bind(seconds).fetch_all(&mut *connection).await?;
+    for (source, filter, from_second) in spans {
+        let sql = "UPDATE hookledger_spans SET proof = 'reopened' \
+                   WHERE source = ? AND filter = ? AND from_second = ? AND proof = 'agreed'";
+        sqlx::query(context.sql(sql)).bind(source).bind(filter).bind(from_second).execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -146,12 +146,12 @@ impl LogStore for MysqlStore {
         coverage::spans(&self.readers, &self.context.names, of).await
     }
 
-    async fn cover(&self, of: &SourceFilter, span: Span) -> Result<(), StoreError> {
+    async fn cover(&self, of: &SourceFilter, span: Span, proved_at: UnixMillis) -> Result<(), StoreError> {
         let of = Arc::new(of.clone());
         self.write(move |connection, context| {
             let of = of.clone();
             Box::pin(async move {
-                coverage::cover(connection, context, &of, span).await?;
+                coverage::cover(connection, context, &of, span, proved_at).await?;
                 Ok::<_, StoreError>(End::Commit(()))
             })
         })

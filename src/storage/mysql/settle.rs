@@ -7,14 +7,14 @@ use sqlx::MySqlConnection;
 use super::context::Context;
 use super::shard::End;
 use super::snapshot::Read;
-use super::{foreign, log, snapshot, task_refunds, write};
+use super::{coverage, foreign, log, snapshot, task_refunds, write};
 use crate::domain::event::Content;
 use crate::domain::log_snapshot::LogSnapshot;
 use crate::domain::settlement::{Batch, Plan, Purpose, plan};
 use crate::failpoint;
 use crate::storage::StoreError;
 use crate::storage::log::{Trial, Tried};
-use crate::storage::neighbours;
+use crate::storage::{log_writes, neighbours};
 
 /// What the batch came to.
 pub async fn settle(
@@ -39,11 +39,15 @@ pub async fn settle(
     let calls: Vec<Content> = batch.contents().chain(open.map(|side| side.content().clone())).collect();
     let reaches_back = purpose.reaches_before_takeover();
     snapshot.foreign = foreign::of_calls(connection, context, &calls, &keys_of_tokens, reaches_back).await?;
+    let looks_for_rows = snapshot.log.is_some();
     let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     log::make_room(connection, context, &plan).await?;
     write::plan(connection, context, &plan, &taken, now).await?;
     log::write(connection, context, &plan, now).await?;
+    if let Some(seconds) = log_writes::seconds_of_events(&plan)?.filter(|_| looks_for_rows) {
+        coverage::open_for(connection, context, seconds).await?;
+    }
     failpoint::hit("store.settle.written")?;
     Ok(if purpose.is_dry_run() { End::RollBack(plan) } else { End::Commit(plan) })
 }

@@ -54,9 +54,9 @@ pub async fn spans(readers: &SqlitePool, of: &SourceFilter) -> Result<Vec<Span>,
 /// Lays a span over what was there: older ones are cut, and one of the same proof beside it is joined.
 pub async fn cover(
     connection: &mut SqliteConnection,
-    context: &Context,
     of: &SourceFilter,
     span: Span,
+    proved_at: UnixMillis,
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let near: Vec<(i64, i64, String, i64)> = sqlx::query_as(
@@ -72,7 +72,7 @@ pub async fn cover(
     let near = near.into_iter().filter_map(|(from_second, until_second, proof, proved_at)| {
         Some((Span { from_second, until_second, proof: Proof::parse(&proof)? }, UnixMillis::new(proved_at)))
     });
-    for (laid, proved_at) in span.laid_over(context.clock.now(), near) {
+    for (laid, proved_at) in span.laid_over(proved_at, near) {
         sqlx::query(
             "INSERT INTO hookledger_spans (source, filter, from_second, until_second, proof, proved_at_ms) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -87,6 +87,18 @@ pub async fn cover(
         .await?;
     }
     transaction.commit().await?;
+    Ok(())
+}
+
+/// Events that came for spans that had agreed open them at once: from now on they look for their rows.
+pub async fn open_for(connection: &mut SqliteConnection, seconds: String) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE hookledger_spans SET proof = 'reopened' WHERE proof = 'agreed' \
+         AND EXISTS (SELECT 1 FROM jsonb_each(?1) AS e WHERE e.value BETWEEN from_second AND until_second)",
+    )
+    .bind(seconds)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

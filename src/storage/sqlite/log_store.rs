@@ -85,9 +85,9 @@ impl LogStore for SqliteStore {
         coverage::spans(&self.readers, of).await
     }
 
-    async fn cover(&self, of: &SourceFilter, span: Span) -> Result<(), StoreError> {
+    async fn cover(&self, of: &SourceFilter, span: Span, proved_at: UnixMillis) -> Result<(), StoreError> {
         let of = of.clone();
-        self.write(|reply| Command::Log(LogCommand::Cover(of, span, reply))).await
+        self.write(|reply| Command::Log(LogCommand::Cover(of, span, proved_at, reply))).await
     }
 
     async fn begin_coverage(&self, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError> {

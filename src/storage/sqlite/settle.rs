@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use sqlx::{Connection, SqliteConnection};
 
 use super::writer::Context;
-use super::{log, snapshot, task_refunds, write};
+use super::{coverage, log, snapshot, task_refunds, write};
 use crate::domain::settlement::{Batch, Plan, Purpose, plan};
 use crate::failpoint;
 use crate::storage::StoreError;
 use crate::storage::log::{Trial, Tried};
-use crate::storage::neighbours;
+use crate::storage::{log_writes, neighbours};
 
 /// What the batch came to, after the commit.
 pub async fn settle(
@@ -61,11 +61,15 @@ async fn write_plan(
         let looks = &mut log::Looks(transaction);
         snapshot.log = Some(neighbours::read(looks, batch, policy.windows, &snapshot.prices, now).await?);
     }
+    let looks_for_rows = snapshot.log.is_some();
     let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     log::make_room(transaction, &plan).await?;
     write::plan(transaction, context, &plan, now).await?;
     log::write(transaction, &plan, now).await?;
+    if let Some(seconds) = log_writes::seconds_of_events(&plan)?.filter(|_| looks_for_rows) {
+        coverage::open_for(transaction, seconds).await?;
+    }
     failpoint::hit("store.settle.written")?;
     Ok(plan)
 }

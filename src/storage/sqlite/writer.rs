@@ -67,7 +67,7 @@ pub enum Command {
 pub enum LogCommand {
     ForgetUnowned(Forgotten, Reply<()>),
     TryRows(Batch, Trial, Reply<Tried>),
-    Cover(SourceFilter, Span, Reply<()>),
+    Cover(SourceFilter, Span, UnixMillis, Reply<()>),
     BeginCoverage(SourceFilter, i64, Reply<i64>),
     Reopen(SourceFilter, UnixMillis, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
@@ -237,8 +237,8 @@ impl Owner {
                 self.answer(reply, async |writes, context| settle::try_rows(writes, context, &batch, &trial).await)
                     .await
             }
-            LogCommand::Cover(of, span, reply) => {
-                self.answer(reply, async |writes, context| coverage::cover(writes, context, &of, span).await).await
+            LogCommand::Cover(of, span, proved_at, reply) => {
+                self.answer(reply, async |writes, _| coverage::cover(writes, &of, span, proved_at).await).await
             }
             LogCommand::Reopen(of, before, reply) => {
                 self.answer(reply, async |writes, context| {
