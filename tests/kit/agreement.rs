@@ -28,10 +28,10 @@ const RULES: &[(&str, &str)] = &[
              || coalesce(deduction.ref, 'nothing') || ', which '
              || CASE WHEN record.id IS NULL THEN 'does not exist' ELSE 'cost ' || record.creditCost END AS offence
            FROM credit_transactions AS deduction LEFT JOIN usage_records AS record ON SHARED(record.id, deduction.ref)
-           WHERE deduction.type = 'DEDUCT' AND (record.id IS NULL OR record.creditCost <> (SELECT -sum(told.amount)
-             FROM credit_transactions AS told LEFT JOIN hookledger_refunds AS refund
-               ON OWN(refund.transaction_id, told.id)
-             WHERE SHARED(told.ref, deduction.ref) AND refund.refund_id IS NULL))",
+           LEFT JOIN (SELECT told.ref AS ref, -sum(told.amount) AS amount FROM credit_transactions AS told
+             LEFT JOIN hookledger_refunds AS refund ON OWN(refund.transaction_id, told.id)
+             WHERE refund.refund_id IS NULL GROUP BY told.ref) AS charged ON SHARED(charged.ref, deduction.ref)
+           WHERE deduction.type = 'DEDUCT' AND (record.id IS NULL OR record.creditCost <> charged.amount)",
     ),
     (
         "every usage record has exactly one DEDUCT if it cost anything, else none, unless a tie corrected it",
