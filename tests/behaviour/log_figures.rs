@@ -9,7 +9,7 @@ use super::two_channels::Rig;
 use crate::kit::clock::now_secs;
 use crate::kit::daemon::SECRET;
 use crate::kit::events::Usage;
-use crate::kit::newapi::{Call, Endpoint, Fault};
+use crate::kit::newapi::{Call, Endpoint, Fault, NewApi};
 use crate::kit::sign::signed_request;
 use crate::kit::wait::{pause, wait_until};
 use crate::kit::wire::Connection;
@@ -25,9 +25,9 @@ fn waiting_rig() -> Rig {
         ("HOOKLEDGER__POLLING__START_FROM", start_from),
         ("HOOKLEDGER__NEWAPI__MAX_RETRIES", "0"),
     ];
-    let rig = Rig::start(&settings);
-    rig.newapi.fail(Fault::ServerError.on(Endpoint::LogRows));
-    rig
+    let newapi = NewApi::start();
+    newapi.fail(Fault::ServerError.on(Endpoint::LogRows));
+    Rig::start_beside(newapi, &settings)
 }
 
 fn rows_of_an_hour(rig: &Rig) {

@@ -28,7 +28,12 @@ pub struct Rig {
 impl Rig {
     #[track_caller]
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        let newapi = NewApi::start();
+        Rig::start_beside(NewApi::start(), settings)
+    }
+
+    /// The same beside a gateway that was prepared before.
+    #[track_caller]
+    pub fn start_beside(newapi: NewApi, settings: &[(&str, &str)]) -> Self {
         newapi.add_token(Token::new(42, "alice-key").owned_by(1));
         newapi.set_option("webhook_url", WEBHOOK_URL);
         let mut options = DaemonOptions::new().movable_clock();
