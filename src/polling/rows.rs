@@ -11,7 +11,7 @@ use crate::storage::{LogStore, StoreError};
 use crate::telemetry::metrics;
 
 /// Rows of one transaction: while it lasts, events wait for it.
-const MOST_ROWS: usize = 256;
+const MOST_ROWS: usize = 64;
 
 /// Between two tries of rows whose user another program holds.
 pub(super) const HELD_PAUSE: Duration = Duration::from_millis(200);

@@ -12,7 +12,7 @@ const EVERY_SECS: i64 = 4;
 const CALLS: i64 = 2000;
 
 /// A channel that does well, whose log is swept only when [`sweep`] says so.
-fn swept_by_hand() -> Rig {
+pub fn swept_by_hand() -> Rig {
     swept_every("30h")
 }
 
@@ -28,13 +28,18 @@ fn swept_every(interval: &str) -> Rig {
 
 /// Calls all over some hours, every so manieth of which has lost its event; the daemon is told of them at their end.
 fn day(rig: &Rig, loses_every: Option<usize>) -> Vec<Called> {
+    day_of(rig, CALLS, loses_every)
+}
+
+/// The same of so many calls.
+pub fn day_of(rig: &Rig, calls: i64, loses_every: Option<usize>) -> Vec<Called> {
     let begin = rig.now_secs() + 10;
-    rig.advance_secs(CALLS * EVERY_SECS + 60);
+    rig.advance_secs(calls * EVERY_SECS + 60);
     let call = |number: i64| {
         let jitter = number * 7 % 3;
         rig.newapi.call(&rig.call(begin + number * EVERY_SECS + jitter).tokens(number % 11, 8))
     };
-    let called: Vec<Called> = (0..CALLS).map(call).collect();
+    let called: Vec<Called> = (0..calls).map(call).collect();
     let is_lost = |number: usize| loses_every.is_some_and(|every| number % every == every / 2);
     let told = called.iter().enumerate().filter(|(number, _)| !is_lost(*number));
     let bodies = told.map(|(number, called)| called.usage_by_cost(&format!("e-{number}")).json()).collect();
@@ -44,7 +49,7 @@ fn day(rig: &Rig, loses_every: Option<usize>) -> Vec<Called> {
 
 /// Lets a sweep come that may cover all of the day; how many requests it took.
 #[track_caller]
-fn sweep(rig: &Rig) -> u64 {
+pub fn sweep(rig: &Rig) -> u64 {
     let ended = || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}").unwrap_or_default();
     let before = ended();
     rig.newapi.forget_requests();

@@ -2,7 +2,7 @@
 
 use crate::kit::clock::now_millis;
 use crate::kit::daemon::{Daemon, DaemonOptions};
-use crate::kit::newapi::{Call, Called, NewApi, Token};
+use crate::kit::newapi::{Call, Called, Endpoint, Fault, NewApi, Token};
 use crate::kit::platform::PlatformCall;
 
 use super::two_channels::{PULL, Rig, UNITS_PER_CREDIT};
@@ -81,11 +81,14 @@ fn an_adopted_record_takes_one_event_and_one_row() {
     rig.wait_for_a_pass();
     rig.advance_secs(120);
     let at = rig.now_secs() - 60;
+    // Nobody reads a row before the platform has billed its call.
+    rig.newapi.fail(Fault::ServerError.on(Endpoint::LogRows));
     // The platform still bills every other call; ten equal ones, and their events in either order.
     let called: Vec<Called> = (0..20).map(|number| call(&rig.newapi, at + number / 4, number % 2)).collect();
     for (number, called) in called.iter().enumerate().filter(|(number, _)| number % 4 < 2) {
         rig.books().platform_bills(&billed(called, &format!("both-{number}")));
     }
+    rig.newapi.heal();
     for (number, called) in called.iter().enumerate().filter(|(number, _)| number % 3 == 0) {
         rig.post(&called.usage_by_cost(&format!("early-{number}")));
     }

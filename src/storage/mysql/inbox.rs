@@ -22,20 +22,24 @@ const DUE: &str = "SELECT d.inbox_id, w.payload FROM \
      STRAIGHT_JOIN webhook_logs AS w ON w.id = d.inbox_id COLLATE {collation} ORDER BY d.inbox_id LIMIT ?";
 
 // The tokens come first: they are few, however many events wait for them.
-const WOKEN: &str = "SELECT d.inbox_id, w.payload FROM \
-       (SELECT i.inbox_id FROM \
-          (SELECT waiting.token FROM \
-             (SELECT DISTINCT remote_key_id AS token FROM hookledger_inbox \
-              WHERE reason IN ('unknown_key', 'ambiguous_key')) AS waiting \
-           JOIN api_keys AS k ON k.remoteKeyId = CAST(waiting.token AS CHAR) COLLATE {collation} \
-           WHERE waiting.token <> 0 GROUP BY waiting.token HAVING COUNT(DISTINCT k.userId) = 1) AS woken \
-        STRAIGHT_JOIN hookledger_inbox AS i \
-          ON i.reason IN ('unknown_key', 'ambiguous_key') AND i.remote_key_id = woken.token AND i.state = 'failed' \
-        WHERE i.inbox_id > ? \
-        UNION ALL SELECT i.inbox_id FROM hookledger_inbox AS i WHERE i.reason = 'quota_unknown' AND i.state = 'failed' \
-          AND i.inbox_id > ? AND NOT EXISTS (SELECT 1 FROM hookledger_quota_holds AS h WHERE h.named_second IS NULL \
-            AND i.called_at_ms BETWEEN h.from_second * 1000 AND h.until_second * 1000 + 999)) AS d \
-     STRAIGHT_JOIN webhook_logs AS w ON w.id = d.inbox_id COLLATE {collation} ORDER BY d.inbox_id LIMIT ?";
+const WOKEN: &str = "SELECT i.inbox_id, w.payload FROM \
+       (SELECT waiting.token FROM \
+          (SELECT DISTINCT remote_key_id AS token FROM hookledger_inbox \
+           WHERE reason IN ('unknown_key', 'ambiguous_key')) AS waiting \
+        JOIN api_keys AS k ON k.remoteKeyId = CAST(waiting.token AS CHAR) COLLATE {collation} \
+        WHERE waiting.token <> 0 GROUP BY waiting.token HAVING COUNT(DISTINCT k.userId) = 1) AS woken \
+     STRAIGHT_JOIN hookledger_inbox AS i \
+       ON i.reason IN ('unknown_key', 'ambiguous_key') AND i.remote_key_id = woken.token AND i.state = 'failed' \
+     STRAIGHT_JOIN webhook_logs AS w ON w.id = i.inbox_id COLLATE {collation} \
+     WHERE i.inbox_id > ? ORDER BY i.inbox_id LIMIT ?";
+
+// Those whose quota per unit a person has named since.
+const PRICED: &str = "SELECT i.inbox_id, w.payload FROM hookledger_inbox AS i \
+     STRAIGHT_JOIN webhook_logs AS w ON w.id = i.inbox_id COLLATE {collation} \
+     WHERE i.reason = 'quota_unknown' AND i.state = 'failed' AND i.inbox_id > ? \
+       AND NOT EXISTS (SELECT 1 FROM hookledger_quota_holds AS h WHERE h.named_second IS NULL \
+         AND i.called_at_ms BETWEEN h.from_second * 1000 AND h.until_second * 1000 + 999) \
+     ORDER BY i.inbox_id LIMIT ?";
 
 const SELECTED: &str = "SELECT i.inbox_id, w.payload, w.eventId FROM hookledger_inbox AS i \
      STRAIGHT_JOIN webhook_logs AS w ON w.id = i.inbox_id COLLATE {collation} \
@@ -67,11 +71,18 @@ pub async fn waiting(
 ) -> Result<Vec<WaitingEvent>, StoreError> {
     let after = after.unwrap_or_default();
     let query = match kind {
-        Waiting::Due => sqlx::query(names.sql(DUE)).bind(after.clone()).bind(now.as_millis()).bind(after),
-        Waiting::Woken => sqlx::query(names.sql(WOKEN)).bind(after.clone()).bind(after),
+        Waiting::Due => sqlx::query(names.sql(DUE)).bind(after.clone()).bind(now.as_millis()).bind(after.clone()),
+        Waiting::Woken => sqlx::query(names.sql(WOKEN)).bind(after.clone()),
     };
-    let rows = query.bind(page_size(limit)).fetch_all(readers).await?;
-    rows.iter().map(waiting_event).collect()
+    let mut rows = query.bind(page_size(limit)).fetch_all(readers).await?;
+    if kind == Waiting::Woken {
+        let priced = sqlx::query(names.sql(PRICED)).bind(after).bind(page_size(limit));
+        rows.extend(priced.fetch_all(readers).await?);
+    }
+    let mut events = rows.iter().map(waiting_event).collect::<Result<Vec<_>, StoreError>>()?;
+    events.sort_by(|one, other| one.inbox_id.cmp(&other.inbox_id));
+    events.truncate(limit);
+    Ok(events)
 }
 
 /// The two names under which an event may be stored.
