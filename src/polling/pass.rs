@@ -243,7 +243,8 @@ impl Pass {
             if planted::is_on("covered_before_settled") {
                 self.cover(of, seconds, Proof::Read).await?;
             }
-            self.settle(of, seconds, rows).await?;
+            self.count_anew(of, seconds, None, &unreadable).await?;
+            self.settle(of, rows).await?;
             // Rows that nobody can read may be calls: what was read beside them is settled, their seconds are not.
             refuse_unreadable(&unreadable)?;
             failpoint::hit("polling.piece.settled").map_err(StoreError::from)?;
@@ -255,9 +256,8 @@ impl Pass {
         Ok(())
     }
 
-    async fn settle(&mut self, of: &SourceFilter, seconds: Gap, rows: Vec<LogRow>) -> Result<(), PassError> {
+    async fn settle(&mut self, of: &SourceFilter, rows: Vec<LogRow>) -> Result<(), PassError> {
         let numbered = pieces::numbered(of, rows);
-        self.store.forget_unowned(&of.source, seconds.from_second, seconds.until_second, None).await?;
         let tokens = tokens_of_tasks(&numbered);
         let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Retry).await?;
         self.report.tally.add(tally);

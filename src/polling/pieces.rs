@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::gaps::Gap;
 use super::pass::{Pass, PassError};
+use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::{LogRow, RowKind, number_rows};
 use crate::domain::log_snapshot::NumberedRow;
 use crate::failpoint;
 use crate::gateway::{Reading, UnreadableRow};
 use crate::storage::StoreError;
-use crate::storage::log::SourceFilter;
+use crate::storage::log::{Proof, SourceFilter};
 
 /// Seconds that were read completely.
 pub(super) struct WholePiece {
@@ -35,6 +36,29 @@ impl Pass {
         rows.sort_by_key(|row| row.second);
         let seconds = Gap { from_second: piece.window.from_second(), until_second: piece.window.to_second() };
         Ok(Some(WholePiece { seconds, rows, unreadable }))
+    }
+
+    /// Of seconds that are read again, rows that nobody pays for are counted anew. Should that end in the middle, the
+    /// next pass reads them once more, since they are open until they are covered again. What nobody can read is left
+    /// as it is: once opened, it would hold up every pass.
+    pub(super) async fn count_anew(
+        &self,
+        of: &SourceFilter,
+        seconds: Gap,
+        token: Option<RemoteKeyId>,
+        unreadable: &[UnreadableRow],
+    ) -> Result<(), StoreError> {
+        let Gap { from_second, until_second } = seconds;
+        if token.is_none() && unreadable.is_empty() {
+            for span in self.store.spans(of).await?.iter().filter(|span| span.proof != Proof::Reopened) {
+                let from_second = span.from_second.max(from_second);
+                let until_second = span.until_second.min(until_second);
+                if from_second <= until_second {
+                    self.cover(of, Gap { from_second, until_second }, Proof::Reopened).await?;
+                }
+            }
+        }
+        self.store.forget_unowned(&of.source, from_second, until_second, token).await
     }
 }
 

@@ -21,7 +21,7 @@ use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::gateway::{Reading, ReadingError, Window};
 use crate::storage::StoreError;
-use crate::storage::log::{Proof, SourceFilter, Span};
+use crate::storage::log::{Proof, SourceFilter};
 
 /// The note that keeps when the books of another program were taken over.
 const TAKEN_OVER_AT: &str = "taken_over_at_ms";
@@ -282,12 +282,7 @@ impl Pass {
             }
             return Ok(count);
         }
-        let Gap { from_second, until_second } = seconds;
-        // What nobody can read is left as it is: once opened, it would hold up every pass.
-        if plan.token.is_none() && unreadable.is_empty() {
-            self.open_covered(of, seconds).await?;
-        }
-        self.store.forget_unowned(&of.source, from_second, until_second, plan.token).await?;
+        self.count_anew(of, seconds, plan.token, &unreadable).await?;
         let tokens = tokens_of_tasks(&numbered);
         let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Sync(plan.leave)).await?;
         self.report.tally.add(tally);
@@ -296,23 +291,11 @@ impl Pass {
         }
         refuse_unreadable(&unreadable)?;
         failpoint::hit("polling.piece.settled").map_err(StoreError::from)?;
+        let Gap { from_second, until_second } = seconds;
         let until_second = until_second.min(plan.coverable);
         if plan.token.is_none() && from_second <= until_second {
             self.cover(of, Gap { from_second, until_second }, Proof::Read).await?;
         }
         Ok(count)
-    }
-
-    /// What was counted of seconds that are read again is forgotten first: if that ends in the middle, the next pass
-    /// reads them.
-    async fn open_covered(&self, of: &SourceFilter, seconds: Gap) -> Result<(), StoreError> {
-        let Gap { from_second, until_second } = seconds;
-        for Span { from_second: from, until_second: until, proof } in self.store.spans(of).await? {
-            let both = Gap { from_second: from.max(from_second), until_second: until.min(until_second) };
-            if both.from_second <= both.until_second && proof != Proof::Reopened {
-                self.cover(of, both, Proof::Reopened).await?;
-            }
-        }
-        Ok(())
     }
 }
