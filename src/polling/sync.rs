@@ -6,7 +6,7 @@
 use tokio::sync::Mutex;
 
 use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
-use super::pass::{Coverage, Pass, PassError, refuse_unreadable};
+use super::pass::{Coverage, Pass, PassError};
 use super::pieces::{self, WholePiece};
 use super::probe;
 use super::recognition::{self, GatewayIdentity};
@@ -21,7 +21,7 @@ use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::gateway::{Reading, ReadingError, Window};
 use crate::storage::StoreError;
-use crate::storage::log::{Proof, SourceFilter};
+use crate::storage::log::SourceFilter;
 
 /// The note that keeps when the books of another program were taken over.
 const TAKEN_OVER_AT: &str = "taken_over_at_ms";
@@ -174,7 +174,8 @@ impl Pass {
         if plan.is_dry_run() {
             self.tell_coverage(&of, plan).await?;
             done?;
-            return self.try_rows(&mut trial, plan).await;
+            self.try_rows(&mut trial, plan).await?;
+            return self.report.is_whole();
         }
         let _turn = turn.lock().await;
         let covered = self.tell_coverage(&of, plan).await?;
@@ -190,7 +191,7 @@ impl Pass {
             self.read_owned_meanwhile(&of, plan.coverable).await?;
         }
         self.report.refunds_open = self.settle_refunds(plan.token.map(|token| vec![token])).await?;
-        Ok(())
+        self.report.is_whole()
     }
 
     async fn tell_coverage(&mut self, of: &SourceFilter, plan: &SyncPlan) -> Result<i64, StoreError> {
@@ -275,26 +276,24 @@ impl Pass {
         }
         let count = numbered.len() as u64;
         if plan.is_dry_run() {
-            refuse_unreadable(&unreadable)?;
+            self.note_unreadable(&unreadable);
             trial.hold(numbered);
             if trial.is_full() {
                 self.try_rows(trial, plan).await?;
             }
             return Ok(count);
         }
-        self.count_anew(of, seconds, plan.token, &unreadable).await?;
+        self.count_anew(of, seconds, plan.token).await?;
         let tokens = tokens_of_tasks(&numbered);
         let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Sync(plan.leave)).await?;
         self.report.tally.add(tally);
         if !tokens.is_empty() {
             self.settle_refunds(Some(tokens)).await?;
         }
-        refuse_unreadable(&unreadable)?;
         failpoint::hit("polling.piece.settled").map_err(StoreError::from)?;
-        let Gap { from_second, until_second } = seconds;
-        let until_second = until_second.min(plan.coverable);
-        if plan.token.is_none() && from_second <= until_second {
-            self.cover(of, Gap { from_second, until_second }, Proof::Read).await?;
+        match plan.token {
+            None => self.cover_readable(of, seconds, &unreadable, plan.coverable).await?,
+            Some(_) => self.note_unreadable(&unreadable),
         }
         Ok(count)
     }
