@@ -213,6 +213,8 @@ pub struct NearCharge {
     pub credits: Credits,
     pub unpaid: Credits,
     pub rounding: Rounding,
+    /// Its event has no row, and lies in a span that agreed by its figures.
+    pub is_proved: bool,
 }
 
 /// An event that waits beside its row, or is disputed.

@@ -167,6 +167,7 @@ impl Ledger {
                 credits: charge.credits,
                 unpaid: charge.unpaid,
                 rounding: charge.rounding,
+                is_proved: false,
             };
             log.charges.insert(key.clone(), near);
         }

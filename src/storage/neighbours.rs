@@ -37,8 +37,7 @@ pub struct OpenRow {
 
 /// What each store looks up. Lists are JSON; every look is one statement.
 pub trait LogLooks {
-    /// Claims with an event whose second lies in the span, of these `[token, prompt, completion]`. Events of spans that
-    /// agreed by their figures count as tied to rows that nobody read: they are not among them.
+    /// Claims with an event whose second lies in the span, of these `[token, prompt, completion]`.
     async fn events_between(&mut self, from: i64, until: i64, counts: &str) -> Result<Vec<NearClaim>, StoreError>;
 
     /// Claims whose side in this channel has one of these request ids.
@@ -150,10 +149,14 @@ impl Claims {
                 let place = snapshot.neighbours.add(identity, claim.facts(at), standing.clone(), claim.is_adopted);
                 Some(place)
             };
-            if let (Some(event), Some(row)) = (put(&claim.event), put(&claim.row)) {
-                // What does not say why stays as it is.
-                let rule = claim.rule.unwrap_or(crate::domain::matching::TieRule::Person);
-                snapshot.neighbours.join(event, row, rule);
+            match (put(&claim.event), put(&claim.row)) {
+                (Some(event), Some(row)) => {
+                    // What does not say why stays as it is.
+                    let rule = claim.rule.unwrap_or(crate::domain::matching::TieRule::Person);
+                    snapshot.neighbours.join(event, row, rule);
+                }
+                (Some(event), None) if claim.charge.is_proved => snapshot.neighbours.prove(event),
+                _ => {}
             }
             if !claim.is_adopted {
                 snapshot.charges.insert(claim.key, claim.charge);
@@ -295,15 +298,16 @@ async fn open_sides(
     windows: Windows,
 ) -> Result<(Vec<OpenEventParts>, Vec<OpenRowParts>), StoreError> {
     let mut spans: BTreeMap<RemoteKeyId, (UnixMillis, UnixMillis)> = BTreeMap::new();
+    // What a tie of the batch leaves over may be disputed on the far side of a partner.
+    let reach = windows.dispute_window * 2;
     for (token, at) in batch.calls() {
-        let (from, until) = (at.minus(windows.dispute_window), at.plus(windows.dispute_window));
+        let (from, until) = (at.minus(reach), at.plus(reach));
         let span = spans.entry(token).or_insert((from, until));
         *span = (span.0.min(from), span.1.max(until));
     }
     if !batch.revisited.is_empty() {
         let tokens: Vec<i64> = batch.revisited.iter().map(|token| token.get()).collect();
         // What is disputed beside a waiting side has its partner already.
-        let reach = windows.dispute_window * 2;
         for (token, from, until) in looks.waiting_spans(&parameter(&tokens)?).await? {
             let token = RemoteKeyId::new(token).ok_or_else(|| unreadable("remote_key_id", token))?;
             let (from, until) = (UnixMillis::new(from).minus(reach), UnixMillis::new(until).plus(reach));

@@ -142,3 +142,40 @@ fn rows_that_compete_for_one_event_look_along_the_chain() {
     let windows = |rules: &mut Rules| (rules.match_window_secs, rules.dispute_window_secs) = (60, 660);
     holds(rules(windows), steps);
 }
+
+/// A row was disputed beside an event whose own row came a match window later: further from the disputed one than a
+/// batch looked for what its ties leave over.
+#[test]
+fn a_dispute_ends_however_far_the_true_partner_lies_on_the_other_side() {
+    let steps = vec![
+        call(2, 1, 0, Some(0)),
+        Step::Wait(61),
+        call(5, 1, 0, None),
+        Step::Wait(60),
+        call(6, 1, 0, Some(0)),
+        deliver(&[5]),
+    ];
+    let changed = |rules: &mut Rules| {
+        (rules.loses_rows, rules.lookback_secs) = (true, 30);
+        (rules.match_window_secs, rules.dispute_window_secs) = (60, 120);
+    };
+    holds(rules(changed), steps);
+}
+
+/// The figures of a span agreed since it held an event of one call and the row of another; a row just behind it, of the
+/// call whose event lay in it, was charged for itself, since that event counted as explained.
+#[test]
+fn an_event_that_figures_explained_is_still_that_of_a_row_behind_their_span() {
+    let steps = vec![
+        call(0, 2, 0, Some(0)),
+        Step::Wait(61),
+        call(3, 2, 8534, Some(0)),
+        Step::Wait(11),
+        call(6, 2, 10000, Some(0)),
+        deliver(&[6]),
+        deliver(&[3]),
+        Step::Wait(20),
+        Step::Pass { reads_all: false },
+    ];
+    holds(rules(|rules| (rules.loses_rows, rules.lookback_secs, rules.full_read_secs) = (true, 30, 7200)), steps);
+}

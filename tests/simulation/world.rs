@@ -146,6 +146,12 @@ impl World {
         self.was_behind && self.tokens[token].stretches.len() > 1
     }
 
+    /// A change of the rate that a look saw while our clock was behind counts from so much earlier.
+    pub fn rates_reach_back_secs(&self) -> i64 {
+        // The furthest that the generator sets it back, and the rest of a minute.
+        if self.was_behind { 3_660 } else { 0 }
+    }
+
     /// A look that found no key was dated ahead, and the grace counts from the last one: what a later key's calls came to
     /// is left to a person.
     fn may_be_beyond_grace(&self, token: &Token, place: usize, second: i64) -> bool {
