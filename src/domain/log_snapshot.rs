@@ -213,8 +213,19 @@ pub struct NearCharge {
     pub credits: Credits,
     pub unpaid: Credits,
     pub rounding: Rounding,
-    /// Its event has no row, and lies in a span that agreed by its figures.
-    pub is_proved: bool,
+}
+
+impl NearCharge {
+    pub fn of(charge: &Charge) -> Self {
+        NearCharge {
+            user_id: charge.user_id.clone(),
+            key_id: charge.key_id.clone(),
+            price: charge.price,
+            credits: charge.credits,
+            unpaid: charge.unpaid,
+            rounding: charge.rounding,
+        }
+    }
 }
 
 /// An event that waits beside its row, or is disputed.

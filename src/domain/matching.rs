@@ -102,8 +102,6 @@ pub struct Node {
     pub standing: Standing,
     /// Its charge is another program's: what it cost says nothing.
     pub is_adopted: bool,
-    /// Figures that agreed explain it: nothing is left to be looked for, unless an equal side comes.
-    is_proved: bool,
     partner: Option<(Place, TieRule)>,
 }
 
@@ -173,7 +171,7 @@ impl Neighbours {
         if let Some(request_id) = identity.request_id() {
             self.by_request.entry((facts.token, request_id.clone())).or_default().push(place);
         }
-        self.nodes.push(Node { identity, facts, standing, is_adopted, is_proved: false, partner: None });
+        self.nodes.push(Node { identity, facts, standing, is_adopted, partner: None });
         place
     }
 
@@ -181,12 +179,6 @@ impl Neighbours {
     pub fn join(&mut self, one: Place, other: Place, rule: TieRule) {
         self.nodes[one.0].partner = Some((other, rule));
         self.nodes[other.0].partner = Some((one, rule));
-    }
-
-    /// An event of a span that agreed: its row was counted, and not read. No side waits for it, and an equal one beside
-    /// the span may still be its own.
-    pub fn prove(&mut self, event: Place) {
-        self.nodes[event.0].is_proved = true;
     }
 
     pub fn node(&self, place: Place) -> &Node {
@@ -226,8 +218,7 @@ impl Neighbours {
         let side = self.node(place);
         self.others(place).filter(move |other| {
             let node = self.node(*other);
-            let is_left = node.partner.is_none() && !node.is_proved && matches!(node.standing, Standing::Charged(_));
-            is_left && is_alike(side, node, policy)
+            node.partner.is_none() && matches!(node.standing, Standing::Charged(_)) && is_alike(side, node, policy)
         })
     }
 

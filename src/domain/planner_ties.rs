@@ -140,6 +140,10 @@ impl Planner<'_> {
     pub(super) fn stand_charged(&mut self, places: &[Place]) {
         let Some(charge) = self.plan.charges.last() else { return };
         let claim = charge.key();
+        // A later side of the batch may state another price.
+        if let Some(log) = &mut self.log {
+            log.charges.insert(claim.clone(), NearCharge::of(charge));
+        }
         for place in places {
             self.stand_as(*place, &claim);
         }
@@ -267,10 +271,6 @@ impl Planner<'_> {
                 (adopted.charge.event, adopted.charge.row, adopted.charge.tie) = (event, row, rule);
             }
         }
-        let is_proved = |claim: &&ChargeKey| {
-            self.log.as_ref().and_then(|log| log.charges.get(claim)).is_some_and(|charge| charge.is_proved)
-        };
-        self.plan.opened_seconds = sides.keys().filter(is_proved).map(|claim| claim.call_second).collect();
         let tie = |(claim, (event, row, rule))| Some(Tie { claim, event: event?, row: row?, rule: rule? });
         self.plan.ties = sides.into_iter().filter_map(tie).collect();
         // The last word on each row.

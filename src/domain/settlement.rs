@@ -165,8 +165,6 @@ pub struct Plan {
     pub new_owners: BTreeMap<RemoteKeyId, (UnixMillis, KeyHolder)>,
     /// Sides of charges that were there before.
     pub ties: Vec<Tie>,
-    /// Seconds whose figures had agreed without the tie that an event of theirs has now.
-    pub opened_seconds: BTreeSet<i64>,
     pub rows: Vec<RowWrite>,
     pub unowned_rows: Vec<UnownedRows>,
     /// Rows among those written that look for their task's charge.

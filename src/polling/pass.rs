@@ -223,7 +223,8 @@ impl Pass {
                 continue;
             }
             let looked_at = self.clock.now();
-            match figures::compare(self.gateway.as_ref(), self.store.as_ref(), of, gap).await? {
+            let margin_secs = figures::margin_secs(self.store.as_ref(), self.settings.match_window, looked_at).await?;
+            match figures::compare(self.gateway.as_ref(), self.store.as_ref(), of, gap, margin_secs).await? {
                 Verdict::Agreed(proved) => {
                     // What came since was not compared.
                     self.cover_since(of, proved, Proof::Agreed, looked_at).await?;

@@ -29,14 +29,12 @@ pub fn row_columns(side: Option<&ClaimSide>) -> Value {
     ])
 }
 
-/// Seconds of events that figures which agreed before did not count on: those that came alone, and those that a row
-/// beside their span took. None: there are no such.
+/// Seconds of charges whose event alone is known; none: there are no such.
 pub fn seconds_of_events(plan: &Plan) -> Result<Option<String>, StoreError> {
     let is_alone = |charge: &&Charge| charge.event.is_some() && charge.row.is_none();
     let charged = plan.charges.iter().filter(is_alone).map(|charge| charge.content.called_at.as_secs());
     let adopted = plan.adopted.iter().filter(|adopted| is_alone(&&adopted.charge));
-    let adopted = adopted.map(|adopted| adopted.recorded_at.as_secs());
-    let seconds: BTreeSet<i64> = charged.chain(adopted).chain(plan.opened_seconds.iter().copied()).collect();
+    let seconds: BTreeSet<i64> = charged.chain(adopted.map(|adopted| adopted.recorded_at.as_secs())).collect();
     if seconds.is_empty() { Ok(None) } else { parameter(&seconds).map(Some) }
 }
 

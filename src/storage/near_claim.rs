@@ -34,7 +34,7 @@ pub struct NearClaim {
 impl NearClaim {
     /// Columns: second, id, source, event id, its milliseconds, request id, log id, the row's second, digest, number,
     /// request id, log id and source, tie rule, token, model, prompt, completion, units, credits, femtos, rate, quota per unit, user,
-    /// key, moved, unpaid, rounding, whether it is an event that agreed figures explain.
+    /// key, moved, unpaid, rounding.
     pub fn read(row: &impl BookRow) -> Result<Self, StoreError> {
         let id = row.text(1)?;
         let odd = || unreadable("hookledger_claims", id.clone());
@@ -59,7 +59,6 @@ impl NearClaim {
                 credits: Credits::new(row.number(25)?),
                 unpaid: Credits::new(row.number(26)?),
                 rounding: row.optional_text(27)?.as_deref().and_then(Rounding::parse).unwrap_or(Rounding::Carry),
-                is_proved: row.number(28)? != 0,
             },
             token: RemoteKeyId::new(row.number(14)?).ok_or_else(odd)?,
             model: Arc::from(row.text(15)?.as_str()),

@@ -37,7 +37,8 @@ pub struct OpenRow {
 
 /// What each store looks up. Lists are JSON; every look is one statement.
 pub trait LogLooks {
-    /// Claims with an event whose second lies in the span, of these `[token, prompt, completion]`.
+    /// Claims with an event whose second lies in the span, of these `[token, prompt, completion]`. Events of spans that
+    /// agreed by their figures count as tied to rows that nobody read: they are not among them.
     async fn events_between(&mut self, from: i64, until: i64, counts: &str) -> Result<Vec<NearClaim>, StoreError>;
 
     /// Claims whose side in this channel has one of these request ids.
@@ -149,14 +150,10 @@ impl Claims {
                 let place = snapshot.neighbours.add(identity, claim.facts(at), standing.clone(), claim.is_adopted);
                 Some(place)
             };
-            match (put(&claim.event), put(&claim.row)) {
-                (Some(event), Some(row)) => {
-                    // What does not say why stays as it is.
-                    let rule = claim.rule.unwrap_or(crate::domain::matching::TieRule::Person);
-                    snapshot.neighbours.join(event, row, rule);
-                }
-                (Some(event), None) if claim.charge.is_proved => snapshot.neighbours.prove(event),
-                _ => {}
+            if let (Some(event), Some(row)) = (put(&claim.event), put(&claim.row)) {
+                // What does not say why stays as it is.
+                let rule = claim.rule.unwrap_or(crate::domain::matching::TieRule::Person);
+                snapshot.neighbours.join(event, row, rule);
             }
             if !claim.is_adopted {
                 snapshot.charges.insert(claim.key, claim.charge);

@@ -162,10 +162,10 @@ fn a_dispute_ends_however_far_the_true_partner_lies_on_the_other_side() {
     holds(rules(changed), steps);
 }
 
-/// The figures of a span agreed since it held an event of one call and the row of another; a row just behind it, of the
-/// call whose event lay in it, was charged for itself, since that event counted as explained.
+/// The figures of a span agreed since it held an event of one call and the row of another. Nothing had shown yet how far
+/// events and rows lie apart, and the event lay nearer to the end of the span than its row lay behind it.
 #[test]
-fn an_event_that_figures_explained_is_still_that_of_a_row_behind_their_span() {
+fn how_near_to_an_end_a_call_may_lie_is_not_assumed() {
     let steps = vec![
         call(0, 2, 0, Some(0)),
         Step::Wait(61),

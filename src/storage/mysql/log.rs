@@ -22,9 +22,7 @@ macro_rules! near_columns {
          CONVERT(c.request_id USING utf8mb4), c.log_id, c.row_second, c.row_digest, c.row_nth, \
          CONVERT(c.row_request_id USING utf8mb4), c.row_log_id, c.row_source, c.tie_rule, c.remote_key_id, c.model, \
          c.prompt_tokens, c.completion_tokens, c.price_units, c.price_credits, c.price_femtos, c.rate_micros, \
-         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding, \
-         CAST(c.event_id IS NOT NULL AND c.row_second IS NULL AND EXISTS (SELECT 1 FROM hookledger_spans AS s \
-           WHERE s.proof = 'agreed' AND c.call_second BETWEEN s.from_second AND s.until_second) AS SIGNED)"
+         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding"
     };
 }
 
@@ -32,6 +30,8 @@ const EVENTS_BETWEEN: &str = concat!(
     "SELECT ",
     near_columns!(),
     " FROM hookledger_claims AS c WHERE c.call_second BETWEEN ? AND ? AND c.event_id IS NOT NULL \
+       AND (c.row_second IS NOT NULL OR NOT EXISTS (SELECT 1 FROM hookledger_spans AS s WHERE s.proof = 'agreed' \
+         AND c.call_second BETWEEN s.from_second AND s.until_second)) \
        AND (c.remote_key_id, c.prompt_tokens, c.completion_tokens) IN (SELECT e.a, e.b, e.d FROM JSON_TABLE(?, \
          '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', d BIGINT PATH '$[2]')) AS e)"
 );

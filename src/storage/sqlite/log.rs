@@ -19,9 +19,7 @@ macro_rules! near_columns {
         "c.call_second, c.claim_id, c.source, c.event_id, c.event_at_ms, c.request_id, c.log_id, c.row_second, \
          c.row_digest, c.row_nth, c.row_request_id, c.row_log_id, c.row_source, c.tie_rule, c.remote_key_id, c.model, \
          c.prompt_tokens, c.completion_tokens, c.price_units, c.price_credits, c.price_femtos, c.rate_micros, \
-         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding, \
-         c.event_id IS NOT NULL AND c.row_second IS NULL AND EXISTS (SELECT 1 FROM hookledger_spans AS s \
-           WHERE s.proof = 'agreed' AND c.call_second BETWEEN s.from_second AND s.until_second)"
+         c.quota_per_unit, c.user_id, c.key_id, c.credits_moved, c.credits_unpaid, c.rounding"
     };
 }
 
@@ -29,6 +27,8 @@ const EVENTS_BETWEEN: &str = concat!(
     "SELECT ",
     near_columns!(),
     " FROM hookledger_claims AS c WHERE c.call_second BETWEEN ?1 AND ?2 AND c.event_id IS NOT NULL \
+       AND (c.row_second IS NOT NULL OR NOT EXISTS (SELECT 1 FROM hookledger_spans AS s WHERE s.proof = 'agreed' \
+         AND c.call_second BETWEEN s.from_second AND s.until_second)) \
        AND (c.remote_key_id, c.prompt_tokens, c.completion_tokens) IN \
          (SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?3))"
 );
