@@ -37,11 +37,10 @@ pub enum Verdict {
     ReadLast(Gap),
 }
 
-/// How near to an end of a span an event may lie: as far as events and rows were seen apart, and as long as none were
-/// seen together, as far as they may be.
+/// No event may lie nearer to an end of a span than events and rows were seen apart, as far as they may be tied at all.
 pub async fn margin_secs(store: &dyn LogStore, match_window: Duration, now: UnixMillis) -> Result<i64, StoreError> {
     let most = i64::try_from(match_window.as_secs()).unwrap_or(i64::MAX).max(LEAST_MARGIN_SECS);
-    Ok(skew::largest_secs(store, now).await?.map_or(most, |seen| seen.clamp(LEAST_MARGIN_SECS, most)))
+    Ok(skew::largest_secs(store, now).await?.map_or(LEAST_MARGIN_SECS, |seen| seen.clamp(LEAST_MARGIN_SECS, most)))
 }
 
 /// Compares the source's figures with the books.

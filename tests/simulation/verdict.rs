@@ -103,7 +103,7 @@ fn judge_group(world: &World, books: &Books, group: &Group) -> Vec<String> {
     if !is_sure && group.claims.len() > group.calls.len() {
         wrong.push(format!("{} charges for {} calls", group.claims.len(), group.calls.len()));
     }
-    if !is_sure {
+    if !is_sure || world.deceived.contains(&group.kind.0) {
         return wrong;
     }
     match world.rules.loses_rows {

@@ -1,5 +1,7 @@
 //! What is true, whatever the daemon makes of it: the calls that were made, whose they are, and what they cost.
 
+use std::collections::BTreeSet;
+
 use super::clock::SimClock;
 use super::log::Log;
 use super::prices::Rates;
@@ -72,6 +74,8 @@ pub struct World {
     steps: i64,
     /// Our clock was behind at some time: dates of owners lay ahead of it.
     was_behind: bool,
+    /// Tokens with a call of which only one side lies in a span that agreed: figures can't tell it from another.
+    pub deceived: BTreeSet<usize>,
     /// The latest time that our clock showed while it was ahead.
     ahead_until: i64,
     pub clock: SimClock,
@@ -97,6 +101,7 @@ impl World {
             steps: 0,
             was_behind: false,
             ahead_until: 0,
+            deceived: BTreeSet::new(),
             log: Log::new(rules, BEGINS),
             calls: Vec::new(),
             tokens: rules.tokens.iter().map(token).collect(),
