@@ -24,7 +24,7 @@ pub use figures::{FiguresError, RowsMissing, Verdict, compare_covered};
 pub use gaps::{Gap, covered_gaps};
 pub use pass::{Coverage, Eagerness, Pass, PassError, Report};
 pub use probe::{Probe, probe};
-pub use recognition::GatewayIdentity;
+pub use recognition::{GatewayIdentity, another as another_gateway};
 pub use rows::Tally;
 pub use source::{Source, SourceMemory};
 pub use sync::{SyncOrder, SyncPlan, SyncProgress, SyncRefused, Tell};

@@ -84,6 +84,10 @@ pub trait AuditStore: Send + Sync + 'static {
     /// Users who have credits, or owe some, and no transaction at all, where nobody else writes. At most `limit`.
     async fn untold_balances(&self, limit: u32) -> Result<Vec<(String, i64)>, StoreError>;
 
+    /// Users of whom an account is kept, in the order of their ids, at most `limit`, behind `after`; and whether they are
+    /// still there.
+    async fn account_users(&self, after: &str, limit: u32) -> Result<Vec<(String, bool)>, StoreError>;
+
     /// The accounts of these users.
     async fn audited_accounts(&self, frame: &AuditFrame, users: &[String]) -> Result<Vec<AuditedAccount>, StoreError>;
 

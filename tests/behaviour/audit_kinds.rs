@@ -18,7 +18,8 @@ fn drop_index_of_events(books: &Books) {
 /// All of a charge once more, under another id, with its money: only what it was for tells.
 fn charge_again(charged: &Charged, event: &str, credits: i64) -> String {
     let (books, first) = (charged.books(), charged.id(event));
-    let second = format!("{}0000{}", &first[..9], &first[13..]);
+    // As if it had been booked a minute later.
+    let second = format!("{}ffff{}", &first[..9], &first[13..]);
     let of_it = |column: &str| format!("{column} = '{first}'");
     copy(&books, "hookledger_claims", &of_it("claim_id"), &format!("claim_id = '{second}'"));
     copy(&books, "usage_records", &of_it("id"), &format!("id = '{second}'"));
@@ -37,6 +38,15 @@ fn an_event_that_is_charged_twice_is_named() {
     let report = assert_found(&charged.daemon, &charged.user, &[("event_charged_twice", &second, "-5")]);
     let says = report["differences"][0]["says"].as_str().unwrap();
     assert!(says.contains("five") && says.contains(&charged.id_of_first("five", &second)), "{says}");
+}
+
+#[test]
+fn a_balance_that_differs_where_our_own_chain_is_broken_counts() {
+    let charged = Charged::start();
+    let id = charged.id("five");
+    charged.books().execute(&format!("DELETE FROM usage_records WHERE id = '{id}'"));
+    charged.books().execute("UPDATE user_credit_balances SET currentCredits = currentCredits + 7");
+    assert_found(&charged.daemon, &charged.user, &[("record_missing", &id, "0"), ("balance_differs", "", "7")]);
 }
 
 impl Charged {

@@ -9,7 +9,8 @@ use sqlx::mysql::MySqlRow;
 
 use super::MysqlStore;
 use super::audit_sql::{
-    ACCOUNTS, CLAIMS, FRAME, LONE_EVENTS, PAGE_END, READ_ROWS, REFUNDS, UNCLAIMED, UNOWNED, transactions_sql,
+    ACCOUNT_USERS, ACCOUNTS, CLAIMS, FRAME, LONE_EVENTS, PAGE_END, READ_ROWS, REFUNDS, UNCLAIMED, UNOWNED,
+    transactions_sql,
 };
 use super::context::Context;
 use super::shard::End;
@@ -109,6 +110,11 @@ impl AuditStore for MysqlStore {
     /// What the platform gave before we saw a user is none of ours.
     async fn untold_balances(&self, _limit: u32) -> Result<Vec<(String, i64)>, StoreError> {
         Ok(Vec::new())
+    }
+
+    async fn account_users(&self, after: &str, limit: u32) -> Result<Vec<(String, bool)>, StoreError> {
+        let query = sqlx::query_as(self.context.sql(ACCOUNT_USERS)).bind(after.to_owned()).bind(limit);
+        Ok(query.fetch_all(&self.readers).await?)
     }
 
     async fn audited_accounts(&self, frame: &AuditFrame, users: &[String]) -> Result<Vec<AuditedAccount>, StoreError> {

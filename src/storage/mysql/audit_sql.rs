@@ -57,6 +57,10 @@ pub fn transactions_sql(condition: &str) -> String {
     )
 }
 
+pub const ACCOUNT_USERS: &str = "SELECT a.user_id, u.id IS NOT NULL \
+     FROM (SELECT user_id FROM hookledger_accounts WHERE user_id > ? ORDER BY user_id LIMIT ?) AS a \
+     LEFT JOIN users AS u ON u.id = a.user_id COLLATE {collation} ORDER BY a.user_id";
+
 // What a charge or a refund changed of what is owed below one credit. Parts are summed in two halves: a whole sum can be
 // beyond 64 bits.
 pub const ACCOUNTS: &str = "SELECT e.v, COALESCE(a.remainder_femtos, 0), COALESCE(a.unpaid_credits, 0), \
