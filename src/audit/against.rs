@@ -4,18 +4,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::charges::second_text;
 use super::matching::{Unmatched, unmatched};
 use super::one_side::{deleted, missing, without_row};
 use super::report::{AuditReport, Difference, SourceReport};
+use super::source_error::SourceError;
 use super::{AuditOptions, take_in};
 use crate::config::{Live, Settings};
 use crate::domain::log_row::{LogRow, RowIdentity, RowKind, number_rows};
-use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, Window};
-use crate::polling::{FiguresError, Gap, PassError, Source, Verdict, another_gateway, compare_covered, covered_gaps};
+use crate::gateway::{Gateway, Ids, Reading, Window};
+use crate::polling::{Gap, Source, Verdict, another_gateway, compare_booked, covered_gaps};
 use crate::storage::audit::{ClaimPlace, LoneEvent, ReadRow};
-use crate::storage::log::{Proof, SourceFilter, Span};
+use crate::storage::log::{BookFigures, Proof, SourceFilter, Span};
 use crate::storage::{Store, StoreError};
 
 /// A span that differs and has at most this many rows, on either side, is read; a larger one is halved.
@@ -30,47 +32,14 @@ const MOST_ROWS: usize = 500_000;
 /// Rows or charges of one page.
 const PAGE_ROWS: u32 = 2000;
 
+/// What is summed by one statement.
+const FIGURES_SECS: i64 = 24 * 3600;
+
 /// Differences that are kept.
 const MOST_KEPT: usize = 10_000;
 
 /// Behind every id of a second.
 const LAST_ID: &str = "~";
-
-/// Why the log could not be compared.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    #[error("no gateway is configured: set newapi.base_url, newapi.access_token and newapi.user_id")]
-    NoGateway,
-    #[error(transparent)]
-    Gateway(#[from] GatewayError),
-    #[error(transparent)]
-    Reading(#[from] ReadingError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("{0}")]
-    AnotherGateway(String),
-}
-
-impl From<PassError> for SourceError {
-    fn from(error: PassError) -> Self {
-        match error {
-            PassError::Reading(error) => SourceError::Reading(error),
-            PassError::Store(error) => SourceError::Store(error),
-            other @ (PassError::AnotherGateway(_) | PassError::Unreadable { .. }) => {
-                SourceError::AnotherGateway(other.to_string())
-            }
-        }
-    }
-}
-
-impl From<FiguresError> for SourceError {
-    fn from(error: FiguresError) -> Self {
-        match error {
-            FiguresError::Gateway(error) => SourceError::Gateway(error),
-            FiguresError::Store(error) => SourceError::Store(error),
-        }
-    }
-}
 
 /// Compares what is covered, from the oldest row that the source still holds, and adds what it finds to the report.
 pub async fn against_source(
@@ -89,7 +58,7 @@ pub async fn against_source(
     let of = source.source_filter();
     let mut told = SourceReport { source: of.source.clone(), ..SourceReport::default() };
     let spans = store.spans(&of).await?;
-    let mut compared = Comparison::new(store, gateway, of, window_secs, spans.clone());
+    let mut compared = Comparison::new(store, gateway, options, of, window_secs, spans.clone());
     for covered in covered_gaps(&spans) {
         let Some(held) = compared.held(covered).await? else {
             compared.note(format!(
@@ -128,6 +97,7 @@ pub async fn against_source(
 struct Comparison<'a> {
     store: &'a dyn Store,
     gateway: Arc<dyn Gateway>,
+    options: AuditOptions,
     of: SourceFilter,
     /// How far the times of an event and its row may lie apart.
     window_secs: i64,
@@ -147,13 +117,27 @@ impl<'a> Comparison<'a> {
     fn new(
         store: &'a dyn Store,
         gateway: Arc<dyn Gateway>,
+        options: AuditOptions,
         of: SourceFilter,
         window_secs: i64,
         spans: Vec<Span>,
     ) -> Self {
         let (found, told, explained, notes) = Default::default();
         let (has_earlier_rows, more) = (false, 0);
-        Comparison { store, gateway, of, window_secs, spans, has_earlier_rows, found, told, more, explained, notes }
+        Comparison {
+            store,
+            gateway,
+            options,
+            of,
+            window_secs,
+            spans,
+            has_earlier_rows,
+            found,
+            told,
+            more,
+            explained,
+            notes,
+        }
     }
 
     fn note(&mut self, note: String) {
@@ -177,7 +161,7 @@ impl<'a> Comparison<'a> {
 
     /// The part of a span from the oldest row that the source still has; none: it has no row there.
     async fn held(&mut self, gap: Gap) -> Result<Option<Gap>, SourceError> {
-        let books = self.store.figures(&self.of, gap.from_second, gap.until_second).await?.figures;
+        let books = self.booked(gap).await?.figures;
         let Some(all) = self.rows(gap).await? else { return Ok(Some(gap)) };
         if self.has_earlier_rows {
             return Ok(Some(gap));
@@ -206,9 +190,17 @@ impl<'a> Comparison<'a> {
     async fn first_known(&self, gap: Gap) -> Result<Option<i64>, SourceError> {
         let Gap { from_second, until_second } = gap;
         let row = self.store.read_rows(&self.of, from_second, until_second, 1).await?;
-        let after = ClaimPlace { call_second: from_second - 1, id: LAST_ID.to_owned() };
-        let event = self.store.lone_events(&after, until_second, 1).await?;
-        Ok(row.iter().map(|row| row.second).chain(event.iter().map(|event| event.call_second)).min())
+        let first_row = row.first().map(|row| row.second);
+        let until_second = first_row.unwrap_or(until_second);
+        let mut after = ClaimPlace { call_second: from_second - 1, id: LAST_ID.to_owned() };
+        loop {
+            let (events, next) = self.store.lone_events(&after, until_second, PAGE_ROWS).await?;
+            match (events.first(), next) {
+                (Some(event), _) => return Ok(Some(event.call_second)),
+                (None, None) => return Ok(first_row),
+                (None, Some(next)) => after = next,
+            }
+        }
     }
 
     async fn rows(&self, gap: Gap) -> Result<Option<u64>, SourceError> {
@@ -224,10 +216,10 @@ impl<'a> Comparison<'a> {
     async fn span(&mut self, gap: Gap, told: &mut SourceReport) -> Result<(), SourceError> {
         let mut left = vec![gap];
         while let Some(gap) = left.pop() {
-            let verdict = compare_covered(self.gateway.as_ref(), self.store, &self.of, gap).await?;
-            match verdict {
+            let booked = self.booked(gap).await?;
+            match compare_booked(self.gateway.as_ref(), gap, booked).await? {
                 Verdict::Agreed(_) => told.spans_agreed += 1,
-                Verdict::Differs(rows) if self.is_to_be_halved(gap, rows).await? => {
+                Verdict::Differs(rows) if is_to_be_halved(gap, rows, booked) => {
                     left.extend(gap.halves().into_iter().rev());
                 }
                 Verdict::Differs(_) | Verdict::ReadFirst(_) | Verdict::ReadLast(_) => {
@@ -244,16 +236,17 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    async fn is_to_be_halved(&self, gap: Gap, rows: Option<u64>) -> Result<bool, SourceError> {
-        let seconds = gap.until_second - gap.from_second;
-        if seconds == 0 {
-            return Ok(false);
+    /// What the books expect of a span, summed by short statements however long it is.
+    async fn booked(&self, gap: Gap) -> Result<BookFigures, StoreError> {
+        let (mut booked, mut from_second) = (BookFigures::default(), gap.from_second);
+        while from_second <= gap.until_second {
+            let started = Instant::now();
+            let until_second = gap.until_second.min(from_second.saturating_add(FIGURES_SECS - 1));
+            booked = booked.and(self.store.figures(&self.of, from_second, until_second).await?);
+            from_second = until_second + 1;
+            self.options.rest(started.elapsed()).await;
         }
-        if rows.map_or(seconds > READ_AT_MOST_SECS, |rows| rows > READ_AT_MOST_ROWS) {
-            return Ok(true);
-        }
-        let booked = self.store.figures(&self.of, gap.from_second, gap.until_second).await?.figures;
-        Ok(booked.rows.saturating_add(booked.refunds).unsigned_abs() > READ_AT_MOST_ROWS)
+        Ok(booked)
     }
 
     /// Rows that only one side has.
@@ -352,10 +345,12 @@ impl<'a> Comparison<'a> {
         let mut after = ClaimPlace { call_second: from_second - 1, id: LAST_ID.to_owned() };
         let mut events = Vec::new();
         loop {
-            let page = self.store.lone_events(&after, until_second, PAGE_ROWS).await?;
-            let Some(last) = page.last() else { return Ok(events) };
-            after = ClaimPlace { call_second: last.call_second, id: last.claim_id.clone() };
+            let (page, next) = self.store.lone_events(&after, until_second, PAGE_ROWS).await?;
             events.extend(page);
+            match next {
+                Some(next) => after = next,
+                None => return Ok(events),
+            }
         }
     }
 
@@ -378,12 +373,23 @@ impl<'a> Comparison<'a> {
         }
         let mut after = ClaimPlace { call_second: gap.from_second - 1, id: LAST_ID.to_owned() };
         loop {
-            let page = self.store.lone_events(&after, gap.until_second, PAGE_ROWS).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = ClaimPlace { call_second: last.call_second, id: last.claim_id.clone() };
+            let started = Instant::now();
+            let (page, next) = self.store.lone_events(&after, gap.until_second, PAGE_ROWS).await?;
             for event in page.iter().filter(|event| !self.explained.contains(&event.claim_id)).collect::<Vec<_>>() {
                 self.tell(without_row(event));
             }
+            match next {
+                Some(next) => after = next,
+                None => return Ok(()),
+            }
+            self.options.rest(started.elapsed()).await;
         }
     }
+}
+
+fn is_to_be_halved(gap: Gap, rows: Option<u64>, booked: BookFigures) -> bool {
+    let seconds = gap.until_second - gap.from_second;
+    let known = booked.figures.rows.saturating_add(booked.figures.refunds).unsigned_abs();
+    let is_large = rows.map_or(seconds > READ_AT_MOST_SECS, |rows| rows > READ_AT_MOST_ROWS);
+    seconds > 0 && (is_large || known > READ_AT_MOST_ROWS)
 }

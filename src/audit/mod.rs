@@ -13,13 +13,15 @@ mod one_side;
 mod report;
 mod says;
 mod seen;
+mod source_error;
 mod sums;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-pub use against::{SourceError, against_source};
+pub use against::against_source;
 pub use report::{AuditReport, Difference, DifferenceKind, LookedAt, SourceReport};
+pub use source_error::SourceError;
 
 use crate::storage::{Store, StoreError};
 use look::Look;

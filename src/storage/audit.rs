@@ -108,13 +108,14 @@ pub trait AuditStore: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<ReadRow>, StoreError>;
 
-    /// Charges of events without a row, of calls of this span, behind `after`, at most `limit`.
+    /// Looks through a page of charges, of calls of up to `until_second`, behind `after`: those of events without a row, and
+    /// where the next page begins.
     async fn lone_events(
         &self,
         after: &ClaimPlace,
         until_second: i64,
         limit: u32,
-    ) -> Result<Vec<LoneEvent>, StoreError>;
+    ) -> Result<(Vec<LoneEvent>, Option<ClaimPlace>), StoreError>;
 
     /// Rows of a source that nobody here pays for, in this span.
     async fn unowned_seconds(

@@ -124,6 +124,22 @@ pub struct BookFigures {
     pub waiting_rows: i64,
 }
 
+impl BookFigures {
+    /// Of two spans that do not overlap.
+    pub fn and(self, other: Self) -> Self {
+        let (one, two) = (self.figures, other.figures);
+        BookFigures {
+            figures: Figures {
+                rows: one.rows + two.rows,
+                units: one.units + two.units,
+                refunds: one.refunds + two.refunds,
+            },
+            priced_in_credits: self.priced_in_credits + other.priced_in_credits,
+            waiting_rows: self.waiting_rows + other.waiting_rows,
+        }
+    }
+}
+
 /// How many of our calls came without their event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowLoss {

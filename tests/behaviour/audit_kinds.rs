@@ -91,7 +91,7 @@ fn what_is_kept_of_a_user_without_charges_is_looked_at() {
     let gone = charged.daemon.add_user("gone@example.com", 10);
     for user in [&idle, &gone] {
         charged.books().execute(&format!(
-            "INSERT INTO hookledger_accounts (user_id, remainder_femtos, unpaid_credits) VALUES ('{user}', 0, 3)"
+            "REPLACE INTO hookledger_accounts (user_id, remainder_femtos, unpaid_credits) VALUES ('{user}', 0, 3)"
         ));
     }
     charged.books().execute(&format!("DELETE FROM users WHERE id = '{gone}'"));

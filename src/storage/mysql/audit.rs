@@ -9,8 +9,8 @@ use sqlx::mysql::MySqlRow;
 
 use super::MysqlStore;
 use super::audit_sql::{
-    ACCOUNT_USERS, ACCOUNTS, CLAIMS, FRAME, LONE_EVENTS, PAGE_END, READ_ROWS, REFUNDS, UNCLAIMED, UNOWNED,
-    transactions_sql,
+    ACCOUNT_USERS, ACCOUNTS, CLAIMS, CLAIMS_PAGE_END, FRAME, LONE_EVENTS, PAGE_END, READ_ROWS, REFUNDS, UNCLAIMED,
+    UNOWNED, transactions_sql,
 };
 use super::context::Context;
 use super::shard::End;
@@ -172,15 +172,17 @@ impl AuditStore for MysqlStore {
         after: &ClaimPlace,
         until_second: i64,
         limit: u32,
-    ) -> Result<Vec<LoneEvent>, StoreError> {
+    ) -> Result<(Vec<LoneEvent>, Option<ClaimPlace>), StoreError> {
         let ClaimPlace { call_second, id } = after.clone();
-        let query = sqlx::query(self.context.sql(LONE_EVENTS))
-            .bind(call_second)
-            .bind(call_second)
-            .bind(id)
-            .bind(until_second)
-            .bind(limit);
-        pages!(query, self, LoneEvent::read)
+        let page = sqlx::query_as(self.context.sql(CLAIMS_PAGE_END)).bind(call_second).bind(call_second);
+        let page = page.bind(id.clone()).bind(until_second).bind(limit);
+        let end: Option<(i64, String)> = page.fetch_optional(&self.readers).await?;
+        // Behind all that is an id.
+        let (second, last) = end.clone().unwrap_or_else(|| (until_second, "~".to_owned()));
+        let query = sqlx::query(self.context.sql(LONE_EVENTS)).bind(call_second).bind(call_second).bind(id);
+        let query = query.bind(second).bind(second).bind(last);
+        let found: Result<Vec<LoneEvent>, StoreError> = pages!(query, self, LoneEvent::read);
+        Ok((found?, end.map(|(call_second, id)| ClaimPlace { call_second, id })))
     }
 
     async fn unowned_seconds(

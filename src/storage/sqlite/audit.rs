@@ -94,10 +94,13 @@ const READ_ROWS: &str = "SELECT w.row_second, w.row_digest, w.row_nth, w.state, 
      FROM hookledger_rows AS w LEFT JOIN hookledger_claims AS c ON c.call_second = w.call_second AND c.claim_id = w.claim_id \
      WHERE w.row_second BETWEEN ?2 AND ?3 AND w.source = ?1 ORDER BY w.row_second, w.row_digest, w.row_nth LIMIT ?4";
 
+const CLAIMS_PAGE_END: &str = "SELECT call_second, claim_id FROM hookledger_claims \
+     WHERE (call_second, claim_id) > (?1, ?2) AND call_second <= ?3 ORDER BY call_second, claim_id LIMIT 1 OFFSET ?4";
+
 const LONE_EVENTS: &str = "SELECT call_second, claim_id, COALESCE(event_id, ''), remote_key_id, model, prompt_tokens, \
        completion_tokens, price_units, user_id, credits_moved FROM hookledger_claims \
-     WHERE (call_second, claim_id) > (?1, ?2) AND call_second <= ?3 AND row_second IS NULL \
-     ORDER BY call_second, claim_id LIMIT ?4";
+     WHERE (call_second, claim_id) > (?1, ?2) AND (call_second, claim_id) <= (?3, ?4) AND row_second IS NULL \
+     ORDER BY call_second, claim_id";
 
 const UNOWNED: &str = "SELECT row_second, remote_key_id, row_count, refund_count FROM hookledger_unowned_rows \
      WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1";
@@ -213,9 +216,14 @@ impl AuditStore for SqliteStore {
         after: &ClaimPlace,
         until_second: i64,
         limit: u32,
-    ) -> Result<Vec<LoneEvent>, StoreError> {
-        let query = sqlx::query(LONE_EVENTS).bind(after.call_second).bind(&after.id).bind(until_second).bind(limit);
-        pages!(query, &self.readers, LoneEvent::read)
+    ) -> Result<(Vec<LoneEvent>, Option<ClaimPlace>), StoreError> {
+        let page =
+            sqlx::query_as(CLAIMS_PAGE_END).bind(after.call_second).bind(&after.id).bind(until_second).bind(limit);
+        let end: Option<(i64, String)> = page.fetch_optional(&self.readers).await?;
+        let (second, id) = end.clone().unwrap_or_else(|| (until_second, BEHIND_ALL_IDS.to_owned()));
+        let query = sqlx::query(LONE_EVENTS).bind(after.call_second).bind(&after.id).bind(second).bind(id);
+        let found: Result<Vec<LoneEvent>, StoreError> = pages!(query, &self.readers, LoneEvent::read);
+        Ok((found?, end.map(|(call_second, id)| ClaimPlace { call_second, id })))
     }
 
     async fn unowned_seconds(
