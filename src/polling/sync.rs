@@ -267,11 +267,18 @@ impl Pass {
         plan: &SyncPlan,
         trial: &mut TrialRows,
     ) -> Result<Vec<Gap>, PassError> {
-        if !plan.is_dry_run() {
-            self.store.reopen(of, self.clock.now().minus(self.settings.full_read_interval)).await?;
-        }
+        let now = self.clock.now();
+        let proved_before = now.minus(self.settings.full_read_interval);
+        let stale = match plan.is_dry_run() {
+            true => self.store.would_reopen(of, proved_before, now).await?,
+            false => {
+                self.store.reopen(of, proved_before).await?;
+                Vec::new()
+            }
+        };
         let spans = self.store.spans(of).await?;
         let mut stretches = reopened(&spans);
+        stretches.extend(reopened(&stale));
         stretches.extend(gaps(&spans, plan.begins, plan.readable));
         if plan.is_dry_run() {
             // What a pass does in the end, it does with what it has written.

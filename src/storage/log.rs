@@ -329,6 +329,14 @@ pub trait LogStore: Notices + Send + Sync + 'static {
     /// are to be read.
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError>;
 
+    /// The spans that this would open now; nothing is written.
+    async fn would_reopen(
+        &self,
+        of: &SourceFilter,
+        proved_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Vec<Span>, StoreError>;
+
     /// Every row of the span that was there at `proved_at` is committed.
     async fn cover(&self, of: &SourceFilter, span: Span, proved_at: UnixMillis) -> Result<(), StoreError>;
 
