@@ -71,6 +71,8 @@ pub struct SyncPlan {
     pub(super) coverable: i64,
     /// It charges what nobody would have charged by himself.
     needs_yes: bool,
+    /// Why the span that was asked for has nothing to read.
+    nothing_because: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -89,6 +91,27 @@ impl SyncPlan {
     pub fn needs_yes(&self) -> bool {
         self.needs_yes
     }
+
+    pub fn nothing_because(&self) -> Option<&str> {
+        self.nothing_because.as_deref()
+    }
+}
+
+/// Why no second of a span can be read, for a person.
+fn nothing_because(from: i64, until: i64, readable: i64, has_since: bool) -> Option<String> {
+    let moment = |second: i64| UnixMillis::new(second.saturating_mul(1000)).to_rfc3339();
+    if from <= until.min(readable) {
+        return None;
+    }
+    Some(if from > readable {
+        let (from, readable) = (moment(from), moment(readable));
+        format!("rows of {from} may not be read yet, the newest that may are of {readable}")
+    } else if has_since {
+        "no whole second lies between --since and --until".to_owned()
+    } else {
+        let from = moment(from);
+        format!("the span ends before {from}, where reading would begin: --since says from when on to read")
+    })
 }
 
 /// How far it is.
@@ -133,13 +156,15 @@ impl Pass {
         if !leave.is_dry_run {
             self.begin(&of).await?;
         }
+        let nothing_because = nothing_because(from, until_second.unwrap_or(readable), readable, from_second.is_some());
         let until = until_second.unwrap_or(readable).min(readable);
         let span = (from <= until).then_some(Gap { from_second: from, until_second: until });
         let scope = match (from_second, until_second, token) {
             (None, None, None) => Scope::Uncovered,
             _ => Scope::Span(span),
         };
-        Ok(SyncPlan { scope, token, leave, begins, readable, coverable, needs_yes })
+        let nothing_because = nothing_because.filter(|_| matches!(scope, Scope::Span(None)));
+        Ok(SyncPlan { scope, token, leave, begins, readable, coverable, needs_yes, nothing_because })
     }
 
     /// Learns its clock, and whether it is the one that the books know.
@@ -243,11 +268,18 @@ impl Pass {
         plan: &SyncPlan,
         trial: &mut TrialRows,
     ) -> Result<Vec<Gap>, PassError> {
-        if !plan.is_dry_run() {
-            self.store.reopen(of, self.clock.now().minus(self.settings.full_read_interval)).await?;
-        }
+        let now = self.clock.now();
+        let proved_before = now.minus(self.settings.full_read_interval);
+        let stale = match plan.is_dry_run() {
+            true => self.store.would_reopen(of, proved_before, now).await?,
+            false => {
+                self.store.reopen(of, proved_before).await?;
+                Vec::new()
+            }
+        };
         let spans = self.store.spans(of).await?;
         let mut stretches = reopened(&spans);
+        stretches.extend(reopened(&stale));
         stretches.extend(gaps(&spans, plan.begins, plan.readable));
         if plan.is_dry_run() {
             // What a pass does in the end, it does with what it has written.

@@ -218,6 +218,15 @@ impl LogStore for MysqlStore {
         .await
     }
 
+    async fn would_reopen(
+        &self,
+        of: &SourceFilter,
+        proved_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Vec<Span>, StoreError> {
+        coverage::would_reopen(&self.readers, &self.context.names, of, proved_before, now).await
+    }
+
     async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {
         source_looks::agreement(&self.readers, &self.context.names, from_second, until_second).await
     }
