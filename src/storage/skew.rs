@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{LogStore, StoreError};
+use crate::domain::matching::TieRule;
 use crate::domain::settlement::{ClaimSide, Plan};
 use crate::domain::time::UnixMillis;
 
@@ -35,9 +36,12 @@ impl Noted {
     }
 }
 
+/// Of ties by identity alone: among equal calls that agree, nobody knows which event is which row's.
 fn figure(plan: &Plan, now: UnixMillis) -> Option<(usize, i64)> {
-    let ties = plan.ties.iter().map(|tie| (&tie.event, &tie.row));
-    let charges = plan.charges.iter().filter_map(|charge| Some((charge.event.as_ref()?, charge.row.as_ref()?)));
+    let certain = Some(TieRule::Identity);
+    let ties = plan.ties.iter().filter(|tie| Some(tie.rule) == certain).map(|tie| (&tie.event, &tie.row));
+    let charges = plan.charges.iter().filter(|charge| charge.tie == certain);
+    let charges = charges.filter_map(|charge| Some((charge.event.as_ref()?, charge.row.as_ref()?)));
     let apart = |(event, row): (&ClaimSide, &ClaimSide)| event.at.as_millis().abs_diff(row.at.as_millis());
     let largest = ties.chain(charges).map(apart).max()?;
     let day = now.as_millis().div_euclid(DAY_MILLIS);

@@ -39,6 +39,14 @@ fn call(id: usize, prompt: i64, event_before_ms: i64, row_after_secs: Option<i64
     })
 }
 
+/// Its event has the call's request id.
+fn named(step: Step) -> Step {
+    match step {
+        Step::Call(call) => Step::Call(Call { has_event_id: true, ..call }),
+        step => step,
+    }
+}
+
 fn deliver(calls: &[usize]) -> Step {
     Step::Deliver { calls: calls.to_vec(), road: Road::Settle }
 }
@@ -167,7 +175,7 @@ fn a_dispute_ends_however_far_the_true_partner_lies_on_the_other_side() {
 #[test]
 fn how_near_to_an_end_a_call_may_lie_is_what_was_seen() {
     let steps = vec![
-        call(50, 7, 10_000, Some(0)),
+        named(call(50, 7, 10_000, Some(0))),
         deliver(&[50]),
         Step::Wait(41),
         Step::Pass { reads_all: true },
@@ -181,17 +189,17 @@ fn how_near_to_an_end_a_call_may_lie_is_what_was_seen() {
         Step::Wait(20),
         Step::Pass { reads_all: false },
     ];
-    holds(rules(|rules| (rules.loses_rows, rules.lookback_secs, rules.full_read_secs) = (true, 30, 7200)), steps);
+    let changed = |rules: &mut Rules| {
+        (rules.loses_rows, rules.lookback_secs, rules.full_read_secs) = (true, 30, 7200);
+        rules.naming = super::scenario::Naming::RequestIds(50);
+    };
+    holds(rules(changed), steps);
 }
 
 /// A request id took a row from an event that had agreed with it. That event's own row lay beside it, and was not in
 /// sight: the event was charged a second time.
 #[test]
 fn an_event_that_gives_its_row_up_finds_its_own() {
-    let named = |step: Step| match step {
-        Step::Call(call) => Step::Call(Call { has_event_id: true, ..call }),
-        step => step,
-    };
     let steps = vec![
         named(call(2, 1, -1000, Some(63))),
         Step::Wait(3),
