@@ -12,6 +12,7 @@ mod charges;
 mod check_config;
 mod credits;
 mod disputes;
+mod documentation;
 mod events;
 mod failure;
 mod http_client;
@@ -80,7 +81,7 @@ enum Command {
     /// Run the daemon
     Serve(serve::ServeArguments),
     /// Check the configuration and show every setting with its origin
-    CheckConfig,
+    CheckConfig(check_config::CheckArguments),
     /// Create the database, or bring it up to date
     Migrate,
     /// Print a new secret
@@ -121,6 +122,9 @@ enum Command {
     Repair(repair::RepairArguments),
     /// Put a backup where the database should be, while no daemon runs
     Restore(restore::RestoreArguments),
+    /// Write the manual pages and the shells' completions, for packagers
+    #[command(hide = true)]
+    Documentation(documentation::DocumentationArguments),
 }
 
 /// What every command may need of the global arguments.
@@ -180,7 +184,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         match command {
             Command::Serve(_) => {}
-            Command::CheckConfig => check_config::run(context)?,
+            Command::CheckConfig(arguments) => check_config::run(&arguments, context)?,
             Command::Migrate => migrate::run(context).await?,
             Command::Secret => secret::run(context)?,
             Command::Send(arguments) => return send::run(arguments, context).await.map(ExitCode::from),
@@ -197,6 +201,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,
             Command::Restore(arguments) => restore::run(arguments, context).await?,
+            Command::Documentation(arguments) => documentation::run(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)
     })
