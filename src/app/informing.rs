@@ -85,7 +85,11 @@ impl Informer {
     }
 
     fn line(&self) -> String {
-        admin::status_of(&self.operators).line()
+        let line = admin::status_of(&self.operators).line();
+        if self.manager.is_reload_refused() {
+            return format!("{line}; the last reload was refused, and the configuration before it is in force");
+        }
+        line
     }
 
     fn is_stopping(&self) -> bool {

@@ -81,8 +81,8 @@ impl Reload {
         while hangups.recv().await.is_some() {
             manager.reloading();
             // Logged and counted where it happened.
-            self.run().await.ok();
-            manager.reloaded();
+            let outcome = self.run().await;
+            manager.reloaded(outcome.is_ok());
         }
     }
 

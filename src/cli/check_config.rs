@@ -1,19 +1,11 @@
 //! `hookledger check-config`: shows what is in effect and where it came from. The checks themselves are `config`.
 
-use clap::Args;
 use serde::Serialize;
 
 use super::Context;
 use super::failure::Failure;
 use super::output::table;
 use crate::config::ReportEntry;
-
-#[derive(Debug, Args)]
-pub struct CheckArguments {
-    /// Print problems and warnings only
-    #[arg(long, conflicts_with = "json")]
-    quiet: bool,
-}
 
 /// What a program gets.
 #[derive(Serialize)]
@@ -22,13 +14,10 @@ struct Checked<'a> {
     warnings: &'a [String],
 }
 
-pub fn run(arguments: &CheckArguments, context: &Context) -> Result<(), Failure> {
+pub fn run(context: &Context) -> Result<(), Failure> {
     let loaded = context.load()?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
-    }
-    if arguments.quiet {
-        return Ok(());
     }
     let checked = Checked { entries: &loaded.report.entries, warnings: &loaded.warnings };
     context.output.show(&checked, |checked| {

@@ -81,7 +81,7 @@ enum Command {
     /// Run the daemon
     Serve(serve::ServeArguments),
     /// Check the configuration and show every setting with its origin
-    CheckConfig(check_config::CheckArguments),
+    CheckConfig,
     /// Create the database, or bring it up to date
     Migrate,
     /// Print a new secret
@@ -184,7 +184,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         match command {
             Command::Serve(_) => {}
-            Command::CheckConfig(arguments) => check_config::run(&arguments, context)?,
+            Command::CheckConfig => check_config::run(context)?,
             Command::Migrate => migrate::run(context).await?,
             Command::Secret => secret::run(context)?,
             Command::Send(arguments) => return send::run(arguments, context).await.map(ExitCode::from),

@@ -21,6 +21,7 @@ const MOST_WAITING: usize = 64;
 pub struct ServiceManager {
     words: Option<SyncSender<String>>,
     is_ready: Arc<AtomicBool>,
+    is_reload_refused: Arc<AtomicBool>,
 }
 
 impl ServiceManager {
@@ -43,7 +44,7 @@ impl ServiceManager {
         };
         // Without a thread nothing is said; a service manager that waits for it then says so.
         let thread = std::thread::Builder::new().name("service-manager".to_owned()).spawn(send_all);
-        ServiceManager { words: thread.is_ok().then_some(words), is_ready: Arc::default() }
+        ServiceManager { words: thread.is_ok().then_some(words), ..ServiceManager::default() }
     }
 
     pub fn is_there(&self) -> bool {
@@ -83,11 +84,17 @@ impl ServiceManager {
         }
     }
 
-    /// The reload is over, however it ended.
-    pub fn reloaded(&self) {
+    /// The reload is over, and changed what is in force or nothing.
+    pub fn reloaded(&self, is_applied: bool) {
+        self.is_reload_refused.store(!is_applied, Ordering::Release);
         if self.is_ready.load(Ordering::Acquire) {
             self.say(&[NotifyState::Ready]);
         }
+    }
+
+    /// Whether the last reload changed nothing because something was wrong: a service manager has no word for that.
+    pub fn is_reload_refused(&self) -> bool {
+        self.is_reload_refused.load(Ordering::Acquire)
     }
 
     /// What is under way is finished, which may take so long.

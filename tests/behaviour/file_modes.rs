@@ -78,7 +78,7 @@ fn a_configuration_that_others_can_change_is_named() {
     daemon.write_config("server.ack_timeout = \"2s\"\n");
     for (mode, is_told) in [(0o600, false), (0o644, false), (0o664, true), (0o646, true)] {
         set_mode(&daemon.config_file(), mode);
-        let output = daemon.command(&["check-config", "--quiet"]);
+        let output = daemon.command(&["check-config"]);
         let warned = String::from_utf8_lossy(&output.stderr).contains("can be changed by others");
         assert!(output.status.success() && warned == is_told, "{mode:o}: {output:?}");
     }

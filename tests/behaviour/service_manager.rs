@@ -108,7 +108,8 @@ fn a_reload_is_told_from_its_begin_to_its_end() {
     let manager = FakeManager::of(&daemon);
     daemon.launch();
     manager.wait_for("READY=1", 0);
-    for (text, is_applied) in [("server.ack_timeout = \"1s\"\n", true), ("server.ack_timeout = \"soon\"\n", false)] {
+    let texts = ["1s", "soon", "2s"].map(|time| format!("server.ack_timeout = \"{time}\"\n"));
+    for (text, is_applied) in texts.iter().zip([true, false, true]) {
         let before = manager.messages().len();
         daemon.write_config(text);
         assert_eq!(daemon.reload(), is_applied);
@@ -119,6 +120,8 @@ fn a_reload_is_told_from_its_begin_to_its_end() {
             messages.into_iter().skip(begin).find(|one| has_line(one, "READY=1"))
         });
         assert!(!has_line(&ready, "RELOADING=1"), "{ready}");
+        let is_refused = |status: &str| status.contains("the last reload was refused");
+        manager.wait_for_status("the outcome shows", |status| is_refused(status) != is_applied);
     }
 }
 

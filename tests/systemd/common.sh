@@ -67,7 +67,8 @@ main_pid() { property hookledger.service MainPID; }
 is_active() { systemctl is-active --quiet "$1"; }
 hl() { runuser -u hookledger -- hookledger "$@"; }
 is_another_pid() { [ "$(main_pid)" != "$1" ] && [ "$(main_pid)" != 0 ] && is_active hookledger.service; }
-# said_since CURSOR-FILE PATTERN
+status_has() { property hookledger.service StatusText | grep -q -- "$1"; }
+status_has_not() { ! status_has "$1"; }
 journal_has() { journalctl -u hookledger.service --no-pager -o cat | grep -q -- "$1"; }
 credits() { hl credits show "$1" --json | sed -n 's/.*"credits": *\(-\{0,1\}[0-9]*\).*/\1/p' | head -1; }
 
