@@ -20,6 +20,7 @@ mod charges;
 mod commands;
 mod crashes;
 mod disputes;
+mod documentation;
 mod faults;
 mod file_modes;
 mod gateway;

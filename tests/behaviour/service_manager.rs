@@ -1,5 +1,6 @@
 //! What a service manager is told, and when: ready, status, signs of life, reload, stop.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -170,6 +171,17 @@ fn without_a_manager_or_behind_a_dead_one_it_works_as_ever() {
     assert_eq!(daemon.post(credit("evt")).status, 200);
     assert_eq!(daemon.terminate(), 0);
     assert_eq!(daemon.output().stderr.matches("the service manager cannot be told").count(), 1);
+}
+
+#[test]
+fn a_journal_that_is_not_there_is_told_and_costs_no_line() {
+    let daemon = Daemon::start(DaemonOptions::new().set("HOOKLEDGER__LOG__FORMAT", "journald"));
+    let log = daemon.output().stderr;
+    if Path::new("/run/systemd/journal/socket").exists() {
+        assert_eq!(log, "", "all of it is in the journal");
+    } else {
+        assert!(log.contains("the journal cannot be reached") && log.contains("hookledger is listening"), "{log}");
+    }
 }
 
 /// Somebody else's standard error is not the journal, whatever an inherited variable says.

@@ -88,6 +88,15 @@ restart_all
 stop_senders
 same "events without an answer over three restarts, of $(sent) in $((SECONDS - begin)) s" "$(unanswered)" 0
 before=$(sent)
+hl send --remote-key-id 42 --quota 500 --count 3000 --concurrency 8 --per-second 300 >/sandbox/steady 2>&1 &
+steady=$!
+for _ in 1 2 3; do
+  sleep 2
+  systemctl restart hookledger.service
+done
+wait "$steady" || fail "3000 events over 8 kept-alive connections: $(</sandbox/steady)"
+held "3000 events over 8 kept-alive connections and three restarts: all answered"
+before=$((before + 3000))
 start_senders
 for _ in 1 2; do
   more_sent
