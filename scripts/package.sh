@@ -33,7 +33,7 @@ if [ "$profile" = release ]; then
 else
   "$cargo" build --locked
   # Of the debug build, without what only a debugger reads.
-  packed=(--no-build --profile dev --strip)
+  packed=(--no-build --profile dev --strip --fast)
 fi
 rm -rf target/package
 "target/$profile/hookledger" documentation target/package
@@ -41,4 +41,4 @@ package=$("$cargo" deb "${packed[@]}" --deb-revision "$revision" | tail -1)
 echo "$package"
 
 # Errors of lintian end this; what else it says is shown.
-lintian --no-tag-display-limit --fail-on error "$package"
+lintian --tag-display-limit 0 --fail-on error "$package"

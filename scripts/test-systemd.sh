@@ -10,10 +10,17 @@ what=${1:-units}
 cargo=${CARGO:-cargo}
 # Debug builds: what systemd does with them is the same. The units are tested with fail points, to make an actor fail.
 if [ "$what" = --package ]; then
-  scripts/package.sh --debug --revision 1
-  scripts/package.sh --debug --revision 2
-  exec scripts/sandbox.sh tests/systemd/package.sh tests/systemd/common.sh:/sandbox/common.sh \
-    $(for one in target/debian/hookledger_*-[12]_*.deb; do echo "$one:/sandbox/${one##*/}"; done)
+  scripts/package.sh --debug
+  first=$(ls -t target/debian/hookledger_*.deb | head -1)
+  # The next revision: the same in all but its number.
+  folder=$(mktemp -d)
+  trap 'rm -rf "$folder"' EXIT
+  dpkg-deb -R "$first" "$folder/package"
+  sed -i 's/^\(Version: .*\)-1$/\1-2/' "$folder/package/DEBIAN/control"
+  dpkg-deb -Znone --root-owner-group -b "$folder/package" "$folder/second.deb"
+  scripts/sandbox.sh tests/systemd/package.sh tests/systemd/common.sh:/sandbox/common.sh \
+    "$first:/sandbox/first.deb" "$folder/second.deb:/sandbox/second.deb"
+  exit
 fi
 "$cargo" build --locked --features failpoints
 places=(

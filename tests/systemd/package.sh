@@ -3,8 +3,8 @@
 # shellcheck shell=bash
 source /sandbox/common.sh
 
-first=$(ls /sandbox/hookledger_*-1_*.deb)
-second=$(ls /sandbox/hookledger_*-2_*.deb)
+first=/sandbox/first.deb
+second=/sandbox/second.deb
 dpkg_quietly() { DEBIAN_FRONTEND=noninteractive dpkg "$@" </dev/null; }
 
 check "install" dpkg_quietly -i "$first"
