@@ -26,7 +26,7 @@ fi
 places=(
   tests/systemd/common.sh:/sandbox/common.sh
   target/debug/hookledger:/usr/bin/hookledger
-  packaging/sysusers.conf:/usr/lib/sysusers.d/hookledger.conf
+  packaging/sysusers.d/hookledger.conf:/usr/lib/sysusers.d/hookledger.conf
   packaging/hookledger.toml:/etc/hookledger/hookledger.toml
   systemd/credentials.conf:/sandbox/credentials.conf
   systemd/local-only.conf:/sandbox/local-only.conf

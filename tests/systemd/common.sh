@@ -109,7 +109,7 @@ sent() { cat /sandbox/sent.* 2>/dev/null | awk '{ sum += $1 } END { print sum + 
 unanswered() { cat /sandbox/unanswered.* 2>/dev/null | grep -c -- "${1:-}" || :; }
 # more_sent: waits until each of the senders had its turn.
 more_sent() {
-  local wanted=$(($(sent) + 40)) end=$((SECONDS + 60))
+  local wanted=$(($(sent) + 40)) end=$((SECONDS + 240))
   while [ "$(sent)" -lt "$wanted" ]; do
     [ "$SECONDS" -lt "$end" ] || fail "no more events get through"
     sleep 0.1

@@ -8,7 +8,7 @@ second=/sandbox/second.deb
 dpkg_quietly() { DEBIAN_FRONTEND=noninteractive dpkg "$@" </dev/null; }
 
 check "install" dpkg_quietly -i "$first"
-check_soon "the daemon runs" 30 is_active hookledger.service
+check_soon "the daemon runs" 120 is_active hookledger.service
 check "and is enabled" systemctl is-enabled hookledger.service hookledger.socket hookledger-audit.timer
 check "the audit is timed" is_active hookledger-audit.timer
 check_fails "and was not run by the installation" sh -c 'journalctl --no-pager -u hookledger-audit.service | grep -q Starting'
@@ -27,7 +27,7 @@ pid=$(main_pid) socket=$(property hookledger.socket InvocationID)
 start_senders
 more_sent
 check "upgrade under load" dpkg_quietly -i "$second"
-check_soon "another process" 30 is_another_pid "$pid"
+check_soon "another process" 120 is_another_pid "$pid"
 more_sent
 stop_senders
 same "events without an answer over the upgrade, of $(sent)" "$(unanswered)" 0
@@ -50,7 +50,7 @@ check "the books stay" test -s /var/lib/hookledger/hookledger.db
 check "the secret stays" test -s /var/lib/hookledger/webhook-secret
 check "the configuration stays" grep -q 'a line of the operator' /etc/hookledger/hookledger.toml
 check "install again" dpkg_quietly -i "$second"
-check_soon "it answers" 30 hl send --ping
+check_soon "it answers" 120 hl send --ping
 same "with the same books" "$(credits alice@example.com)" "$left"
 
 check "purge" dpkg_quietly -P hookledger
@@ -58,7 +58,7 @@ check_fails "the books are gone" test -e /var/lib/hookledger
 check_fails "and the configuration" test -e /etc/hookledger
 check_fails "and what was enabled" sh -c 'ls /etc/systemd/system/*.wants/hookledger* 2>/dev/null'
 check "install after a purge" dpkg_quietly -i "$first"
-check_soon "it begins anew" 30 hl send --ping
+check_soon "it begins anew" 120 hl send --ping
 same "with empty books" "$(hl user list --json | tr -d ' \n')" "[]"
 
 echo "$checks checks held"
