@@ -33,6 +33,7 @@ use crate::storage::books::{
 use crate::storage::log::{RefundsSettled, SourceFilter, Span, TaskPlace, Trial, Tried};
 use crate::storage::prices::{NewQuotaChange, QuotaChange};
 use crate::storage::removal::Removal;
+use crate::storage::skew;
 use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
 
 /// Batches that may wait. The Ledger and the Logger have one each under way; the rest are operators' requests.
@@ -93,6 +94,7 @@ pub struct Context {
     pub clock: SharedClock,
     pub installation: String,
     pub ids: RecordIds,
+    pub skew: skew::Noted,
 }
 
 /// The way to the owner.
@@ -116,7 +118,8 @@ impl Writer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let policy = Arc::new(ArcSwap::from_pointee(options.policy));
         let has_log = AtomicBool::new(has_log);
-        let context = Context { has_log, options, policy: policy.clone(), clock, installation, ids: RecordIds::new() };
+        let (ids, skew) = (RecordIds::new(), skew::Noted::default());
+        let context = Context { has_log, options, policy: policy.clone(), clock, installation, ids, skew };
         let progress = Arc::new(Progress::default());
         let copying = checkpoint::run(context.options.clone(), progress.clone());
         let owner = Owner { context, connection: None, is_writable: is_writable.clone(), progress };
