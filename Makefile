@@ -10,7 +10,7 @@ MORE_DATABASES ?= mariadb
 TEST_THREADS ?= 4
 
 .PHONY: help run build test check lint bench bench-audit bench-log bench-retention bench-server tools deny clean \
-  simulate simulate-planted
+  simulate simulate-planted check-units test-systemd test-deb deb
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +29,24 @@ test: tools ## install what the tests need if it is missing, and run every test
 	  SIMULATE_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test simulation -- seeds_hold found::; \
 	done
 
-check: lint test ## what CI runs: linters, then every test
+check: lint test check-units ## what CI runs: linters, then every test
 
 lint: ## formatting and clippy, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets $(TEST_FEATURES) -- -D warnings
+
+check-units: ## the systemd units: understood without a word, and exposed as little as promised
+	$(CARGO) build --locked $(TEST_FEATURES)
+	scripts/check-units.sh
+
+test-systemd: ## the units under a real systemd, in a sandbox: boot, watchdog, restart under load, credentials (root, minutes)
+	scripts/test-systemd.sh
+
+test-deb: ## the Debian package in the same sandbox: install, upgrade under load, remove, purge
+	scripts/test-systemd.sh --package
+
+deb: ## build the Debian package into target/debian (installs cargo-deb and lintian if they are missing)
+	scripts/package.sh
 
 bench: ## how many events a second the store settles, by batch size
 	$(CARGO) bench --locked --bench settle

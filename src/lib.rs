@@ -9,7 +9,7 @@
 //! - [`domain`] decides about money, and knows none of the above.
 //!
 //! Beside them: [`config`] (what an operator can set), [`telemetry`] (logs and metrics), [`status`] (the document that
-//! a running daemon tells of itself), [`clock`] (the one place that reads the time) and [`failpoint`] (where tests break
+//! a running daemon tells of itself), [`systemd`] (what is told to a service manager, and what it hands over), [`clock`] (the one place that reads the time) and [`failpoint`] (where tests break
 //! things on purpose).
 
 pub mod actors;
@@ -26,4 +26,5 @@ pub mod polling;
 pub mod setup;
 pub mod status;
 pub mod storage;
+pub mod systemd;
 pub mod telemetry;

@@ -83,6 +83,18 @@ pub enum ChannelName {
     Pull,
 }
 
+impl ChannelName {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ChannelName::Healthy => "healthy",
+            ChannelName::Idle => "idle",
+            ChannelName::Stale => "stale",
+            ChannelName::Disabled => "disabled",
+            ChannelName::Pull => "pull",
+        }
+    }
+}
+
 /// How the event channel does.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -229,6 +241,31 @@ pub struct ListenerStatus {
 }
 
 impl Status {
+    /// The same in one line, for those who show no more: whether events are taken, channel, coverage, backlog.
+    ///
+    /// It has no ages, so that it is another one only where something happened.
+    pub fn line(&self) -> String {
+        let taken = match &self.webhook.why_not {
+            None => "events are taken".to_owned(),
+            Some(why_not) => format!("events are not taken: {why_not}"),
+        };
+        let is_read = self.source.as_ref().is_some_and(|source| source.read);
+        let coverage = match self.coverage.as_ref().filter(|_| is_read) {
+            Some(coverage) => format!("the log is covered until {}", coverage.covered_until),
+            None if is_read => "the log was not read yet".to_owned(),
+            None => "no log is read".to_owned(),
+        };
+        let backlog = match &self.backlog {
+            None => "backlog not counted yet".to_owned(),
+            Some(BacklogStatus { pending, failed, dead, .. }) => {
+                format!("{pending} pending, {failed} failed, {dead} dead")
+            }
+        };
+        let held: Vec<&str> = self.conditions.iter().map(|condition| condition.name.as_str()).collect();
+        let held = if held.is_empty() { String::new() } else { format!("; conditions: {}", held.join(", ")) };
+        format!("{taken}; channel {}; {coverage}; {backlog}{held}", self.channel.state.as_str())
+    }
+
     /// What a person should do about what stands here.
     pub fn advice(&self) -> Vec<String> {
         let mut advice = Vec::new();

@@ -4,6 +4,9 @@
 //! is `parts`; what a running daemon takes over of a changed configuration is `reload`.
 
 mod database;
+mod file_modes;
+mod informing;
+mod listeners;
 mod parts;
 mod reload;
 
@@ -14,7 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::Actor;
-use actix_web::dev::ServerHandle;
 use actix_web::web;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -23,14 +25,15 @@ use crate::actors::scheduler::{configured_prices, start_cron};
 use crate::actors::supervisor::{Supervisor, give_up_channel};
 use crate::clock::{self, SharedClock};
 use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
-use crate::http::admin::Listeners;
-use crate::http::server;
 use crate::setup::Setup;
 use crate::storage::open::{self, OpenError};
 use crate::storage::takeover::FoundHistory;
 use crate::storage::{Store, StoreError};
+use crate::systemd::{InheritedSockets, ServiceManager, SocketsError};
 use crate::telemetry::logs::{self, Level};
 use crate::telemetry::metrics::Metrics;
+use informing::{Informer, Liveness};
+use listeners::{Listening, Servers};
 use parts::Parts;
 
 pub use database::{database_options, sqlite_options};
@@ -41,6 +44,12 @@ pub const EXIT_GAVE_UP: u8 = 70;
 
 /// How long to wait between two tries to open the database.
 const OPEN_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the service manager is asked to wait for the next step of a start. A schema may take its time.
+const LONGEST_STEP: Duration = Duration::from_secs(600);
+
+/// What a stop may take beyond `server.shutdown_timeout`.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 /// What `serve` is asked beside its settings.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +83,8 @@ pub enum StartError {
     MetricsListen(std::net::SocketAddr, std::io::Error),
     #[error("admin.socket: {0} cannot be listened on ({1})")]
     AdminSocket(PathBuf, std::io::Error),
+    #[error("{0}")]
+    Sockets(#[from] SocketsError),
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     #[error("the wake-ups cannot be set up: {0}")]
@@ -86,7 +97,7 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             StartError::Database(error) if error.is_held() || error.needs_a_person() => 2,
-            StartError::Config(_) | StartError::StateFolder(..) => 2,
+            StartError::Config(_) | StartError::StateFolder(..) | StartError::Sockets(_) => 2,
             StartError::Listen(..) | StartError::MetricsListen(..) | StartError::AdminSocket(..) => 2,
             StartError::Database(_) | StartError::Prices(_) | StartError::TakeOver(_) => 3,
             StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) => 1,
@@ -96,6 +107,8 @@ impl StartError {
 
 /// Runs the daemon until a signal or its supervisor ends it. `load` reads its configuration, now and at each reload.
 pub fn serve(load: Load, options: ServeOptions) -> Result<ExitCode, ConfigError> {
+    // Before there is another thread, and before anything else is opened.
+    let sockets = InheritedSockets::from_environment();
     let code = actix::System::new().block_on(async move {
         // Before the configuration is looked at: a hang-up from here on neither ends the start nor is missed.
         let hangups = signal(SignalKind::hangup());
@@ -106,7 +119,8 @@ pub fn serve(load: Load, options: ServeOptions) -> Result<ExitCode, ConfigError>
             tracing::warn!("{warning}");
         }
         let start = async {
-            let origin = Origin { load, level, hangups: hangups.map_err(StartError::Signals)? };
+            let (hangups, sockets) = (hangups.map_err(StartError::Signals)?, sockets?);
+            let origin = Origin { load, level, hangups, sockets, manager: ServiceManager::from_environment() };
             Daemon::start(loaded, origin, options).await
         };
         match start.await {
@@ -120,11 +134,13 @@ pub fn serve(load: Load, options: ServeOptions) -> Result<ExitCode, ConfigError>
     code.map(ExitCode::from)
 }
 
-/// What a reload goes back to.
+/// What the process had before there were settings.
 struct Origin {
     load: Load,
     level: Level,
     hangups: Signal,
+    sockets: InheritedSockets,
+    manager: ServiceManager,
 }
 
 struct Daemon {
@@ -132,8 +148,12 @@ struct Daemon {
     settings: Settings,
     is_stopping: Arc<AtomicBool>,
     given_up: watch::Receiver<Option<String>>,
-    servers: Vec<ServerHandle>,
-    admin_socket: PathBuf,
+    terminate: Signal,
+    interrupt: Signal,
+    servers: Servers,
+    manager: ServiceManager,
+    /// The file of the admin socket, where the daemon made it.
+    admin_socket: Option<PathBuf>,
     _supervisor: actix::Addr<Supervisor>,
     _cron: tokio_cron_scheduler::JobScheduler,
 }
@@ -145,7 +165,11 @@ impl Daemon {
         database::make_state_folder(&settings)
             .map_err(|error| StartError::StateFolder(settings.database.url.state_folder().to_owned(), error))?;
         let clock = clock::for_daemon();
-        let store = open_store(&settings, clock.clone()).await?;
+        let manager = origin.manager;
+        let store = open_store(&settings, clock.clone(), &manager).await?;
+        for warning in file_modes::warnings(&settings, secret_file.as_deref()) {
+            tracing::warn!("{warning}");
+        }
         store.look_at_prices(configured_prices(&settings, None)).await.map_err(StartError::Prices)?;
         if let Some(found) = store.take_over(settings.webhook.max_age).await.map_err(StartError::TakeOver)? {
             tell_history(&found);
@@ -160,32 +184,19 @@ impl Daemon {
         let cron = start_cron(parts.directory.clone()).await?;
 
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let state = web::Data::new(parts.http_state(&settings, is_stopping.clone()));
-        let operators = web::Data::new(parts.admin_state(&settings, state.clone()));
-        let (listen, public) = server::public(state, operators.clone(), &settings.server)
-            .map_err(|error| StartError::Listen(settings.server.listen, error))?;
-        let mut servers = vec![public.handle()];
-        actix::spawn(public);
-        let mut metrics_listen = None;
-        if let Some(address) = settings.metrics.listen {
-            let (bound, server) =
-                server::prometheus(address, metrics).map_err(|error| StartError::MetricsListen(address, error))?;
-            servers.push(server.handle());
-            actix::spawn(server);
-            metrics_listen = Some(bound.to_string());
-            tracing::info!(address = %bound, "metrics are served at /metrics");
-        }
-        let admin_socket = settings.admin.socket.clone();
-        let admin = server::bind_admin_socket(&admin_socket)
-            .and_then(|listener| server::admin(listener, operators.clone()))
-            .map_err(|error| StartError::AdminSocket(admin_socket.clone(), error))?;
-        servers.push(admin.handle());
-        actix::spawn(admin);
-        let (server, socket) = (listen.to_string(), admin_socket.display().to_string());
-        operators.listeners.set(Listeners { server, metrics: metrics_listen, admin_socket: socket }).ok();
-        actix::spawn(reload.on(origin.hangups));
+        let http = web::Data::new(parts.http_state(&settings, is_stopping.clone()));
+        let operators = web::Data::new(parts.admin_state(&settings, http.clone()));
+        // Before the first request: from here on an end is a drain.
+        let ends = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        let [terminate, interrupt] = ends.map(|listening| listening.map_err(StartError::Signals));
+        let (terminate, interrupt) = (terminate?, interrupt?);
+        let Listening { servers, server, admin_socket } =
+            listeners::listen(&settings, origin.sockets, &http, &operators, metrics)?;
+        actix::spawn(reload.on(origin.hangups, manager.clone()));
+        let informer = Informer { manager: manager.clone(), http, operators, liveness: liveness() };
+        actix::spawn(informer.run());
 
-        let setup = Setup { settings: &settings, listen, secret_file: secret_file.as_deref() };
+        let setup = Setup { settings: &settings, listen: server, secret_file: secret_file.as_deref() };
         setup.log();
         if options.print_setup {
             setup.print();
@@ -195,7 +206,10 @@ impl Daemon {
             settings,
             is_stopping,
             given_up,
+            terminate,
+            interrupt,
             servers,
+            manager,
             admin_socket,
             _supervisor: supervisor,
             _cron: cron,
@@ -215,26 +229,26 @@ impl Daemon {
             }
         };
         self.is_stopping.store(true, Ordering::Release);
+        let within = self.settings.server.shutdown_timeout;
+        self.manager.stopping("stopping: what is under way is finished", within + STOP_MARGIN);
         let drain = async {
-            for server in &self.servers {
-                server.stop(true).await;
-            }
+            self.servers.stop().await;
             self.store.close().await;
         };
-        if tokio::time::timeout(self.settings.server.shutdown_timeout, drain).await.is_err() {
+        if tokio::time::timeout(within, drain).await.is_err() {
             tracing::error!("not everything finished within server.shutdown_timeout; what was answered is on disk");
         }
-        std::fs::remove_file(&self.admin_socket).ok();
+        if let Some(socket) = &self.admin_socket {
+            std::fs::remove_file(socket).ok();
+        }
         tracing::info!("stopped");
         code
     }
 
     async fn wait_for_end(&mut self) -> Result<&'static str, String> {
-        let listen = |kind| signal(kind).map_err(|error| StartError::Signals(error).to_string());
-        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         tokio::select! {
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = interrupt.recv() => Ok("SIGINT"),
+            _ = self.terminate.recv() => Ok("SIGTERM"),
+            _ = self.interrupt.recv() => Ok("SIGINT"),
             reason = self.given_up.wait_for(Option::is_some) => {
                 let reason = reason.ok().and_then(|reason| reason.clone());
                 Err(reason.unwrap_or_else(|| "the supervisor is gone".to_owned()))
@@ -253,14 +267,25 @@ fn tell_history(found: &FoundHistory) {
     );
 }
 
+/// What the signs of life rest on.
+fn liveness() -> Liveness {
+    Arc::new(|| Ok(()))
+}
+
 /// Opens the database, waiting for one that is busy or away up to `database.start_timeout`.
-async fn open_store(settings: &Settings, clock: SharedClock) -> Result<Arc<dyn Store>, OpenError> {
+async fn open_store(
+    settings: &Settings,
+    clock: SharedClock,
+    manager: &ServiceManager,
+) -> Result<Arc<dyn Store>, OpenError> {
     let options = database_options(settings);
     let started = Instant::now();
+    manager.starting("starting: opening the database", LONGEST_STEP);
     loop {
         match open::open_for_daemon(&options, clock.clone(), settings.database.migrate).await {
             Err(error) if error.may_pass() && started.elapsed() < settings.database.start_timeout => {
                 tracing::warn!(%error, "the database cannot be opened yet; trying again");
+                manager.starting(&format!("starting: waiting for the database: {error}"), LONGEST_STEP);
                 tokio::time::sleep(OPEN_PAUSE).await;
             }
             result => return result,

@@ -16,6 +16,7 @@ use crate::clock::SharedClock;
 use crate::config::{ConfigError, Live, Loaded, Reloaded, Settings};
 use crate::http::policy::RequestPolicy;
 use crate::storage::Store;
+use crate::systemd::ServiceManager;
 use crate::telemetry::logs::Level;
 use crate::telemetry::metrics;
 
@@ -76,10 +77,12 @@ impl Reload {
     }
 
     /// Reloads each time that the process is hung up on. What comes during one reload makes for one more.
-    pub(super) async fn on(self, mut hangups: Signal) {
+    pub(super) async fn on(self, mut hangups: Signal, manager: ServiceManager) {
         while hangups.recv().await.is_some() {
+            manager.reloading();
             // Logged and counted where it happened.
-            self.run().await.ok();
+            let outcome = self.run().await;
+            manager.reloaded(outcome.is_ok());
         }
     }
 

@@ -12,6 +12,7 @@ mod charges;
 mod check_config;
 mod credits;
 mod disputes;
+mod documentation;
 mod events;
 mod failure;
 mod http_client;
@@ -121,6 +122,9 @@ enum Command {
     Repair(repair::RepairArguments),
     /// Put a backup where the database should be, while no daemon runs
     Restore(restore::RestoreArguments),
+    /// Write the manual pages and the shells' completions, for packagers
+    #[command(hide = true)]
+    Documentation(documentation::DocumentationArguments),
 }
 
 /// What every command may need of the global arguments.
@@ -197,6 +201,7 @@ fn carry_out(command: Command, context: &Context) -> Result<ExitCode, Failure> {
             Command::Backup(arguments) => backup::run(arguments, context).await?,
             Command::Repair(arguments) => repair::run(arguments, context).await?,
             Command::Restore(arguments) => restore::run(arguments, context).await?,
+            Command::Documentation(arguments) => documentation::run(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -8,13 +8,17 @@ pub(super) const KEYS: SectionKeys = SectionKeys {
     keys: &[("format", Kind::Text, Effect::AtStart), ("level", Kind::Text, Effect::AtReload)],
 };
 
-const FORMATS: [(&str, LogFormat); 3] =
-    [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
+const FORMATS: [(&str, LogFormat); 4] = [
+    ("auto", LogFormat::Auto),
+    ("json", LogFormat::Json),
+    ("text", LogFormat::Text),
+    ("journald", LogFormat::Journald),
+];
 
 const LEVELS: [(&str, &str); 5] =
     [("error", "error"), ("warn", "warn"), ("info", "info"), ("debug", "debug"), ("trace", "trace")];
 
-/// What goes to standard error, and in which shape.
+/// What is logged, and in which shape.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     pub format: LogFormat,
@@ -29,6 +33,8 @@ pub enum LogFormat {
     Auto,
     Json,
     Text,
+    /// Entries of systemd's journal, with their fields.
+    Journald,
 }
 
 impl LogSettings {

@@ -71,7 +71,7 @@ pub use reload::Reloaded;
 pub use report::{Report, ReportEntry, ReportValue};
 pub use retention::RetentionSettings;
 pub use retry::RetrySettings;
-pub use secret::{SECRET_FILE_NAME, ensure_secret, generate_secret};
+pub use secret::{SECRET_FILE_NAME, ensure_secret, generate_secret, has_mode_bits};
 pub use server::ServerSettings;
 pub use supervisor::SupervisorSettings;
 pub use webhook::WebhookSettings;

@@ -95,9 +95,13 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<SecretString>, String> {
     Ok(secrets)
 }
 
+/// Where systemd keeps credentials: each service alone can enter its folder. What looks like a group's permission there
+/// is that of the service's own user.
+const CREDENTIALS_FOLDER: &str = "/run/credentials";
+
 /// Whether someone beside the owner can read or write the file. Not for files that can't be looked at.
 pub(super) fn is_open_to_others(path: &Path) -> bool {
-    has_mode_bits(path, 0o077)
+    has_mode_bits(path, 0o077) && !path.starts_with(CREDENTIALS_FOLDER)
 }
 
 /// Whether everyone on the machine can read or write the file; its group may.
@@ -105,7 +109,13 @@ pub(super) fn is_open_to_everyone(path: &Path) -> bool {
     has_mode_bits(path, 0o007)
 }
 
-fn has_mode_bits(path: &Path, bits: u32) -> bool {
+/// Whether others than its owner can change the file.
+pub(super) fn is_changeable_by_others(path: &Path) -> bool {
+    has_mode_bits(path, 0o022)
+}
+
+/// Whether any of these permissions is given. False for what can't be looked at.
+pub fn has_mode_bits(path: &Path, bits: u32) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.mode() & bits != 0)
 }
 

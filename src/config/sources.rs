@@ -79,6 +79,9 @@ impl Layers {
                     self.warnings
                         .push(format!("{place} holds secrets and everyone on this machine can read it: chmod 640 it"));
                 }
+                if secret::is_changeable_by_others(&path) {
+                    self.warnings.push(format!("{place} can be changed by others than its owner: chmod 640 it"));
+                }
                 layer
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => Layer::default(),

@@ -1,7 +1,7 @@
 //! Builds the three listeners: for senders, for the command line, and for Prometheus.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::ConnectionType;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use tokio::sync::Semaphore;
@@ -62,6 +63,11 @@ impl HttpState {
         if !self.is_webhook_enabled() {
             return Some("Webhook is disabled".to_owned());
         }
+        self.what_cannot_work()
+    }
+
+    /// Which part that takes events is not there now, whatever the operator lets in.
+    pub fn what_cannot_work(&self) -> Option<String> {
         let actors = [
             (ActorName::Receiver, self.directory.receiver.is_up()),
             (ActorName::Logger, self.directory.logger.is_up()),
@@ -73,11 +79,12 @@ impl HttpState {
     }
 }
 
-/// The listener for senders, and for operators who have the token.
+/// The listener for senders, and for operators who have the token: on sockets that were handed over, or on its own.
 pub fn public(
     state: web::Data<HttpState>,
     operators: web::Data<AdminState>,
     settings: &ServerSettings,
+    inherited: Vec<TcpListener>,
 ) -> std::io::Result<(SocketAddr, Server)> {
     /// Connections that the kernel holds until they are accepted.
     const BACKLOG: u32 = 4096;
@@ -109,8 +116,12 @@ pub fn public(
         .client_disconnect_timeout(Duration::from_secs(1))
         .keep_alive(settings.keep_alive)
         .shutdown_timeout(settings.shutdown_timeout.as_secs().max(1))
-        .disable_signals()
-        .bind(settings.listen)?;
+        .disable_signals();
+    let server = if inherited.is_empty() {
+        server.bind(settings.listen)?
+    } else {
+        inherited.into_iter().try_fold(server, |server, listener| server.listen(listener))?
+    };
     let bound = server.addrs().first().copied().unwrap_or(settings.listen);
     Ok((bound, server.run()))
 }
@@ -149,7 +160,12 @@ async fn only_allowed_sources(
             return Ok(request.into_response(response).map_into_boxed_body());
         }
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
+    let mut response = next.call(request).await?;
+    if state.is_stopping.load(Ordering::Acquire) {
+        // The next request is for whoever listens next.
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    Ok(response.map_into_boxed_body())
 }
 
 /// The listener for the command line: a socket file that only this user may open.
@@ -177,16 +193,15 @@ pub fn bind_admin_socket(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// The listener for Prometheus.
-pub fn prometheus(address: SocketAddr, metrics: Metrics) -> std::io::Result<(SocketAddr, Server)> {
+pub fn prometheus(listener: TcpListener, metrics: Metrics) -> std::io::Result<(SocketAddr, Server)> {
+    let bound = listener.local_addr()?;
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(metrics.clone()))
             .service(read_only("/metrics".to_owned(), web::get().to(render)))
             .default_service(web::to(no_such_path))
     });
-    let server = server.workers(1).shutdown_timeout(1).disable_signals().bind(address)?;
-    let bound = server.addrs().first().copied().unwrap_or(address);
-    Ok((bound, server.run()))
+    Ok((bound, server.workers(1).shutdown_timeout(1).disable_signals().listen(listener)?.run()))
 }
 
 async fn render(metrics: web::Data<Metrics>) -> HttpResponse {

@@ -80,6 +80,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["domain"]),
     ("storage", &["domain", "clock", "failpoint"]),
     ("gateway", &["clock", "config", "domain", "failpoint"]),
+    ("systemd", &[]),
     ("telemetry", &["config", "domain", "gateway", "storage"]),
     ("polling", &["clock", "config", "domain", "failpoint", "gateway", "storage", "telemetry"]),
     ("audit", &["config", "domain", "gateway", "polling", "storage"]),
@@ -177,8 +178,10 @@ fn migrations_are_numbered_without_gaps() {
 
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths = files_below(&root().join("docs"), ".md");
-    paths
-        .extend(["README.md", "README.zh-CN.md", "CHANGELOG.md", "monitoring/README.md"].map(|name| root().join(name)));
+    paths.extend(
+        ["README.md", "README.zh-CN.md", "CHANGELOG.md", "SECURITY.md", "monitoring/README.md"]
+            .map(|name| root().join(name)),
+    );
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 

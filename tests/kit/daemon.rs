@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -119,6 +120,8 @@ pub struct Daemon {
     server: SocketAddr,
     metrics: SocketAddr,
     process: Mutex<Process>,
+    /// A listener of the test's own, which the wrapper hands over as the daemon starts.
+    kept_socket: Option<TcpListener>,
     // Last, so that they go last.
     pub(super) database: Database,
     pub(super) folder: TestFolder,
@@ -149,7 +152,8 @@ impl Daemon {
             Some(admin) => Database::Guest(Guest::new(admin)),
             None => Database::fresh(folder.path().join("hookledger.db")),
         };
-        Daemon { options, server: free_address(), metrics: free_address(), process: Mutex::default(), database, folder }
+        let (server, metrics) = (free_address(), free_address());
+        Daemon { options, server, metrics, process: Mutex::default(), kept_socket: None, database, folder }
     }
 
     /// Starts the process and waits for nothing.
@@ -160,7 +164,10 @@ impl Daemon {
         let mut command = self.wrapped_command();
         command.arg("serve").args(self.options.arguments.iter().map(|text| self.filled(text)));
         command.args(self.config_arguments());
-        command.stdin(Stdio::null());
+        command.stdin(match &self.kept_socket {
+            Some(socket) => Stdio::from(OwnedFd::from(socket.try_clone().expect("a socket can be cloned"))),
+            None => Stdio::null(),
+        });
         command.stdout(append("stdout").expect("stdout can be kept"));
         command.stderr(append("stderr").expect("stderr can be kept"));
         command.process_group(0);
@@ -211,6 +218,11 @@ impl Daemon {
         self.options.wrapper = words.iter().map(|word| (*word).to_owned()).collect();
     }
 
+    /// Gives each of its starts this socket as standard input; it stays open while the daemon is away.
+    pub(super) fn keep_socket(&mut self, socket: TcpListener) {
+        self.kept_socket = Some(socket);
+    }
+
     /// Ends it as a power cut would, wrapper and all. Nothing happens if it does not run.
     #[track_caller]
     pub fn kill(&self) {
@@ -218,6 +230,7 @@ impl Daemon {
             return;
         }
         let is_wrapped = !self.options.wrapper.is_empty();
+        let frees_its_port = self.kept_socket.is_none();
         if let Some(child) = &mut self.process().child {
             // Not yet waited for, so the number is still its own, and its group's.
             if is_wrapped {
@@ -227,7 +240,7 @@ impl Daemon {
             }
         }
         wait_until("the killed daemon is gone", KILL_TIMEOUT, || self.end());
-        if is_wrapped {
+        if is_wrapped && frees_its_port {
             // The wrapper is gone; the daemon itself is when its port is.
             wait_until("its port is free", KILL_TIMEOUT, || TcpListener::bind(self.server).ok());
         }

@@ -6,7 +6,7 @@
 //!
 //! - talking: [`wire`] (raw HTTP), [`sign`], [`events`] (bodies), [`sender`] (many at once, with retries);
 //! - running: [`daemon`], what it keeps ([`daemon_files`]) and what a test asks of it ([`daemon_client`],
-//!   [`exposition`], [`terminal`]), [`process`], [`folder`], [`ports`];
+//!   [`exposition`], [`terminal`]), [`process`], [`folder`], [`ports`], a [`service_manager`];
 //! - the gateway: [`newapi`] (a scriptable new-api);
 //! - databases: [`database`] (which one the suite runs on, a fresh one a daemon), [`mariadb`] (its servers),
 //!   [`platform`] (the other program that writes there);
@@ -40,6 +40,7 @@ pub mod proxy;
 pub mod random;
 pub mod schema;
 pub mod sender;
+pub mod service_manager;
 pub mod sign;
 pub mod terminal;
 pub mod wait;

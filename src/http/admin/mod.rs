@@ -37,6 +37,8 @@ use crate::storage::Store;
 use openapi::Frame;
 use refusal::Refusal;
 
+pub use status::gather as status_of;
+
 /// Where all of them begin.
 const START: &str = "/admin/v1";
 

@@ -29,7 +29,8 @@ pub async fn show(state: web::Data<AdminState>, _: Query<NoQuery>) -> Result<web
     Ok(web::Json(gather(&state)))
 }
 
-fn gather(state: &AdminState) -> Status {
+/// How the daemon does, as it last saw itself.
+pub fn gather(state: &AdminState) -> Status {
     let (http, observed, now) = (&state.http, &state.observed, state.http.clock.now());
     let why_not = http.why_not_ready();
     let mut status = Status {
