@@ -13,6 +13,7 @@ pub mod logger;
 pub mod mailbox;
 pub mod observed;
 pub mod polling;
+pub mod progress;
 pub mod receiver;
 pub mod retaining;
 pub mod scheduler;
@@ -41,6 +42,15 @@ pub enum ActorName {
 }
 
 impl ActorName {
+    /// In the order of their declaration.
+    pub const ALL: [ActorName; 5] = [
+        ActorName::Receiver,
+        ActorName::Logger,
+        ActorName::Ledger,
+        ActorName::Scheduler,
+        ActorName::Supervisor,
+    ];
+
     pub const SUPERVISED: [ActorName; 4] =
         [ActorName::Logger, ActorName::Ledger, ActorName::Receiver, ActorName::Scheduler];
 

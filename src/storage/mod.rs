@@ -23,6 +23,7 @@ pub mod open;
 mod parked;
 mod price_list;
 pub mod prices;
+pub mod pulse;
 mod raw_meta;
 pub mod refunding;
 mod removal;

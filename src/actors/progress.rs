@@ -1,0 +1,253 @@
+//! Whether every actor still gets on: seen from real work, cheap, and from any thread.
+//!
+//! Two signs are needed. A *beat*: the actor took something out of its mailbox; the Supervisor's look is a message like
+//! any other and waits behind them, so that a blocked thread does not beat. And the *work* under way, which an actor
+//! awaits: it counts as moving whenever what it waits for wakes it. A wait for the database or for new-api within its
+//! own deadline is no hang.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::ActorName;
+use crate::storage::pulse::OwnerPulse;
+
+/// How much later than the Supervisor somebody else may take an actor for hung: it looks once a heartbeat, and a
+/// replacement comes after a pause.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Who got on last, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slowest {
+    /// An actor, or the owner of a writing connection.
+    pub part: String,
+    /// Since its last progress; waits within their own deadlines do not count.
+    pub age: Duration,
+}
+
+/// The progress of all actors. It outlives each of them.
+pub struct Progress {
+    hang_timeout: Duration,
+    /// The longest that anything waits for the database or new-api at a time.
+    longest_wait: Duration,
+    seats: Mutex<[Seat; ActorName::ALL.len()]>,
+    owners: Vec<Arc<OwnerPulse>>,
+}
+
+/// Where one actor is: its life, or since when it has none.
+#[derive(Clone)]
+enum Seat {
+    Alive(Arc<Pulse>),
+    Empty { since: Instant },
+}
+
+impl Seat {
+    fn age(&self, now: Instant, longest_wait: Duration) -> Duration {
+        match self {
+            Seat::Alive(pulse) => pulse.age(now, longest_wait),
+            Seat::Empty { since } => now.saturating_duration_since(*since),
+        }
+    }
+}
+
+impl Progress {
+    pub fn new(hang_timeout: Duration, longest_wait: Duration, owners: Vec<Arc<OwnerPulse>>) -> Self {
+        let since = Instant::now();
+        let seats = ActorName::ALL.map(|_| Seat::Empty { since });
+        Progress { hang_timeout, longest_wait, seats: Mutex::new(seats), owners }
+    }
+
+    /// Whether the process does what it is there for: every actor and every owner of a connection got on lately, or
+    /// waits within its deadline, or is just being replaced. What feeds a watchdog asks this, and nothing else.
+    pub fn is_alive(&self, now: Instant) -> bool {
+        self.lost_owner().is_none() && self.slowest(now).age <= self.hang_timeout + GRACE
+    }
+
+    /// The one whose last progress lies back furthest.
+    pub fn slowest(&self, now: Instant) -> Slowest {
+        let actors = self.ages(now).map(|(actor, age)| Slowest { part: actor.as_str().to_owned(), age });
+        let owners = self.owners.iter().map(|owner| Slowest { part: owner.name().to_owned(), age: owner.stalled(now) });
+        let slowest = actors.into_iter().chain(owners).max_by_key(|one| one.age);
+        slowest.unwrap_or(Slowest { part: String::new(), age: Duration::ZERO })
+    }
+
+    /// Whether every actor has a life: none is being replaced.
+    pub fn are_all_running(&self) -> bool {
+        self.lock().iter().all(|seat| matches!(seat, Seat::Alive(_)))
+    }
+
+    /// Since its last progress, of each actor.
+    pub fn ages(&self, now: Instant) -> [(ActorName, Duration); ActorName::ALL.len()] {
+        let seats = self.lock().clone();
+        ActorName::ALL.map(|actor| (actor, seats[actor as usize].age(now, self.longest_wait)))
+    }
+
+    /// Whether the actor has made no progress for so long that it counts as hung. One that is being replaced does not.
+    pub fn is_hung(&self, actor: ActorName, now: Instant) -> bool {
+        let seat = self.lock()[actor as usize].clone();
+        matches!(seat, Seat::Alive(_)) && seat.age(now, self.longest_wait) > self.hang_timeout
+    }
+
+    /// An owner of a connection that hangs: nobody can take its work over while it may still commit.
+    pub fn hung_owner(&self, now: Instant) -> Option<&OwnerPulse> {
+        self.owners.iter().find(|owner| owner.stalled(now) > self.hang_timeout).map(Arc::as_ref)
+    }
+
+    /// An owner of a connection whose thread ended although nobody asked for it.
+    pub fn lost_owner(&self) -> Option<&OwnerPulse> {
+        self.owners.iter().find(|owner| owner.is_lost()).map(Arc::as_ref)
+    }
+
+    /// A life begins; the pulse is what it shows itself with.
+    pub fn begin(&self, actor: ActorName) -> Arc<Pulse> {
+        let pulse = Arc::new(Pulse::new());
+        self.lock()[actor as usize] = Seat::Alive(pulse.clone());
+        pulse
+    }
+
+    /// The actor's life ended, or was given up.
+    pub fn end(&self, actor: ActorName) {
+        self.lock()[actor as usize] = Seat::Empty { since: Instant::now() };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Seat; ActorName::ALL.len()]> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The signs of life of one life of one actor.
+#[derive(Debug)]
+pub struct Pulse {
+    base: Instant,
+    beat: AtomicU64,
+    work: Mutex<Vec<Arc<AtomicU64>>>,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        Pulse { base: Instant::now(), beat: AtomicU64::new(0), work: Mutex::default() }
+    }
+
+    /// The actor took something out of its mailbox, or looked at its queue.
+    pub fn beat(&self) {
+        self.beat.store(self.elapsed(), Ordering::Release);
+    }
+
+    /// Has a piece of work seen while it is under way.
+    pub fn watch<'a, T>(self: &Arc<Self>, work: impl Future<Output = T> + 'a) -> Watched<'a, T> {
+        let moved = Arc::new(AtomicU64::new(self.elapsed()));
+        self.lock().push(moved.clone());
+        Watched { pulse: self.clone(), moved, work: Box::pin(work) }
+    }
+
+    fn age(&self, now: Instant, longest_wait: Duration) -> Duration {
+        let since = |at: &AtomicU64| {
+            now.saturating_duration_since(self.base + Duration::from_millis(at.load(Ordering::Acquire)))
+        };
+        let beat = since(&self.beat);
+        let work = self.lock().iter().map(|moved| since(moved).saturating_sub(longest_wait)).max();
+        beat.max(work.unwrap_or_default())
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A piece of an actor's work that is seen as long as it lasts.
+pub struct Watched<'a, T> {
+    pulse: Arc<Pulse>,
+    moved: Arc<AtomicU64>,
+    work: Pin<Box<dyn Future<Output = T> + 'a>>,
+}
+
+impl<T> Future for Watched<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // Whoever polls was woken by what this waits for.
+        self.moved.store(self.pulse.elapsed(), Ordering::Release);
+        self.work.as_mut().poll(context)
+    }
+}
+
+impl<T> Drop for Watched<'_, T> {
+    fn drop(&mut self) {
+        self.pulse.lock().retain(|one| !Arc::ptr_eq(one, &self.moved));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn progress() -> Progress {
+        Progress::new(SECOND * 10, SECOND * 60, Vec::new())
+    }
+
+    fn all_alive(progress: &Progress) -> Vec<Arc<Pulse>> {
+        ActorName::ALL.map(|actor| progress.begin(actor)).to_vec()
+    }
+
+    #[test]
+    fn the_slowest_decides() {
+        let progress = progress();
+        assert!(!progress.are_all_running());
+        let pulses = all_alive(&progress);
+        let begin = Instant::now();
+        assert!(progress.are_all_running() && progress.is_alive(begin + SECOND * 9));
+        let late = begin + SECOND * 20;
+        assert!(progress.is_hung(ActorName::Ledger, late) && !progress.is_alive(late));
+        pulses.iter().for_each(|pulse| pulse.beat());
+        assert!(progress.slowest(begin + SECOND).age <= SECOND);
+    }
+
+    #[test]
+    fn work_that_waits_within_its_deadline_is_alive() {
+        let progress = progress();
+        let pulses = all_alive(&progress);
+        let begin = Instant::now();
+        let work = pulses[0].watch(std::future::pending::<()>());
+        let age = |at: Instant| pulses[0].age(at, SECOND * 60).saturating_sub(at.saturating_duration_since(begin));
+        assert_eq!(age(begin + SECOND * 50), Duration::ZERO, "only the beat is old");
+        // Beats alone do not help work that nothing wakes any more.
+        let stalled = begin + SECOND * 75;
+        pulses[0].beat.store(75_000, Ordering::Release);
+        assert!(pulses[0].age(stalled, SECOND * 60) > SECOND * 14);
+        drop(work);
+        assert!(pulses[0].age(stalled, SECOND * 60) < SECOND);
+    }
+
+    #[test]
+    fn one_that_is_being_replaced_is_no_hang_and_not_for_long() {
+        let progress = progress();
+        let _pulses = all_alive(&progress);
+        progress.end(ActorName::Logger);
+        let now = Instant::now();
+        assert!(!progress.are_all_running() && progress.is_alive(now + SECOND));
+        assert!(!progress.is_hung(ActorName::Logger, now + SECOND * 100));
+        assert!(!progress.is_alive(now + SECOND * 100));
+    }
+
+    #[test]
+    fn an_owner_counts_with_what_it_may_wait() {
+        let owner = Arc::new(OwnerPulse::new("ledger-writer", SECOND * 30));
+        let progress = Progress::new(SECOND * 10, SECOND * 60, vec![owner.clone()]);
+        owner.moves();
+        let begin = Instant::now();
+        assert!(progress.hung_owner(begin + SECOND * 35).is_none());
+        assert_eq!(progress.hung_owner(begin + SECOND * 41).map(OwnerPulse::name), Some("ledger-writer"));
+        owner.rests();
+        assert!(progress.hung_owner(begin + SECOND * 41).is_none());
+        owner.ends();
+        assert!(progress.lost_owner().is_some() && !progress.is_alive(Instant::now()));
+    }
+}
