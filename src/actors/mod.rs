@@ -6,6 +6,7 @@
 pub mod batching;
 pub mod channel;
 pub mod conditions;
+pub mod guard;
 pub mod ledger;
 pub mod limits;
 pub mod lives;
@@ -17,6 +18,7 @@ pub mod progress;
 pub mod receiver;
 pub mod retaining;
 pub mod scheduler;
+pub mod sentinel;
 pub mod settling;
 pub mod source_conditions;
 pub mod steps;
@@ -43,13 +45,8 @@ pub enum ActorName {
 
 impl ActorName {
     /// In the order of their declaration.
-    pub const ALL: [ActorName; 5] = [
-        ActorName::Receiver,
-        ActorName::Logger,
-        ActorName::Ledger,
-        ActorName::Scheduler,
-        ActorName::Supervisor,
-    ];
+    pub const ALL: [ActorName; 5] =
+        [ActorName::Receiver, ActorName::Logger, ActorName::Ledger, ActorName::Scheduler, ActorName::Supervisor];
 
     pub const SUPERVISED: [ActorName; 4] =
         [ActorName::Logger, ActorName::Ledger, ActorName::Receiver, ActorName::Scheduler];

@@ -73,6 +73,13 @@ impl Polling {
         Polling { store, clock, live, observed, source, turn, syncs, conditions, times }
     }
 
+    /// For one life of the Scheduler. Whoever reads the log for an earlier one may keep its turn for ever, but commits
+    /// nothing any more.
+    pub fn for_life(&self, store: Arc<dyn Store>) -> Self {
+        self.syncs.interrupt();
+        Polling { store, turn: Arc::default(), ..self.clone() }
+    }
+
     fn times(&self) -> MutexGuard<'_, Times> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -27,11 +27,25 @@ pub struct Slowest {
     pub age: Duration,
 }
 
+/// What a piece of work awaits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// The owner of a writing connection, behind others, or a connection that reads.
+    Database,
+    /// new-api, for its turn, its answer or the end of a pause that it asked for; and the database.
+    Gateway,
+}
+
+/// new-api may take ten minutes for an answer (`newapi.timeout`), and a turn to ask it comes as late.
+const GATEWAY_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// What waits in the queue of an owner that the actors asked for, each for as long as it may.
+const DATABASE_WAITS: u32 = 16;
+
 /// The progress of all actors. It outlives each of them.
 pub struct Progress {
     hang_timeout: Duration,
-    /// The longest that anything waits for the database or new-api at a time.
-    longest_wait: Duration,
+    database_wait: Duration,
     seats: Mutex<[Seat; ActorName::ALL.len()]>,
     owners: Vec<Arc<OwnerPulse>>,
 }
@@ -44,19 +58,25 @@ enum Seat {
 }
 
 impl Seat {
-    fn age(&self, now: Instant, longest_wait: Duration) -> Duration {
+    fn age(&self, now: Instant) -> Duration {
         match self {
-            Seat::Alive(pulse) => pulse.age(now, longest_wait),
+            Seat::Alive(pulse) => pulse.age(now),
             Seat::Empty { since } => now.saturating_duration_since(*since),
         }
     }
 }
 
 impl Progress {
-    pub fn new(hang_timeout: Duration, longest_wait: Duration, owners: Vec<Arc<OwnerPulse>>) -> Self {
+    pub fn new(hang_timeout: Duration, owners: Vec<Arc<OwnerPulse>>) -> Self {
         let since = Instant::now();
         let seats = ActorName::ALL.map(|_| Seat::Empty { since });
-        Progress { hang_timeout, longest_wait, seats: Mutex::new(seats), owners }
+        let longest = owners.iter().map(|owner| owner.deadline()).max().unwrap_or_default();
+        Progress { hang_timeout, database_wait: longest * DATABASE_WAITS, seats: Mutex::new(seats), owners }
+    }
+
+    /// Whoever makes no progress for longer hangs.
+    pub fn hang_timeout(&self) -> Duration {
+        self.hang_timeout
     }
 
     /// Whether the process does what it is there for: every actor and every owner of a connection got on lately, or
@@ -81,13 +101,13 @@ impl Progress {
     /// Since its last progress, of each actor.
     pub fn ages(&self, now: Instant) -> [(ActorName, Duration); ActorName::ALL.len()] {
         let seats = self.lock().clone();
-        ActorName::ALL.map(|actor| (actor, seats[actor as usize].age(now, self.longest_wait)))
+        ActorName::ALL.map(|actor| (actor, seats[actor as usize].age(now)))
     }
 
     /// Whether the actor has made no progress for so long that it counts as hung. One that is being replaced does not.
     pub fn is_hung(&self, actor: ActorName, now: Instant) -> bool {
         let seat = self.lock()[actor as usize].clone();
-        matches!(seat, Seat::Alive(_)) && seat.age(now, self.longest_wait) > self.hang_timeout
+        matches!(seat, Seat::Alive(_)) && seat.age(now) > self.hang_timeout
     }
 
     /// An owner of a connection that hangs: nobody can take its work over while it may still commit.
@@ -102,7 +122,7 @@ impl Progress {
 
     /// A life begins; the pulse is what it shows itself with.
     pub fn begin(&self, actor: ActorName) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse::new());
+        let pulse = Arc::new(Pulse::new(self.database_wait));
         self.lock()[actor as usize] = Seat::Alive(pulse.clone());
         pulse
     }
@@ -121,13 +141,21 @@ impl Progress {
 #[derive(Debug)]
 pub struct Pulse {
     base: Instant,
+    database_wait: Duration,
     beat: AtomicU64,
-    work: Mutex<Vec<Arc<AtomicU64>>>,
+    work: Mutex<Vec<Arc<Work>>>,
+}
+
+#[derive(Debug)]
+struct Work {
+    moved: AtomicU64,
+    /// How long it may wait at a time.
+    deadline: Duration,
 }
 
 impl Pulse {
-    fn new() -> Self {
-        Pulse { base: Instant::now(), beat: AtomicU64::new(0), work: Mutex::default() }
+    fn new(database_wait: Duration) -> Self {
+        Pulse { base: Instant::now(), database_wait, beat: AtomicU64::new(0), work: Mutex::default() }
     }
 
     /// The actor took something out of its mailbox, or looked at its queue.
@@ -136,18 +164,22 @@ impl Pulse {
     }
 
     /// Has a piece of work seen while it is under way.
-    pub fn watch<'a, T>(self: &Arc<Self>, work: impl Future<Output = T> + 'a) -> Watched<'a, T> {
-        let moved = Arc::new(AtomicU64::new(self.elapsed()));
-        self.lock().push(moved.clone());
-        Watched { pulse: self.clone(), moved, work: Box::pin(work) }
+    pub fn watch<'a, T>(self: &Arc<Self>, wait: Wait, work: impl Future<Output = T> + 'a) -> Watched<'a, T> {
+        let deadline = match wait {
+            Wait::Database => self.database_wait,
+            Wait::Gateway => self.database_wait.max(GATEWAY_WAIT),
+        };
+        let seen = Arc::new(Work { moved: AtomicU64::new(self.elapsed()), deadline });
+        self.lock().push(seen.clone());
+        Watched { pulse: self.clone(), seen, work: Box::pin(work) }
     }
 
-    fn age(&self, now: Instant, longest_wait: Duration) -> Duration {
+    fn age(&self, now: Instant) -> Duration {
         let since = |at: &AtomicU64| {
             now.saturating_duration_since(self.base + Duration::from_millis(at.load(Ordering::Acquire)))
         };
         let beat = since(&self.beat);
-        let work = self.lock().iter().map(|moved| since(moved).saturating_sub(longest_wait)).max();
+        let work = self.lock().iter().map(|work| since(&work.moved).saturating_sub(work.deadline)).max();
         beat.max(work.unwrap_or_default())
     }
 
@@ -155,7 +187,7 @@ impl Pulse {
         u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Work>>> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,7 +195,7 @@ impl Pulse {
 /// A piece of an actor's work that is seen as long as it lasts.
 pub struct Watched<'a, T> {
     pulse: Arc<Pulse>,
-    moved: Arc<AtomicU64>,
+    seen: Arc<Work>,
     work: Pin<Box<dyn Future<Output = T> + 'a>>,
 }
 
@@ -172,14 +204,14 @@ impl<T> Future for Watched<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         // Whoever polls was woken by what this waits for.
-        self.moved.store(self.pulse.elapsed(), Ordering::Release);
+        self.seen.moved.store(self.pulse.elapsed(), Ordering::Release);
         self.work.as_mut().poll(context)
     }
 }
 
 impl<T> Drop for Watched<'_, T> {
     fn drop(&mut self) {
-        self.pulse.lock().retain(|one| !Arc::ptr_eq(one, &self.moved));
+        self.pulse.lock().retain(|one| !Arc::ptr_eq(one, &self.seen));
     }
 }
 
@@ -190,7 +222,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn progress() -> Progress {
-        Progress::new(SECOND * 10, SECOND * 60, Vec::new())
+        Progress::new(SECOND * 10, vec![Arc::new(OwnerPulse::new("ledger-writer", SECOND * 10))])
     }
 
     fn all_alive(progress: &Progress) -> Vec<Arc<Pulse>> {
@@ -215,15 +247,18 @@ mod tests {
         let progress = progress();
         let pulses = all_alive(&progress);
         let begin = Instant::now();
-        let work = pulses[0].watch(std::future::pending::<()>());
-        let age = |at: Instant| pulses[0].age(at, SECOND * 60).saturating_sub(at.saturating_duration_since(begin));
-        assert_eq!(age(begin + SECOND * 50), Duration::ZERO, "only the beat is old");
+        let work = pulses[0].watch(Wait::Database, std::future::pending::<()>());
+        let beats_at = |secs: u32| {
+            pulses[0].beat.store(u64::from(secs) * 1000, Ordering::Release);
+            pulses[0].age(begin + SECOND * secs)
+        };
+        assert!(beats_at(150) < SECOND, "it may stand behind others");
         // Beats alone do not help work that nothing wakes any more.
-        let stalled = begin + SECOND * 75;
-        pulses[0].beat.store(75_000, Ordering::Release);
-        assert!(pulses[0].age(stalled, SECOND * 60) > SECOND * 14);
+        assert!(beats_at(175) > SECOND * 14);
         drop(work);
-        assert!(pulses[0].age(stalled, SECOND * 60) < SECOND);
+        assert!(beats_at(175) < SECOND);
+        let _work = pulses[0].watch(Wait::Gateway, std::future::pending::<()>());
+        assert!(beats_at(175) < SECOND);
     }
 
     #[test]
@@ -240,14 +275,14 @@ mod tests {
     #[test]
     fn an_owner_counts_with_what_it_may_wait() {
         let owner = Arc::new(OwnerPulse::new("ledger-writer", SECOND * 30));
-        let progress = Progress::new(SECOND * 10, SECOND * 60, vec![owner.clone()]);
+        let progress = Progress::new(SECOND * 10, vec![owner.clone()]);
         owner.moves();
         let begin = Instant::now();
         assert!(progress.hung_owner(begin + SECOND * 35).is_none());
         assert_eq!(progress.hung_owner(begin + SECOND * 41).map(OwnerPulse::name), Some("ledger-writer"));
         owner.rests();
         assert!(progress.hung_owner(begin + SECOND * 41).is_none());
-        owner.ends();
+        drop(owner.until_end());
         assert!(progress.lost_owner().is_some() && !progress.is_alive(Instant::now()));
     }
 }

@@ -4,6 +4,7 @@
 //! is `parts`; what a running daemon takes over of a changed configuration is `reload`.
 
 mod database;
+mod give_ups;
 mod parts;
 mod reload;
 
@@ -20,6 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::actors::scheduler::{configured_prices, start_cron};
+use crate::actors::sentinel::{self, LastResort};
 use crate::actors::supervisor::{Supervisor, give_up_channel};
 use crate::clock::{self, SharedClock};
 use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
@@ -30,7 +32,8 @@ use crate::storage::open::{self, OpenError};
 use crate::storage::takeover::FoundHistory;
 use crate::storage::{Store, StoreError};
 use crate::telemetry::logs::{self, Level};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{self, Metrics};
+use give_ups::GiveUps;
 use parts::Parts;
 
 pub use database::{database_options, sqlite_options};
@@ -80,6 +83,8 @@ pub enum StartError {
     Cron(#[from] tokio_cron_scheduler::JobSchedulerError),
     #[error("signals cannot be listened for: {0}")]
     Signals(std::io::Error),
+    #[error("a thread that watches the supervisor cannot be started: {0}")]
+    Sentinel(std::io::Error),
 }
 
 impl StartError {
@@ -89,7 +94,7 @@ impl StartError {
             StartError::Config(_) | StartError::StateFolder(..) => 2,
             StartError::Listen(..) | StartError::MetricsListen(..) | StartError::AdminSocket(..) => 2,
             StartError::Database(_) | StartError::Prices(_) | StartError::TakeOver(_) => 3,
-            StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) => 1,
+            StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) | StartError::Sentinel(_) => 1,
         }
     }
 }
@@ -132,6 +137,7 @@ struct Daemon {
     settings: Settings,
     is_stopping: Arc<AtomicBool>,
     given_up: watch::Receiver<Option<String>>,
+    give_ups: GiveUps,
     servers: Vec<ServerHandle>,
     admin_socket: PathBuf,
     _supervisor: actix::Addr<Supervisor>,
@@ -145,18 +151,24 @@ impl Daemon {
         database::make_state_folder(&settings)
             .map_err(|error| StartError::StateFolder(settings.database.url.state_folder().to_owned(), error))?;
         let clock = clock::for_daemon();
+        let give_ups = GiveUps::read(&settings, clock.clone());
+        give_ups.wait().await;
         let store = open_store(&settings, clock.clone()).await?;
         store.look_at_prices(configured_prices(&settings, None)).await.map_err(StartError::Prices)?;
         if let Some(found) = store.take_over(settings.webhook.max_age).await.map_err(StartError::TakeOver)? {
             tell_history(&found);
         }
         let metrics = Metrics::install()?;
+        metrics::gave_up(give_ups.times());
         let live = Live::new(settings.clone());
         let parts = Parts::new(&live, clock, store.clone(), metrics.clone());
         parts.observed.remember_last_event(parts.store.as_ref()).await;
         let reload = Reload::new(origin.load, loaded, live, &parts, origin.level);
         let (give_up, given_up) = give_up_channel();
         let supervisor = parts.supervisor(&settings, give_up).start();
+        sentinel::start(parts.progress.clone(), settings.supervisor.heartbeat, last_resort(give_ups.clone()))
+            .map_err(StartError::Sentinel)?;
+        actix::spawn(give_ups.clone().forget_when_healthy(settings.supervisor.window));
         let cron = start_cron(parts.directory.clone()).await?;
 
         let is_stopping = Arc::new(AtomicBool::new(false));
@@ -195,6 +207,7 @@ impl Daemon {
             settings,
             is_stopping,
             given_up,
+            give_ups,
             servers,
             admin_socket,
             _supervisor: supervisor,
@@ -207,10 +220,12 @@ impl Daemon {
         let code = match self.wait_for_end().await {
             Ok(signal) => {
                 tracing::info!(signal, "stopping: no new requests, finishing what is under way");
+                self.give_ups.forget();
                 0
             }
             Err(reason) => {
                 tracing::error!(%reason, "the supervisor gives up; draining, then exit {EXIT_GAVE_UP}");
+                self.give_ups.note(&reason);
                 EXIT_GAVE_UP
             }
         };
@@ -241,6 +256,16 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Ends the process where nobody is left who could drain it.
+#[allow(clippy::disallowed_methods)] // there is nothing to drain with
+fn last_resort(give_ups: GiveUps) -> LastResort {
+    Box::new(move |reason| {
+        tracing::error!(%reason, "nothing can be drained any more: exit {EXIT_GAVE_UP} at once; what was answered is on disk");
+        give_ups.note_at_once(reason);
+        std::process::exit(i32::from(EXIT_GAVE_UP))
+    })
 }
 
 fn tell_history(found: &FoundHistory) {

@@ -3,6 +3,7 @@
 //! It shows no time of its own while it rests: there is nothing to do. While it works, every wait for the database has
 //! a deadline, and only what lasts beyond that is a hang.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,11 @@ impl OwnerPulse {
         &self.name
     }
 
+    /// The longest that it waits for the database at a time.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// A piece of work begins, or gets on.
     pub fn moves(&self) {
         let elapsed = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
@@ -53,9 +59,9 @@ impl OwnerPulse {
         self.is_closed.store(true, Ordering::Release);
     }
 
-    /// Its thread ends.
-    pub fn ends(&self) {
-        self.is_gone.store(true, Ordering::Release);
+    /// Held by its thread for as long as that lasts.
+    pub fn until_end(self: &Arc<Self>) -> UntilEnd {
+        UntilEnd(self.clone())
     }
 
     /// Its thread ended although nobody had told it to.
@@ -73,6 +79,15 @@ impl OwnerPulse {
                 now.saturating_duration_since(moved_at).saturating_sub(self.deadline)
             }
         }
+    }
+}
+
+/// Tells the end of a thread, also where a panic unwinds it.
+pub struct UntilEnd(Arc<OwnerPulse>);
+
+impl Drop for UntilEnd {
+    fn drop(&mut self) {
+        self.0.is_gone.store(true, Ordering::Release);
     }
 }
 
@@ -95,8 +110,8 @@ mod tests {
 
     #[test]
     fn an_end_is_a_loss_only_where_nobody_asked_for_it() {
-        let pulse = OwnerPulse::new("writer", Duration::ZERO);
-        pulse.ends();
+        let pulse = Arc::new(OwnerPulse::new("writer", Duration::ZERO));
+        drop(pulse.until_end());
         assert!(pulse.is_lost());
         pulse.closes();
         assert!(!pulse.is_lost());
