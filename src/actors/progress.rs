@@ -2,14 +2,16 @@
 //!
 //! Two signs are needed. A *beat*: the actor took something out of its mailbox; the Supervisor's look is a message like
 //! any other and waits behind them, so that a blocked thread does not beat. And the *work* under way, which an actor
-//! awaits: it counts as moving whenever what it waits for wakes it. A wait for the database or for new-api within its
-//! own deadline is no hang.
+//! awaits: it counts as moving whenever what it waits for wakes it (and not when it is polled, which every message to
+//! its actor does). A wait for the database or for new-api within its own deadline is no hang.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
 
 use super::ActorName;
 use crate::storage::pulse::OwnerPulse;
@@ -148,9 +150,28 @@ pub struct Pulse {
 
 #[derive(Debug)]
 struct Work {
+    base: Instant,
     moved: AtomicU64,
     /// How long it may wait at a time.
     deadline: Duration,
+    actor: AtomicWaker,
+}
+
+impl Work {
+    fn moves(&self) {
+        self.moved.store(elapsed_since(self.base), Ordering::Release);
+    }
+}
+
+impl Wake for Work {
+    fn wake(self: Arc<Self>) {
+        self.moves();
+        self.actor.wake();
+    }
+}
+
+fn elapsed_since(base: Instant) -> u64 {
+    u64::try_from(base.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Pulse {
@@ -160,7 +181,7 @@ impl Pulse {
 
     /// The actor took something out of its mailbox, or looked at its queue.
     pub fn beat(&self) {
-        self.beat.store(self.elapsed(), Ordering::Release);
+        self.beat.store(elapsed_since(self.base), Ordering::Release);
     }
 
     /// Has a piece of work seen while it is under way.
@@ -169,7 +190,8 @@ impl Pulse {
             Wait::Database => self.database_wait,
             Wait::Gateway => self.database_wait.max(GATEWAY_WAIT),
         };
-        let seen = Arc::new(Work { moved: AtomicU64::new(self.elapsed()), deadline });
+        let seen = Arc::new(Work { base: self.base, moved: AtomicU64::default(), deadline, actor: AtomicWaker::new() });
+        seen.moves();
         self.lock().push(seen.clone());
         Watched { pulse: self.clone(), seen, work: Box::pin(work) }
     }
@@ -181,10 +203,6 @@ impl Pulse {
         let beat = since(&self.beat);
         let work = self.lock().iter().map(|work| since(&work.moved).saturating_sub(work.deadline)).max();
         beat.max(work.unwrap_or_default())
-    }
-
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Work>>> {
@@ -203,9 +221,9 @@ impl<T> Future for Watched<'_, T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        // Whoever polls was woken by what this waits for.
-        self.seen.moved.store(self.pulse.elapsed(), Ordering::Release);
-        self.work.as_mut().poll(context)
+        self.seen.actor.register(context.waker());
+        let waker = Waker::from(self.seen.clone());
+        self.work.as_mut().poll(&mut Context::from_waker(&waker))
     }
 }
 
@@ -259,6 +277,22 @@ mod tests {
         assert!(beats_at(175) < SECOND);
         let _work = pulses[0].watch(Wait::Gateway, std::future::pending::<()>());
         assert!(beats_at(175) < SECOND);
+    }
+
+    #[test]
+    fn work_moves_when_it_is_woken_and_not_when_it_is_polled() {
+        let progress = progress();
+        let pulses = all_alive(&progress);
+        let (wake, woken) = tokio::sync::oneshot::channel::<()>();
+        let mut work = Box::pin(pulses[0].watch(Wait::Database, woken));
+        let at = work.seen.clone();
+        let mut context = Context::from_waker(Waker::noop());
+        at.moved.store(u64::MAX, Ordering::Release);
+        assert!(work.as_mut().poll(&mut context).is_pending());
+        assert_eq!(at.moved.load(Ordering::Acquire), u64::MAX, "nothing woke it");
+        wake.send(()).unwrap();
+        assert_ne!(at.moved.load(Ordering::Acquire), u64::MAX);
+        assert!(work.as_mut().poll(&mut context).is_ready());
     }
 
     #[test]

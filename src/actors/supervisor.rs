@@ -92,7 +92,9 @@ pub fn child<A: Actor<Context = Context<A>> + Handler<Look> + Send>(
         }),
         withdraw: Box::new(move || mailbox(&for_withdraw).withdraw()),
         // Where it is full, there is enough in it by which the actor shows that it gets on.
-        look: Box::new(move || drop(mailbox(&for_look).try_send(Look))),
+        look: Box::new(move || {
+            mailbox(&for_look).try_send(Look).ok();
+        }),
     }
 }
 

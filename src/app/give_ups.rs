@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::SharedClock;
 use crate::config::{DatabaseUrl, Settings};
 use crate::domain::time::UnixMillis;
+use crate::telemetry::metrics;
 
 const FILE_NAME: &str = "gave-up.json";
 
@@ -120,6 +121,7 @@ impl GiveUps {
     /// A healthy run makes up for what went before.
     pub fn forget(&self) {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics::gave_up(0);
         if self.times.swap(0, Ordering::AcqRel) > 0
             && let Err(error) = fs::remove_file(&self.path)
         {

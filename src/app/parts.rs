@@ -82,7 +82,7 @@ impl Parts {
                 polling: Polling::new(store.clone(), clock.clone(), live.clone(), observed.clone()),
             },
             policy: Live::new(RequestPolicy::new(&settings)),
-            progress: Arc::new(Progress::new(settings.supervisor.hang_timeout, store.owners())),
+            progress: Arc::new(Progress::new(settings.supervisor.hang_timeout, store.pulses())),
             observed,
             limits,
             store,

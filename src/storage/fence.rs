@@ -53,7 +53,7 @@ pub trait Supervised {
     fn fenced(&self, fence: Fence) -> Arc<dyn Store>;
 
     /// How the owners of the writing connections get on.
-    fn owners(&self) -> Vec<Arc<OwnerPulse>>;
+    fn pulses(&self) -> Vec<Arc<OwnerPulse>>;
 }
 
 #[cfg(test)]

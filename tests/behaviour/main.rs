@@ -23,6 +23,7 @@ mod disputes;
 mod faults;
 mod gateway;
 mod intake;
+mod kills;
 mod limits;
 mod lock;
 mod log_figures;

@@ -7,7 +7,7 @@ use crate::crashes::{assert_charged_once, assert_documented, patient, usage_bodi
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
 use crate::kit::sender::{deliver, start_delivery};
-use crate::kit::wait::wait_until;
+use crate::kit::wait::{pause, wait_until};
 use crate::supervision::restarts;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -109,11 +109,12 @@ fn a_process_that_was_stopped_for_long_takes_nobody_for_hung() {
     let daemon = Daemon::start(options("2s"));
     with_users(&daemon);
     let pid = daemon.pid();
-    for _ in 0..2 {
+    for stop in 0..2 {
         assert!(daemon.signal("STOP"));
-        crate::kit::wait::pause(Duration::from_secs(5));
+        pause(Duration::from_secs(5));
         assert!(daemon.signal("CONT"));
-        deliver(daemon.address(), SECRET, vec![event("e")], 1, patient()).assert_all_acknowledged();
+        let body = event(&format!("e-{stop}"));
+        deliver(daemon.address(), SECRET, vec![body], 1, patient()).assert_all_acknowledged();
     }
     assert!(daemon.is_running() && daemon.pid() == pid);
     for actor in ["receiver", "logger", "ledger", "scheduler"] {

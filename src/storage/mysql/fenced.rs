@@ -14,7 +14,7 @@ impl Supervised for MysqlStore {
         Arc::new(store)
     }
 
-    fn owners(&self) -> Vec<Arc<OwnerPulse>> {
+    fn pulses(&self) -> Vec<Arc<OwnerPulse>> {
         self.shards.iter().chain([&self.recorder]).map(|owner| owner.pulse.clone()).collect()
     }
 }

@@ -29,7 +29,7 @@ impl Supervised for SqliteStore {
         Arc::new(store)
     }
 
-    fn owners(&self) -> Vec<Arc<OwnerPulse>> {
+    fn pulses(&self) -> Vec<Arc<OwnerPulse>> {
         vec![self.writer.pulse.clone()]
     }
 }
