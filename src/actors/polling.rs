@@ -15,7 +15,7 @@ use crate::domain::channel::ChannelState;
 use crate::domain::money::QuotaPerUnit;
 use crate::domain::time::UnixMillis;
 use crate::gateway::{Gateway, StatedQuota};
-use crate::polling::{ChannelFacts, Eagerness, Pass, PassError, Report, Source, probe};
+use crate::polling::{ChannelFacts, Eagerness, LogTurn, Pass, PassError, Report, Source, probe};
 use crate::storage::prices::QuotaChange;
 use crate::storage::{LogStore, Store, StoreError};
 use crate::telemetry::metrics;
@@ -48,7 +48,7 @@ pub struct Polling {
     pub observed: Arc<Observed>,
     pub source: Source,
     /// Whoever reads the log has it: a pass for all of it, a sync for a piece.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) turn: Arc<LogTurn>,
     pub syncs: Arc<SyncDesk>,
     conditions: Arc<SourceConditions>,
     times: Arc<Mutex<Times>>,
@@ -169,7 +169,7 @@ impl Polling {
             _ => Eagerness::ReadAll,
         };
         let mut pass = self.new_pass(gateway);
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn.take().await;
         let started = Instant::now();
         let mut done = pass.run(eagerness).await;
         if done.is_ok() && is_due(self.times().rechecked_at, RECHECK_EVERY, now) {

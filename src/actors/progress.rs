@@ -84,7 +84,17 @@ impl Progress {
     /// Whether the process does what it is there for: every actor and every owner of a connection got on lately, or
     /// waits within its deadline, or is just being replaced. What feeds a watchdog asks this, and nothing else.
     pub fn is_alive(&self, now: Instant) -> bool {
-        self.lost_owner().is_none() && self.slowest(now).age <= self.hang_timeout + GRACE
+        self.why_not_alive(now).is_none()
+    }
+
+    /// The same, with who holds it up.
+    pub fn why_not_alive(&self, now: Instant) -> Option<String> {
+        if let Some(owner) = self.lost_owner() {
+            return Some(format!("the owner of a writing connection ({}) has ended", owner.name()));
+        }
+        let Slowest { part, age } = self.slowest(now);
+        let is_hung = age > self.hang_timeout + GRACE;
+        is_hung.then(|| format!("the {part} has made no progress for {age:.1?}"))
     }
 
     /// The one whose last progress lies back furthest.
@@ -256,8 +266,9 @@ mod tests {
         assert!(progress.are_all_running() && progress.is_alive(begin + SECOND * 9));
         let late = begin + SECOND * 20;
         assert!(progress.is_hung(ActorName::Ledger, late) && !progress.is_alive(late));
+        assert!(progress.why_not_alive(late).is_some_and(|reason| reason.contains("has made no progress for 20.")));
         pulses.iter().for_each(|pulse| pulse.beat());
-        assert!(progress.slowest(begin + SECOND).age <= SECOND);
+        assert!(progress.slowest(begin + SECOND).age < SECOND * 2);
     }
 
     #[test]

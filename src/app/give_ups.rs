@@ -168,10 +168,11 @@ fn wait_after(last: &Kept, now: UnixMillis) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     struct Still;
 
-    impl crate::clock::Clock for Still {
+    impl Clock for Still {
         fn now(&self) -> UnixMillis {
             UnixMillis::new(1_800_000_000_000)
         }
