@@ -57,9 +57,9 @@ pub fn options() -> DaemonOptions {
         .set("HOOKLEDGER__SUPERVISOR__HANG_TIMEOUT", HANG_TIMEOUT)
 }
 
-pub fn restarts(daemon: &Daemon, actor: &str, cause: &str) -> f64 {
+pub fn restarts(daemon: &Daemon, actor: &str, cause: &str) -> usize {
     let name = format!("hookledger_actor_restarts_total{{actor=\"{actor}\",cause=\"{cause}\"}}");
-    daemon.metric(&name).unwrap_or_else(|| panic!("{name} is not there"))
+    daemon.metric(&name).unwrap_or_else(|| panic!("{name} is not there")) as usize
 }
 
 fn hung_threads(daemon: &Daemon, actor: &str) -> f64 {
@@ -73,7 +73,7 @@ fn bodies(from: usize) -> Vec<String> {
 /// Sends events until every actor has failed as often as it was told to; how many usage events were sent.
 fn send_until_all_have_failed(daemon: &Daemon, cause: &str) -> i64 {
     let mut sent = 0;
-    let are_done = || PLACES.iter().all(|(actor, _, times, _)| restarts(daemon, actor, cause) >= *times as f64);
+    let are_done = || PLACES.iter().all(|(actor, _, times, _)| restarts(daemon, actor, cause) >= *times);
     while !are_done() {
         assert!(sent < MOST_EVENTS, "after {sent} events not every actor has ended by {cause} as often as it should");
         let report = deliver(daemon.address(), SECRET, bodies(sent), 16, patient());
@@ -104,7 +104,7 @@ fn every_actor_ends_by(cause: &str) {
                 (hung_threads(&daemon, actor) == 0.0).then_some(())
             });
             for other in CAUSES {
-                let expected = if other == cause { times as f64 } else { 0.0 };
+                let expected = if other == cause { times } else { 0 };
                 assert_eq!(restarts(&daemon, actor, other), expected, "{actor} by {other}, where all end by {cause}");
             }
         }
