@@ -172,7 +172,9 @@ impl Polling {
         let _turn = self.turn.take().await;
         let started = Instant::now();
         let mut done = pass.run(eagerness).await;
-        if done.is_ok() && is_due(self.times().rechecked_at, RECHECK_EVERY, now) {
+        // Rows that nobody can read hold up nothing else.
+        let is_through = matches!(done, Ok(()) | Err(PassError::Unreadable { .. }));
+        if is_through && is_due(self.times().rechecked_at, RECHECK_EVERY, now) {
             // At the first pass of a process nothing older is there to be compared.
             let is_first = self.times().rechecked_at.is_none();
             self.times().rechecked_at = Some(now);
@@ -202,6 +204,7 @@ impl Polling {
         if let Some(coverage) = report.coverage {
             metrics::coverage_is(coverage.covered_until, coverage.read_until);
         }
+        let failed_before = self.observed.reading().last_failure.map(|(_, why)| why);
         self.observed.passed(report.coverage, done.as_ref().map(|()| now).map_err(|error| (now, error.to_string())));
         let tally = report.tally;
         if tally.changed() > 0 || report.disputed > 0 || report.refunded > 0 {
@@ -226,6 +229,14 @@ impl Polling {
                 self.conditions.failed(Asked::Log, None, now);
             }
             Err(PassError::AnotherGateway(why)) => self.conditions.changed(why, now),
+            Err(error @ PassError::Unreadable { .. }) => {
+                self.source.answered(true, now);
+                self.conditions.failed(Asked::Log, None, now);
+                // They are met at each pass.
+                if failed_before != Some(error.to_string()) {
+                    tracing::warn!(%error, "rows of new-api's log are left out: look at them in new-api's database");
+                }
+            }
             Err(error) => {
                 let gateway = error.gateway();
                 if gateway.is_some() {

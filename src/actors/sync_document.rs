@@ -64,6 +64,9 @@ pub struct Synced {
     pub ignored: u64,
     /// Rows that cannot be booked.
     pub failed: u64,
+    /// Why nothing was read, where no second of the span that was asked for may be.
+    #[schema(required)]
+    pub nothing_read_because: Option<String>,
     /// Where coverage begins, UTC.
     #[schema(required)]
     pub coverage_begins: Option<String>,

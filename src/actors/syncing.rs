@@ -127,6 +127,7 @@ impl Polling {
         let mut pass = self.new_pass(gateway);
         let plan = pass.plan_sync(order).await?;
         (synced.dry_run, synced.needs_yes) = (plan.is_dry_run(), plan.needs_yes());
+        synced.nothing_read_because = plan.nothing_because().map(str::to_owned);
         let done = pass.carry_out(&plan, &self.turn, tell).await;
         count(&pass.report, synced);
         if !plan.is_dry_run() {
@@ -178,6 +179,7 @@ fn count(report: &Report, synced: &mut Synced) {
         refunds_open: report.refunds_open,
         ignored: tally.ignored,
         failed: tally.failed,
+        nothing_read_because: synced.nothing_read_because.take(),
         coverage_begins: coverage(|known| known.begins),
         covered_until: coverage(|known| known.covered_until),
         read_until: coverage(|known| known.read_until),

@@ -12,6 +12,9 @@ use crate::storage::audit::AuditedTransaction;
 /// Transactions that one overwritten balance may have undone.
 const MOST_UNDONE: usize = 64;
 
+/// Breaks of one user that are kept; the rest is counted.
+const MOST_BREAKS: usize = 10_000;
+
 /// Breaks that lie closer together than this and cancel out are transactions of one instant in another order.
 const TOGETHER_MILLIS: i64 = 10_000;
 
@@ -25,6 +28,8 @@ pub struct Chain {
     current: Option<i64>,
     recent: VecDeque<(String, i64)>,
     breaks: Vec<Break>,
+    /// Breaks beyond those that are kept.
+    more: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +53,7 @@ impl Chain {
             current: None,
             recent: VecDeque::new(),
             breaks: Vec::new(),
+            more: 0,
         }
     }
 
@@ -91,6 +97,10 @@ impl Chain {
     }
 
     fn note(&mut self, new: Break) {
+        if self.breaks.len() >= MOST_BREAKS {
+            self.more += 1;
+            return;
+        }
         self.breaks.push(new);
         let until = |one: &Break| one.until.as_deref().or(one.since.as_deref()).and_then(UnixMillis::from_column);
         let newest = self.breaks.last().and_then(until);
@@ -108,8 +118,8 @@ impl Chain {
         }
     }
 
-    /// After the last transaction: what does not follow.
-    pub fn finish(mut self) -> Vec<Difference> {
+    /// After the last transaction: what does not follow, and how much more does not.
+    pub fn finish(mut self) -> (Vec<Difference>, u64) {
         if let (Some(balance), Some(current)) = (self.balance, self.current)
             && balance != current
         {
@@ -118,7 +128,7 @@ impl Chain {
             self.note(Break { amount, since, until: None, transaction: None, undone: Vec::new() });
         }
         let user = self.user_id;
-        self.breaks.iter().map(|one| difference(&user, one)).collect()
+        (self.breaks.iter().map(|one| difference(&user, one)).collect(), self.more)
     }
 }
 

@@ -24,7 +24,7 @@ fn followed(starts_empty: bool, current: i64, told: &[Told]) -> Vec<(DifferenceK
         };
         chain.follow(&transaction, *is_ours);
     }
-    chain.finish().into_iter().map(|one| (one.kind, one.credits)).collect()
+    chain.finish().0.into_iter().map(|one| (one.kind, one.credits)).collect()
 }
 
 #[test]

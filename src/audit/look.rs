@@ -3,15 +3,15 @@
 //! Each page is one statement, so that what it compares is of one instant. What is compared across pages counts charges up
 //! to the newest one of the look's beginning, and may still be wrong while a daemon works: so it is looked at again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use super::AuditOptions;
 use super::chain::{self, Chain};
 use super::charges::{self, Standing};
-use super::naming::Naming;
-pub use super::naming::Suspects;
-use super::report::{Difference, DifferenceKind, LookedAt};
+use super::naming::{Naming, Suspects};
+use super::report::{Difference, DifferenceKind};
+use super::seen::{Seen, settle_balances};
 use super::sums::{HourSums, UserSums, made_at_millis, weight};
 use crate::domain::ids::RecordId;
 use crate::domain::money::FEMTOS_PER_CREDIT;
@@ -20,9 +20,6 @@ use crate::storage::audit::{
     UnclaimedRecord,
 };
 use crate::storage::{Store, StoreError};
-
-/// Differences that one look keeps.
-const MOST_KEPT: usize = 10_000;
 
 /// How much later than its call a charge may be settled, for its id to tell on which side of the mark it is.
 const LATEST_SETTLEMENT_SECS: i64 = 72 * 3600;
@@ -35,23 +32,6 @@ const USERS_PAGE: usize = 500;
 
 /// Users without a transaction that are told.
 const MOST_UNTOLD: u32 = 1000;
-
-/// What a look came to.
-#[derive(Debug, Default)]
-pub struct Seen {
-    pub looked_at: LookedAt,
-    pub differences: Vec<Difference>,
-    /// Differences beyond those that are kept.
-    pub unlisted: u64,
-    pub suspects: Suspects,
-    pub notes: Vec<String>,
-}
-
-impl Seen {
-    pub fn is_quiet(&self) -> bool {
-        self.differences.is_empty() && self.unlisted == 0 && self.suspects.users.is_empty()
-    }
-}
 
 /// A look at work.
 pub struct Look<'a> {
@@ -83,11 +63,7 @@ impl<'a> Look<'a> {
     }
 
     fn tell(&mut self, difference: Difference) {
-        if self.seen.differences.len() < MOST_KEPT {
-            self.seen.differences.push(difference);
-        } else {
-            self.seen.unlisted += 1;
-        }
+        self.seen.tell(difference);
     }
 
     async fn claims(&mut self) -> Result<(), StoreError> {
@@ -249,12 +225,20 @@ impl<'a> Look<'a> {
     fn end_chain(&mut self, chain: Option<Chain>) {
         let Some(chain) = chain else { return };
         self.seen.looked_at.users += 1;
-        chain.finish().into_iter().for_each(|one| self.tell(one));
+        let (breaks, more) = chain.finish();
+        breaks.into_iter().for_each(|one| self.tell(one));
+        self.seen.unlisted_of_others += more;
     }
 
     fn transaction(&mut self, transaction: &AuditedTransaction) {
         self.seen.looked_at.transactions += 1;
-        let Some(charge) = transaction.reference.as_deref().filter(|_| tells_of_a_charge(transaction)) else { return };
+        let Some(charge) = transaction.reference.as_deref() else { return };
+        if transaction.is_known_refund {
+            return self.naming.transaction(charge, transaction);
+        }
+        if !["DEDUCT", "REFUND"].contains(&transaction.kind.as_str()) {
+            return;
+        }
         let is_told = match (transaction.has_record, transaction.claim) {
             (true, claim) => claim == Some(ClaimSource::Ours),
             (false, _) => has_our_mark(&self.frame, charge) && !may_be_cleared(&self.frame, charge),
@@ -267,13 +251,11 @@ impl<'a> Look<'a> {
         let sums = self.users.entry(user.clone()).or_default();
         sums.told = sums.told.wrapping_add(weight);
         self.hours.add(charge, weight);
-        let (id, created_at) = (&transaction.place.id, &transaction.place.created_at);
-        self.naming.transaction(charge, user, id, transaction.amount, created_at);
+        self.naming.transaction(charge, transaction);
     }
 
     async fn accounts(&mut self) -> Result<(), StoreError> {
-        let mut users: Vec<String> = self.users.keys().cloned().collect();
-        users.sort();
+        let users = self.users_with_accounts().await?;
         for page in users.chunks(USERS_PAGE) {
             let started = Instant::now();
             for account in self.store.audited_accounts(&self.frame, page).await? {
@@ -291,9 +273,24 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
+    /// Those with charges or refunds, and those of whom an account is kept without any: in their order.
+    async fn users_with_accounts(&self) -> Result<Vec<String>, StoreError> {
+        let mut users: BTreeSet<String> = self.users.keys().cloned().collect();
+        let mut after = String::new();
+        loop {
+            let page = self.store.account_users(&after, self.options.page_rows).await?;
+            let Some((last, _)) = page.last() else { return Ok(users.into_iter().collect()) };
+            after.clone_from(last);
+            users.extend(page.into_iter().filter_map(|(user, is_there)| is_there.then_some(user)));
+        }
+    }
+
     fn account(&mut self, account: &AuditedAccount) {
         self.seen.looked_at.unpaid_credits += account.unpaid;
-        let Some(sums) = self.users.get(&account.user_id).copied().filter(|_| !self.frame.has_unsummed) else { return };
+        if self.frame.has_unsummed {
+            return;
+        }
+        let sums = self.users.get(&account.user_id).copied().unwrap_or_default();
         let user = &account.user_id;
         let owed = sums.owed_femtos + account.cleared_femtos + account.since_femtos;
         let missing = owed - i128::from(account.remainder);
@@ -316,57 +313,17 @@ impl<'a> Look<'a> {
 
     fn finish(self) -> Seen {
         let Look { users, hours, naming, mut seen, .. } = self;
-        let disagreeing = users.into_iter().filter(|(_, sums)| sums.told != 0).map(|(user, _)| user);
-        seen.suspects = Suspects { users: disagreeing.collect(), hours: hours.disagreeing().collect() };
-        if naming.is_full {
-            seen.notes.push("More charges disagree with their transactions than are looked at one by one.".to_owned());
-        }
-        seen.differences.extend(naming.finish());
+        let disagreeing: HashSet<String> =
+            users.into_iter().filter(|(_, sums)| sums.told != 0).map(|(user, _)| user).collect();
+        naming.finish(&disagreeing).into_iter().for_each(|one| seen.tell(one));
+        seen.suspects = Suspects { users: disagreeing, hours: hours.disagreeing().collect() };
         settle_balances(&mut seen.differences);
         seen
     }
 }
 
-/// A balance that differs is another program's doing only where our own chain of the user is whole. What missing, surplus
-/// and changed transactions explain, one by one or all together, is told by those alone.
-fn settle_balances(differences: &mut Vec<Difference>) {
-    let own: HashSet<String> =
-        differences.iter().filter(|one| !one.kind.is_of_others()).filter_map(|one| one.user_id.clone()).collect();
-    let (mut told, mut sums): (HashMap<String, Vec<i128>>, HashMap<String, i128>) = Default::default();
-    for one in differences.iter() {
-        let Some(user) = &one.user_id else { continue };
-        if one.kind.is_named_by_sums() {
-            told.entry(user.clone()).or_default().push(one.femtos);
-            *sums.entry(user.clone()).or_default() += one.femtos;
-        } else if one.kind.is_of_others() {
-            *sums.entry(user.clone()).or_default() -= one.femtos;
-        }
-    }
-    differences.retain_mut(|one| {
-        let Some(user) = one.user_id.as_ref().filter(|user| one.kind.is_of_others() && own.contains(*user)) else {
-            return true;
-        };
-        if let Some(told) = told.get_mut(user) {
-            if sums.get(user) == Some(&0) {
-                return false;
-            }
-            if let Some(place) = told.iter().position(|femtos| *femtos == one.femtos) {
-                told.swap_remove(place);
-                return false;
-            }
-        }
-        *one = one.clone().of_kind(DifferenceKind::BalanceDiffers);
-        true
-    });
-}
-
 fn installation_of(raw_meta: &str) -> Option<String> {
     serde_json::from_str::<serde_json::Value>(raw_meta).ok()?.get("installation")?.as_str().map(str::to_owned)
-}
-
-/// Whether a transaction moved credits for a charge, refunds apart, which are held against their own rows.
-fn tells_of_a_charge(transaction: &AuditedTransaction) -> bool {
-    ["DEDUCT", "REFUND"].contains(&transaction.kind.as_str()) && !transaction.is_known_refund
 }
 
 fn is_ours(frame: &AuditFrame, transaction: &AuditedTransaction) -> bool {

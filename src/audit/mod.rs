@@ -7,19 +7,26 @@ mod against;
 mod chain;
 mod charges;
 mod look;
+mod matching;
 mod naming;
+mod one_side;
 mod report;
 mod says;
+mod seen;
+mod source_error;
 mod sums;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-pub use against::{SourceError, against_source};
+pub use against::against_source;
 pub use report::{AuditReport, Difference, DifferenceKind, LookedAt, SourceReport};
+pub use source_error::SourceError;
 
 use crate::storage::{Store, StoreError};
-use look::{Look, Seen, Suspects};
+use look::Look;
+use naming::Suspects;
+use seen::Seen;
 
 /// How an audit goes about it.
 #[derive(Debug, Clone, Copy)]
@@ -57,10 +64,8 @@ pub async fn audit(store: &dyn Store, options: AuditOptions) -> Result<AuditRepo
     let first = Look::run(store, options, Suspects::default()).await?;
     let (seen, confirmed) = confirm(store, options, first).await?;
     let mut report = AuditReport { looked_at: seen.looked_at, notes: seen.notes, ..AuditReport::default() };
-    report.unverified = seen.unlisted;
-    if let Some(apart) = store.apart() {
-        report.notes.push(format!("{apart}: run `hookledger repair` before anything else."));
-    }
+    (report.unverified, report.unverified_of_others) = (seen.unlisted, seen.unlisted_of_others);
+    report.apart = store.apart().map(|apart| apart.to_string());
     take_in(&mut report, store, confirmed, options.list_at_most).await?;
     Ok(report)
 }

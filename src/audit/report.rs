@@ -210,10 +210,14 @@ pub struct AuditReport {
     pub counts: BTreeMap<DifferenceKind, u64>,
     /// Beyond what is listed.
     pub more: u64,
-    /// Found once, and too many to be looked at again.
+    /// Beyond those of which one look keeps what they say.
     pub unverified: u64,
+    /// The same, of other programs: they count with `--strict`.
+    pub unverified_of_others: u64,
     /// Accepted before, and not there any more.
     pub no_longer_found: Vec<AcceptedDifference>,
+    /// Our state and the platform's tables do not belong together, and why: nothing can agree before a repair.
+    pub apart: Option<String>,
     /// What could not be judged, and why.
     pub notes: Vec<String>,
     /// Absent without `--against-source`.
@@ -224,7 +228,8 @@ impl AuditReport {
     /// Nothing counts. `strict`: what is put down to other programs does as well.
     pub fn is_whole(&self, strict: bool) -> bool {
         let counts = self.counts.iter().filter(|(kind, _)| strict || !kind.is_of_others());
-        counts.map(|(_, count)| count).sum::<u64>() + self.unverified == 0
+        let unverified = self.unverified + if strict { self.unverified_of_others } else { 0 };
+        self.apart.is_none() && counts.map(|(_, count)| count).sum::<u64>() + unverified == 0
     }
 
     pub(super) fn take(&mut self, difference: Difference, list_at_most: usize) {
@@ -284,5 +289,9 @@ mod tests {
         report.take(Difference::new(DifferenceKind::ClaimMissing, None, Some("r"), 0), 0);
         assert!(!report.is_whole(false), "what is not listed counts as well");
         assert_eq!((report.differences.len(), report.more), (0, 1));
+        let many = AuditReport { unverified_of_others: 1, ..AuditReport::default() };
+        assert!(many.is_whole(false) && !many.is_whole(true), "nor do those beyond what is kept");
+        let apart = AuditReport { apart: Some("restored".to_owned()), ..AuditReport::default() };
+        assert!(!apart.is_whole(false), "what came apart cannot agree");
     }
 }

@@ -7,11 +7,15 @@ use crate::audit::{AuditReport, Difference, SourceReport};
 
 pub fn tell(report: &AuditReport, strict: bool) -> String {
     let mut text = String::new();
+    if let Some(apart) = &report.apart {
+        writeln!(text, "{apart}: run `hookledger repair` before anything else.\n").ok();
+    }
     let counted = |of_others: bool| -> u64 {
         report.counts.iter().filter(|(kind, _)| kind.is_of_others() == of_others).map(|(_, count)| count).sum()
     };
     let (own, others) = (counted(false), counted(true));
-    chapter(&mut text, &format!("{own} differences:"), &report.differences);
+    let differences = if own == 1 { "difference" } else { "differences" };
+    chapter(&mut text, &format!("{own} {differences}:"), &report.differences);
     let judged = if strict { "they count" } else { "they count with --strict only" };
     let heading = format!("{others} put down to other programs, while our own chain is whole ({judged}):");
     chapter(&mut text, &heading, &report.of_others);
@@ -19,11 +23,17 @@ pub fn tell(report: &AuditReport, strict: bool) -> String {
     if report.more > 0 {
         writeln!(text, "{} more are not listed: see --limit.\n", report.more).ok();
     }
-    if report.unverified > 0 {
-        writeln!(text, "{} more were seen once, and not looked at again.\n", report.unverified).ok();
+    let unverified = report.unverified + report.unverified_of_others;
+    if unverified > 0 {
+        let of_others = report.unverified_of_others;
+        writeln!(text, "{unverified} more were seen and not kept, {of_others} of them of other programs.\n").ok();
     }
     for gone in &report.no_longer_found {
-        writeln!(text, "{} was accepted ({}), and is not there any more.", gone.id, visible(&gone.reason)).ok();
+        let what = match report.source {
+            Some(_) => "and is not there any more",
+            None => "and was not found: it is over, or only --against-source sees it",
+        };
+        writeln!(text, "{} was accepted ({}), {what}.", gone.id, visible(&gone.reason)).ok();
     }
     for note in &report.notes {
         writeln!(text, "Note: {note}").ok();
@@ -101,6 +111,8 @@ fn compared(source: &SourceReport) -> String {
             "Compared with new-api's log ({source}) from {since} to {until}: {spans_agreed} spans agreed by their figures, \
              {spans_read} were read row by row.\n"
         ),
-        None => format!("Nothing of new-api's log ({source}) is covered yet: nothing was compared with it.\n"),
+        None => format!(
+            "Nothing was compared with new-api's log ({source}): no second of it is covered, or it has no row of that time.\n"
+        ),
     }
 }

@@ -83,7 +83,7 @@ fn is_confirmed(synced: &Synced) -> Result<bool, Failure> {
     stderr.flush().map_err(unread)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(unread)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 async fn sync(settings: &Settings, asked: NewSync) -> Result<Synced, Failure> {
@@ -200,6 +200,9 @@ fn tell(synced: &Synced, wants_yes: bool) -> String {
         lines.push(("coverage", format!("to {covered_until}, from {begins}")));
     }
     let mut text = facts(&lines);
+    if let Some(why) = &synced.nothing_read_because {
+        text.push_str(&format!("\nNothing was read: {why}."));
+    }
     if wants_yes && synced.charged > 0 {
         text.push_str("\nNothing was charged yet: repeat the command with --yes if this sum is right.");
     } else if wants_yes {

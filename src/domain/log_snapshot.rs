@@ -215,6 +215,19 @@ pub struct NearCharge {
     pub rounding: Rounding,
 }
 
+impl NearCharge {
+    pub fn of(charge: &Charge) -> Self {
+        NearCharge {
+            user_id: charge.user_id.clone(),
+            key_id: charge.key_id.clone(),
+            price: charge.price,
+            credits: charge.credits,
+            unpaid: charge.unpaid,
+            rounding: charge.rounding,
+        }
+    }
+}
+
 /// An event that waits beside its row, or is disputed.
 #[derive(Debug, Clone)]
 pub struct OpenEventSide {

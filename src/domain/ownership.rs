@@ -135,8 +135,8 @@ pub fn who_pays(
         return Err((Failure::FormerOwner(token), WaitReason::BeyondGrace));
     }
     if let (Grace::Within(grace), Some(last_unknown_at)) = (grace, history.last_unknown_at) {
-        // What a clock ahead of time has stored counts as now.
-        let known_since = last_unknown_at.max(holder.key_created_at).min(now);
+        // A look that a clock ahead of time has dated counts as now.
+        let known_since = last_unknown_at.min(now).max(holder.key_created_at);
         if called_at < known_since.minus(grace) && !planted::is_on("key_grace_ignored") {
             return Err((Failure::BeyondGrace(token), WaitReason::BeyondGrace));
         }
@@ -241,6 +241,14 @@ mod tests {
         assert_eq!(payer(1990, &present, &ahead, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
         let parked = TokenHistory { last_unknown_at: Some(at(9000)), ..TokenHistory::default() };
         assert_eq!(payer(1990, &present, &parked, Grace::Within(HOUR)), Ok("present".to_owned()), "within the grace");
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_gives_a_key_no_longer_grace() {
+        // The clock shows 2000 again; the platform's own says when the key was made.
+        let parked = TokenHistory { last_unknown_at: Some(at(9000)), ..TokenHistory::default() };
+        let present = holder("present", "k", 9001);
+        assert_eq!(payer(1990, &present, &parked, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
     }
 
     #[test]

@@ -140,6 +140,10 @@ impl Planner<'_> {
     pub(super) fn stand_charged(&mut self, places: &[Place]) {
         let Some(charge) = self.plan.charges.last() else { return };
         let claim = charge.key();
+        // A later side of the batch may state another price.
+        if let Some(log) = &mut self.log {
+            log.charges.insert(claim.clone(), NearCharge::of(charge));
+        }
         for place in places {
             self.stand_as(*place, &claim);
         }

@@ -160,15 +160,7 @@ impl Ledger {
             if let (Some(event), Some(row)) = (put(&stored.sides.0), put(&stored.sides.1)) {
                 log.neighbours.join(event, row, stored.sides.2.unwrap());
             }
-            let near = NearCharge {
-                user_id: charge.user_id.clone(),
-                key_id: charge.key_id.clone(),
-                price: charge.price,
-                credits: charge.credits,
-                unpaid: charge.unpaid,
-                rounding: charge.rounding,
-            };
-            log.charges.insert(key.clone(), near);
+            log.charges.insert(key.clone(), NearCharge::of(charge));
         }
     }
 

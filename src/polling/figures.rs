@@ -1,14 +1,17 @@
 //! Proof by figures: a span whose three figures agree with the books needs no reading.
 
+use std::time::Duration;
+
 use super::gaps::Gap;
 use crate::domain::log_row::RowKind;
 use crate::domain::planted;
+use crate::domain::time::UnixMillis;
 use crate::gateway::{Gateway, GatewayError, Window};
-use crate::storage::log::{Figures, SourceFilter};
-use crate::storage::{LogStore, StoreError};
+use crate::storage::log::{BookFigures, Figures, SourceFilter};
+use crate::storage::{LogStore, StoreError, skew};
 
-/// No event may lie this near to either end: its row might lie beyond.
-const MARGIN_SECS: i64 = 2;
+/// No event may lie nearer to either end than this: its row might lie beyond.
+const LEAST_MARGIN_SECS: i64 = 2;
 
 /// How far back from its end a span is shortened to end in a gap.
 const LONGEST_SHORTENING_SECS: i64 = 900;
@@ -34,14 +37,21 @@ pub enum Verdict {
     ReadLast(Gap),
 }
 
+/// No event may lie nearer to an end of a span than events and rows were seen apart, as far as they may be tied at all.
+pub async fn margin_secs(store: &dyn LogStore, match_window: Duration, now: UnixMillis) -> Result<i64, StoreError> {
+    let most = i64::try_from(match_window.as_secs()).unwrap_or(i64::MAX).max(LEAST_MARGIN_SECS);
+    Ok(skew::largest_secs(store, now).await?.map_or(LEAST_MARGIN_SECS, |seen| seen.clamp(LEAST_MARGIN_SECS, most)))
+}
+
 /// Compares the source's figures with the books.
 pub async fn compare(
     gateway: &dyn Gateway,
     store: &dyn LogStore,
     of: &SourceFilter,
     gap: Gap,
+    margin_secs: i64,
 ) -> Result<Verdict, FiguresError> {
-    match in_gaps(store, gap).await? {
+    match in_gaps(store, gap, margin_secs).await? {
         Quiet::Span(gap) => compare_covered(gateway, store, of, gap).await,
         Quiet::From(until_second) => Ok(Verdict::ReadFirst(Gap { until_second, ..gap })),
         Quiet::Until(from_second) => Ok(Verdict::ReadLast(Gap { from_second, ..gap })),
@@ -56,6 +66,11 @@ pub async fn compare_covered(
     gap: Gap,
 ) -> Result<Verdict, FiguresError> {
     let book = store.figures(of, gap.from_second, gap.until_second).await?;
+    Ok(compare_booked(gateway, gap, book).await?)
+}
+
+/// The same, with what the books expect of the span.
+pub async fn compare_booked(gateway: &dyn Gateway, gap: Gap, book: BookFigures) -> Result<Verdict, GatewayError> {
     if book.priced_in_credits > 0 || (book.waiting_rows > 0 && !planted::is_on("waiting_rows_prove")) {
         return Ok(Verdict::Differs(None));
     }
@@ -118,49 +133,49 @@ enum Quiet {
     Until(i64),
 }
 
-async fn in_gaps(store: &dyn LogStore, gap: Gap) -> Result<Quiet, StoreError> {
+async fn in_gaps(store: &dyn LogStore, gap: Gap, margin_secs: i64) -> Result<Quiet, StoreError> {
     let begin = gap.from_second;
     let latest_begin = (begin + LONGEST_SHORTENING_SECS).min(gap.until_second);
-    let seconds = store.event_seconds(begin - MARGIN_SECS, latest_begin + MARGIN_SECS).await?;
-    match first_quiet_begin(&seconds, begin, latest_begin) {
+    let seconds = store.event_seconds(begin - margin_secs, latest_begin + margin_secs).await?;
+    match first_quiet_begin(&seconds, begin, latest_begin, margin_secs) {
         Some(quiet) if quiet == begin => {}
         Some(quiet) => return Ok(Quiet::From(quiet - 1)),
         None => return Ok(Quiet::From(latest_begin)),
     }
     let earliest_end = (gap.until_second - LONGEST_SHORTENING_SECS).max(begin);
-    let seconds = store.event_seconds(earliest_end - MARGIN_SECS, gap.until_second + MARGIN_SECS).await?;
-    Ok(match last_quiet_end(&seconds, earliest_end, gap.until_second) {
+    let seconds = store.event_seconds(earliest_end - margin_secs, gap.until_second + margin_secs).await?;
+    Ok(match last_quiet_end(&seconds, earliest_end, gap.until_second, margin_secs) {
         Some(until_second) => Quiet::Span(Gap { until_second, ..gap }),
         None => Quiet::Until(earliest_end),
     })
 }
 
 /// The earliest second at or after `begin` around whose beginning no event lies.
-fn first_quiet_begin(event_seconds: &[i64], begin: i64, latest: i64) -> Option<i64> {
+fn first_quiet_begin(event_seconds: &[i64], begin: i64, latest: i64, margin_secs: i64) -> Option<i64> {
     let mut candidate = begin;
     for second in event_seconds {
-        if *second >= candidate + MARGIN_SECS {
+        if *second >= candidate + margin_secs {
             break;
         }
-        if *second >= candidate - MARGIN_SECS {
-            candidate = second + MARGIN_SECS + 1;
+        if *second >= candidate - margin_secs {
+            candidate = second + margin_secs + 1;
         }
     }
     (candidate <= latest).then_some(candidate)
 }
 
 /// The latest second at or before `end` around whose end no event lies.
-fn last_quiet_end(event_seconds: &[i64], earliest: i64, end: i64) -> Option<i64> {
+fn last_quiet_end(event_seconds: &[i64], earliest: i64, end: i64, margin_secs: i64) -> Option<i64> {
     let mut candidate = end;
     for second in event_seconds.iter().rev() {
         // The boundary lies between the candidate and the second after it.
-        if *second > candidate + MARGIN_SECS {
+        if *second > candidate + margin_secs {
             continue;
         }
-        if *second <= candidate - MARGIN_SECS {
+        if *second <= candidate - margin_secs {
             break;
         }
-        candidate = second - MARGIN_SECS - 1;
+        candidate = second - margin_secs - 1;
     }
     (candidate >= earliest).then_some(candidate)
 }
@@ -171,18 +186,18 @@ mod tests {
 
     #[test]
     fn a_span_ends_where_no_event_is_near() {
-        assert_eq!(last_quiet_end(&[], 0, 100), Some(100));
-        assert_eq!(last_quiet_end(&[98], 0, 100), Some(100));
-        assert_eq!(last_quiet_end(&[99], 0, 100), Some(96));
-        assert_eq!(last_quiet_end(&[95, 99, 102], 0, 100), Some(92));
-        assert_eq!(last_quiet_end(&[103], 0, 100), Some(100));
-        assert_eq!(first_quiet_begin(&[], 0, 100), Some(0));
-        assert_eq!(first_quiet_begin(&[2], 0, 100), Some(0));
-        assert_eq!(first_quiet_begin(&[-2], 0, 100), Some(1));
-        assert_eq!(first_quiet_begin(&[1, 4, 8], 0, 100), Some(11));
-        assert_eq!(first_quiet_begin(&[1, 4, 9], 0, 100), Some(7));
+        assert_eq!(last_quiet_end(&[], 0, 100, 2), Some(100));
+        assert_eq!(last_quiet_end(&[98], 0, 100, 2), Some(100));
+        assert_eq!(last_quiet_end(&[99], 0, 100, 2), Some(96));
+        assert_eq!(last_quiet_end(&[95, 99, 102], 0, 100, 2), Some(92));
+        assert_eq!(last_quiet_end(&[103], 0, 100, 2), Some(100));
+        assert_eq!(first_quiet_begin(&[], 0, 100, 2), Some(0));
+        assert_eq!(first_quiet_begin(&[2], 0, 100, 2), Some(0));
+        assert_eq!(first_quiet_begin(&[-2], 0, 100, 2), Some(1));
+        assert_eq!(first_quiet_begin(&[1, 4, 8], 0, 100, 2), Some(11));
+        assert_eq!(first_quiet_begin(&[1, 4, 9], 0, 100, 2), Some(7));
         let crowded: Vec<i64> = (0..=100).collect();
-        assert_eq!(last_quiet_end(&crowded, 0, 100), None);
-        assert_eq!(first_quiet_begin(&crowded, 0, 100), None);
+        assert_eq!(last_quiet_end(&crowded, 0, 100, 2), None);
+        assert_eq!(first_quiet_begin(&crowded, 0, 100, 2), None);
     }
 }

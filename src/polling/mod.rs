@@ -21,11 +21,11 @@ mod turn;
 mod waiting;
 
 pub use channel_facts::ChannelFacts;
-pub use figures::{FiguresError, RowsMissing, Verdict, compare_covered};
+pub use figures::{RowsMissing, Verdict, compare_booked};
 pub use gaps::{Gap, covered_gaps};
 pub use pass::{Coverage, Eagerness, Pass, PassError, Report};
 pub use probe::{Probe, probe};
-pub use recognition::GatewayIdentity;
+pub use recognition::{GatewayIdentity, another as another_gateway};
 pub use rows::Tally;
 pub use source::{Source, SourceMemory};
 pub use sync::{SyncOrder, SyncPlan, SyncProgress, SyncRefused, Tell};

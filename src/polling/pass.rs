@@ -20,7 +20,7 @@ use crate::domain::planted;
 use crate::domain::settlement::Purpose;
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
-use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, UnreadableRow, Window};
+use crate::gateway::{Gateway, GatewayError, Ids, Reading, ReadingError, Window};
 use crate::storage::log::{Proof, SourceFilter, Span};
 use crate::storage::{Store, StoreError};
 
@@ -36,7 +36,8 @@ pub enum PassError {
     Store(#[from] StoreError),
     #[error("{0}")]
     AnotherGateway(String),
-    #[error("{count} rows of the log cannot be read ({first}); nothing of their seconds counts as read")]
+    /// Everything else was read.
+    #[error("{count} rows of the log cannot be read ({first}); their seconds do not count as read, all others do")]
     Unreadable { count: usize, first: String },
 }
 
@@ -81,6 +82,8 @@ pub struct Report {
     /// Rows of tasks that still look for their charge.
     pub refunds_open: u64,
     pub spans_agreed: u64,
+    /// Rows that nobody can read, and what is wrong with the first of them.
+    pub unreadable: Option<(usize, String)>,
     /// Where coverage began, and the last second that is covered, in Unix seconds.
     pub coverage: Option<Coverage>,
     pub ids_made_up: bool,
@@ -88,6 +91,16 @@ pub struct Report {
     pub ids_fell: Option<(i64, i64)>,
     /// What a comparison of the last days found the source to lack; none where nothing was compared.
     pub missing: Option<RowsMissing>,
+}
+
+impl Report {
+    /// An error if rows were met that nobody can read.
+    pub(super) fn is_whole(&self) -> Result<(), PassError> {
+        match self.unreadable.clone() {
+            None => Ok(()),
+            Some((count, first)) => Err(PassError::Unreadable { count, first }),
+        }
+    }
 }
 
 /// How far the log is known.
@@ -158,7 +171,7 @@ impl Pass {
         done?;
         self.read_owned_meanwhile(&of, coverable).await?;
         self.report.refunds_open = self.settle_refunds(None).await?;
-        Ok(())
+        self.report.is_whole()
     }
 
     /// Nothing is read of a gateway that is not the one that the books know.
@@ -210,7 +223,8 @@ impl Pass {
                 continue;
             }
             let looked_at = self.clock.now();
-            match figures::compare(self.gateway.as_ref(), self.store.as_ref(), of, gap).await? {
+            let margin_secs = figures::margin_secs(self.store.as_ref(), self.settings.match_window, looked_at).await?;
+            match figures::compare(self.gateway.as_ref(), self.store.as_ref(), of, gap, margin_secs).await? {
                 Verdict::Agreed(proved) => {
                     // What came since was not compared.
                     self.cover_since(of, proved, Proof::Agreed, looked_at).await?;
@@ -243,21 +257,16 @@ impl Pass {
             if planted::is_on("covered_before_settled") {
                 self.cover(of, seconds, Proof::Read).await?;
             }
-            self.settle(of, seconds, rows).await?;
-            // Rows that nobody can read may be calls: what was read beside them is settled, their seconds are not.
-            refuse_unreadable(&unreadable)?;
+            self.count_anew(of, seconds, None).await?;
+            self.settle(of, rows).await?;
             failpoint::hit("polling.piece.settled").map_err(StoreError::from)?;
-            let until_second = seconds.until_second.min(coverable);
-            if seconds.from_second <= until_second {
-                self.cover(of, Gap { until_second, ..seconds }, Proof::Read).await?;
-            }
+            self.cover_readable(of, seconds, &unreadable, coverable).await?;
         }
         Ok(())
     }
 
-    async fn settle(&mut self, of: &SourceFilter, seconds: Gap, rows: Vec<LogRow>) -> Result<(), PassError> {
+    async fn settle(&mut self, of: &SourceFilter, rows: Vec<LogRow>) -> Result<(), PassError> {
         let numbered = pieces::numbered(of, rows);
-        self.store.forget_unowned(&of.source, seconds.from_second, seconds.until_second, None).await?;
         let tokens = tokens_of_tasks(&numbered);
         let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Retry).await?;
         self.report.tally.add(tally);
@@ -328,11 +337,6 @@ impl Pass {
             }
         }
         self.report.missing = Some(missing);
-        Ok(())
+        self.report.is_whole()
     }
-}
-
-pub(super) fn refuse_unreadable(unreadable: &[UnreadableRow]) -> Result<(), PassError> {
-    let Some(first) = unreadable.first() else { return Ok(()) };
-    Err(PassError::Unreadable { count: unreadable.len(), first: first.reason.clone() })
 }

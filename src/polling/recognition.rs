@@ -9,7 +9,7 @@ use super::pass::PassError;
 use super::source::Source;
 use crate::domain::log_row::RowKind;
 use crate::domain::time::UnixMillis;
-use crate::gateway::{Gateway, GatewayStatus, Reading, Window};
+use crate::gateway::{Gateway, GatewayStatus, Reading, ReadingError, Window};
 use crate::storage::log::{KnownRow, SourceFilter};
 use crate::storage::{LogStore, StoreError};
 
@@ -58,6 +58,16 @@ pub async fn recognise(
         store.set_note(&name, value).await?;
     }
     Ok(another)
+}
+
+/// Why what answers is another gateway than the one that the books know, if it is. Nothing is noted.
+pub async fn another(
+    source: &Source,
+    gateway: &Arc<dyn Gateway>,
+    store: &dyn LogStore,
+) -> Result<Option<String>, PassError> {
+    let said = GatewayIdentity::of(&gateway.status().await.map_err(ReadingError::from)?);
+    Ok(look(source, gateway, store, &said).await?.0)
 }
 
 /// The same without a word about it in the books: why not, and what is to be noted, under which name.

@@ -4,7 +4,7 @@
 //! nothing is written. How that is done is in `trial`.
 
 use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
-use super::pass::{Coverage, Pass, PassError, refuse_unreadable};
+use super::pass::{Coverage, Pass, PassError};
 use super::pieces::{self, WholePiece};
 use super::probe;
 use super::recognition::{self, GatewayIdentity};
@@ -20,7 +20,7 @@ use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::gateway::{Reading, ReadingError, Window};
 use crate::storage::StoreError;
-use crate::storage::log::{Proof, SourceFilter, Span};
+use crate::storage::log::SourceFilter;
 
 /// The note that keeps when the books of another program were taken over.
 const TAKEN_OVER_AT: &str = "taken_over_at_ms";
@@ -70,6 +70,8 @@ pub struct SyncPlan {
     pub(super) coverable: i64,
     /// It charges what nobody would have charged by himself.
     needs_yes: bool,
+    /// Why the span that was asked for has nothing to read.
+    nothing_because: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +90,27 @@ impl SyncPlan {
     pub fn needs_yes(&self) -> bool {
         self.needs_yes
     }
+
+    pub fn nothing_because(&self) -> Option<&str> {
+        self.nothing_because.as_deref()
+    }
+}
+
+/// Why no second of a span can be read, for a person.
+fn nothing_because(from: i64, until: i64, readable: i64, has_since: bool) -> Option<String> {
+    let moment = |second: i64| UnixMillis::new(second.saturating_mul(1000)).to_rfc3339();
+    if from <= until.min(readable) {
+        return None;
+    }
+    Some(if from > readable {
+        let (from, readable) = (moment(from), moment(readable));
+        format!("rows of {from} may not be read yet, the newest that may are of {readable}")
+    } else if has_since {
+        "no whole second lies between --since and --until".to_owned()
+    } else {
+        let from = moment(from);
+        format!("the span ends before {from}, where reading would begin: --since says from when on to read")
+    })
 }
 
 /// How far it is.
@@ -132,13 +155,15 @@ impl Pass {
         if !leave.is_dry_run {
             self.begin(&of).await?;
         }
+        let nothing_because = nothing_because(from, until_second.unwrap_or(readable), readable, from_second.is_some());
         let until = until_second.unwrap_or(readable).min(readable);
         let span = (from <= until).then_some(Gap { from_second: from, until_second: until });
         let scope = match (from_second, until_second, token) {
             (None, None, None) => Scope::Uncovered,
             _ => Scope::Span(span),
         };
-        Ok(SyncPlan { scope, token, leave, begins, readable, coverable, needs_yes })
+        let nothing_because = nothing_because.filter(|_| matches!(scope, Scope::Span(None)));
+        Ok(SyncPlan { scope, token, leave, begins, readable, coverable, needs_yes, nothing_because })
     }
 
     /// Learns its clock, and whether it is the one that the books know.
@@ -173,7 +198,8 @@ impl Pass {
         if plan.is_dry_run() {
             self.tell_coverage(&of, plan).await?;
             done?;
-            return self.try_rows(&mut trial, plan).await;
+            self.try_rows(&mut trial, plan).await?;
+            return self.report.is_whole();
         }
         let _turn = turn.take().await;
         let covered = self.tell_coverage(&of, plan).await?;
@@ -189,7 +215,7 @@ impl Pass {
             self.read_owned_meanwhile(&of, plan.coverable).await?;
         }
         self.report.refunds_open = self.settle_refunds(plan.token.map(|token| vec![token])).await?;
-        Ok(())
+        self.report.is_whole()
     }
 
     async fn tell_coverage(&mut self, of: &SourceFilter, plan: &SyncPlan) -> Result<i64, StoreError> {
@@ -241,11 +267,18 @@ impl Pass {
         plan: &SyncPlan,
         trial: &mut TrialRows,
     ) -> Result<Vec<Gap>, PassError> {
-        if !plan.is_dry_run() {
-            self.store.reopen(of, self.clock.now().minus(self.settings.full_read_interval)).await?;
-        }
+        let now = self.clock.now();
+        let proved_before = now.minus(self.settings.full_read_interval);
+        let stale = match plan.is_dry_run() {
+            true => self.store.would_reopen(of, proved_before, now).await?,
+            false => {
+                self.store.reopen(of, proved_before).await?;
+                Vec::new()
+            }
+        };
         let spans = self.store.spans(of).await?;
         let mut stretches = reopened(&spans);
+        stretches.extend(reopened(&stale));
         stretches.extend(gaps(&spans, plan.begins, plan.readable));
         if plan.is_dry_run() {
             // What a pass does in the end, it does with what it has written.
@@ -274,44 +307,25 @@ impl Pass {
         }
         let count = numbered.len() as u64;
         if plan.is_dry_run() {
-            refuse_unreadable(&unreadable)?;
+            self.note_unreadable(&unreadable);
             trial.hold(numbered);
             if trial.is_full() {
                 self.try_rows(trial, plan).await?;
             }
             return Ok(count);
         }
-        let Gap { from_second, until_second } = seconds;
-        // What nobody can read is left as it is: once opened, it would hold up every pass.
-        if plan.token.is_none() && unreadable.is_empty() {
-            self.open_covered(of, seconds).await?;
-        }
-        self.store.forget_unowned(&of.source, from_second, until_second, plan.token).await?;
+        self.count_anew(of, seconds, plan.token).await?;
         let tokens = tokens_of_tasks(&numbered);
         let tally = rows::settle(self.store.as_ref(), numbered, Purpose::Sync(plan.leave)).await?;
         self.report.tally.add(tally);
         if !tokens.is_empty() {
             self.settle_refunds(Some(tokens)).await?;
         }
-        refuse_unreadable(&unreadable)?;
         failpoint::hit("polling.piece.settled").map_err(StoreError::from)?;
-        let until_second = until_second.min(plan.coverable);
-        if plan.token.is_none() && from_second <= until_second {
-            self.cover(of, Gap { from_second, until_second }, Proof::Read).await?;
+        match plan.token {
+            None => self.cover_readable(of, seconds, &unreadable, plan.coverable).await?,
+            Some(_) => self.note_unreadable(&unreadable),
         }
         Ok(count)
-    }
-
-    /// What was counted of seconds that are read again is forgotten first: if that ends in the middle, the next pass
-    /// reads them.
-    async fn open_covered(&self, of: &SourceFilter, seconds: Gap) -> Result<(), StoreError> {
-        let Gap { from_second, until_second } = seconds;
-        for Span { from_second: from, until_second: until, proof } in self.store.spans(of).await? {
-            let both = Gap { from_second: from.max(from_second), until_second: until.min(until_second) };
-            if both.from_second <= both.until_second && proof != Proof::Reopened {
-                self.cover(of, both, Proof::Reopened).await?;
-            }
-        }
-        Ok(())
     }
 }

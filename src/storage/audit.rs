@@ -84,6 +84,10 @@ pub trait AuditStore: Send + Sync + 'static {
     /// Users who have credits, or owe some, and no transaction at all, where nobody else writes. At most `limit`.
     async fn untold_balances(&self, limit: u32) -> Result<Vec<(String, i64)>, StoreError>;
 
+    /// Users of whom an account is kept, in the order of their ids, at most `limit`, behind `after`; and whether they are
+    /// still there.
+    async fn account_users(&self, after: &str, limit: u32) -> Result<Vec<(String, bool)>, StoreError>;
+
     /// The accounts of these users.
     async fn audited_accounts(&self, frame: &AuditFrame, users: &[String]) -> Result<Vec<AuditedAccount>, StoreError>;
 
@@ -104,13 +108,14 @@ pub trait AuditStore: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<ReadRow>, StoreError>;
 
-    /// Charges of events without a row, of calls of this span, behind `after`, at most `limit`.
+    /// Looks through a page of charges, of calls of up to `until_second`, behind `after`: those of events without a row, and
+    /// where the next page begins.
     async fn lone_events(
         &self,
         after: &ClaimPlace,
         until_second: i64,
         limit: u32,
-    ) -> Result<Vec<LoneEvent>, StoreError>;
+    ) -> Result<(Vec<LoneEvent>, Option<ClaimPlace>), StoreError>;
 
     /// Rows of a source that nobody here pays for, in this span.
     async fn unowned_seconds(

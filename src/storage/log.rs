@@ -124,6 +124,22 @@ pub struct BookFigures {
     pub waiting_rows: i64,
 }
 
+impl BookFigures {
+    /// Of two spans that do not overlap.
+    pub fn and(self, other: Self) -> Self {
+        let (one, two) = (self.figures, other.figures);
+        BookFigures {
+            figures: Figures {
+                rows: one.rows + two.rows,
+                units: one.units + two.units,
+                refunds: one.refunds + two.refunds,
+            },
+            priced_in_credits: self.priced_in_credits + other.priced_in_credits,
+            waiting_rows: self.waiting_rows + other.waiting_rows,
+        }
+    }
+}
+
 /// How many of our calls came without their event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowLoss {
@@ -312,6 +328,14 @@ pub trait LogStore: Notices + Send + Sync + 'static {
     /// Opens spans that had agreed and for which an event came since, or that were proved before `proved_before`: they
     /// are to be read.
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError>;
+
+    /// The spans that this would open now; nothing is written.
+    async fn would_reopen(
+        &self,
+        of: &SourceFilter,
+        proved_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Vec<Span>, StoreError>;
 
     /// Every row of the span that was there at `proved_at` is committed.
     async fn cover(&self, of: &SourceFilter, span: Span, proved_at: UnixMillis) -> Result<(), StoreError>;

@@ -30,6 +30,7 @@ pub mod refunding;
 mod removal;
 pub mod repair;
 mod rows;
+pub mod skew;
 pub mod sqlite;
 mod stored;
 pub mod takeover;

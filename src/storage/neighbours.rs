@@ -16,13 +16,13 @@ use crate::domain::ids::{EventId, RemoteKeyId};
 use crate::domain::known::{KnownEvent, OpenEvent};
 use crate::domain::log_row::{LogRow, RowDigest, RowIdentity};
 use crate::domain::log_snapshot::{LogSnapshot, NumberedRow, OpenEventSide, OpenRowSide, RowState};
-use crate::domain::matching::{MatchPolicy, Neighbours, Standing, Windows, facts};
+use crate::domain::matching::{MatchPolicy, Neighbours, Standing, TieRule, Windows, facts};
 use crate::domain::planted;
 use crate::domain::pricing::PriceBook;
 use crate::domain::recording::WaitReason;
 use crate::domain::refund::ChargeKey;
 use crate::domain::settlement::Batch;
-use crate::domain::side::{Channel, ConsumptionRow, Side};
+use crate::domain::side::{Channel, ConsumptionRow, Side, SideIdentity};
 use crate::domain::time::UnixMillis;
 
 /// Sides of one token that a look may bring; beyond, the rest waits for another look.
@@ -92,10 +92,12 @@ pub async fn read(
     wanted.extend(open_events.iter().filter_map(|(side, ..)| wanted_of(side)));
     wanted.extend(open_rows.iter().filter_map(|(side, ..)| wanted_of(side)));
     let mut claims = Claims::default();
+    near_requests(looks, batch, &open_events, &open_rows, &mut claims).await?;
+    // Whoever has to give its partner up looks for another.
+    wanted.extend(claims.displaced());
     near_events(looks, &wanted, windows, &mut claims).await?;
     near_rows(looks, &wanted, windows, &mut claims).await?;
     along_chains(looks, &wanted, windows, &mut claims).await?;
-    near_requests(looks, batch, &open_events, &open_rows, &mut claims).await?;
     let mut snapshot = LogSnapshot {
         policy,
         neighbours: Neighbours::default(),
@@ -152,13 +154,26 @@ impl Claims {
             };
             if let (Some(event), Some(row)) = (put(&claim.event), put(&claim.row)) {
                 // What does not say why stays as it is.
-                let rule = claim.rule.unwrap_or(crate::domain::matching::TieRule::Person);
+                let rule = claim.rule.unwrap_or(TieRule::Person);
                 snapshot.neighbours.join(event, row, rule);
             }
             if !claim.is_adopted {
                 snapshot.charges.insert(claim.key, claim.charge);
             }
         }
+    }
+
+    /// Both sides of claims that rest on agreement, where one of them has a request id that was looked for.
+    fn displaced(&self) -> Vec<Wanted> {
+        let by_agreement = self.by_key.values().filter(|claim| claim.rule == Some(TieRule::Agreement));
+        let sides = by_agreement.flat_map(|claim| {
+            let side = |side: &Option<(SideIdentity, UnixMillis)>| {
+                let (identity, at) = side.as_ref()?;
+                Some(Wanted { facts: claim.facts(*at), channel: identity.channel(), is_open: false })
+            };
+            [side(&claim.event), side(&claim.row)]
+        });
+        sides.flatten().collect()
     }
 
     /// How many claims without the other side may be its partner, within the window or at any distance.
@@ -185,16 +200,17 @@ async fn near_events(
 ) -> Result<(), StoreError> {
     let rows: Vec<&Wanted> = wanted.iter().filter(|side| side.channel == Channel::Log).collect();
     // One step of rearranging reaches this far.
-    between(looks, &rows, windows.match_window * 2, claims).await?;
+    between(looks, &rows, windows.match_window, windows, claims).await?;
     let lonely: Vec<&Wanted> =
         rows.into_iter().filter(|side| !claims.has_enough(side, wanted, windows.match_window)).collect();
-    between(looks, &lonely, windows.dispute_window, claims).await
+    between(looks, &lonely, windows.dispute_window, windows, claims).await
 }
 
 async fn between(
     looks: &mut impl LogLooks,
     sides: &[&Wanted],
     reach: Duration,
+    windows: Windows,
     claims: &mut Claims,
 ) -> Result<(), StoreError> {
     let (Some(first), Some(last)) =
@@ -203,6 +219,8 @@ async fn between(
         return Ok(());
     };
     let counts: BTreeSet<Counts> = sides.iter().map(|side| side.counts()).collect();
+    // Claims lie where their event does, and the row within reach may be that of an event beyond it.
+    let reach = reach + windows.match_window;
     let (from, until) = (first.minus(reach).as_secs(), last.plus(reach).as_secs());
     claims.add(looks.events_between(from, until, &parameter(&counts)?).await?);
     Ok(())
@@ -237,7 +255,7 @@ async fn near_rows(
         is_anywhere && !claims.has_enough(side, wanted, windows.match_window)
     };
     let stretched: Vec<&Wanted> = events.into_iter().filter(is_stretched).collect();
-    between(looks, &stretched, windows.dispute_window, claims).await
+    between(looks, &stretched, windows.dispute_window, windows, claims).await
 }
 
 /// Looks further where a chain of equal calls goes on, until it leads to a partner or ends.
@@ -257,7 +275,7 @@ async fn along_chains(
             break;
         }
         looked *= 2;
-        between(looks, &cut_off, looked, claims).await?;
+        between(looks, &cut_off, looked, windows, claims).await?;
     }
     Ok(())
 }
@@ -295,15 +313,16 @@ async fn open_sides(
     windows: Windows,
 ) -> Result<(Vec<OpenEventParts>, Vec<OpenRowParts>), StoreError> {
     let mut spans: BTreeMap<RemoteKeyId, (UnixMillis, UnixMillis)> = BTreeMap::new();
+    // What a tie of the batch leaves over may be disputed on the far side of a partner.
+    let reach = windows.dispute_window * 2;
     for (token, at) in batch.calls() {
-        let (from, until) = (at.minus(windows.dispute_window), at.plus(windows.dispute_window));
+        let (from, until) = (at.minus(reach), at.plus(reach));
         let span = spans.entry(token).or_insert((from, until));
         *span = (span.0.min(from), span.1.max(until));
     }
     if !batch.revisited.is_empty() {
         let tokens: Vec<i64> = batch.revisited.iter().map(|token| token.get()).collect();
         // What is disputed beside a waiting side has its partner already.
-        let reach = windows.dispute_window * 2;
         for (token, from, until) in looks.waiting_spans(&parameter(&tokens)?).await? {
             let token = RemoteKeyId::new(token).ok_or_else(|| unreadable("remote_key_id", token))?;
             let (from, until) = (UnixMillis::new(from).minus(reach), UnixMillis::new(until).plus(reach));

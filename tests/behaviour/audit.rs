@@ -33,7 +33,7 @@ pub fn told(list: &Value) -> Vec<(String, String, String)> {
 
 /// Exactly this counts as a difference, of this user.
 #[track_caller]
-fn assert_found(daemon: &Daemon, user: &str, expected: &[(&str, &str, &str)]) -> Value {
+pub fn assert_found(daemon: &Daemon, user: &str, expected: &[(&str, &str, &str)]) -> Value {
     let (code, report) = audited(daemon, &[]);
     let expected = expected
         .iter()
@@ -48,14 +48,14 @@ fn assert_found(daemon: &Daemon, user: &str, expected: &[(&str, &str, &str)]) ->
 }
 
 /// A user with 1000 credits of whom calls of 3, 5 and 7.5 credits are charged.
-struct Charged {
-    daemon: Daemon,
-    user: String,
+pub struct Charged {
+    pub daemon: Daemon,
+    pub user: String,
 }
 
 impl Charged {
     #[track_caller]
-    fn start() -> Self {
+    pub fn start() -> Self {
         let daemon = Daemon::start(DaemonOptions::new().movable_clock());
         let user = daemon.add_user("user@example.com", 1000);
         daemon.add_key(&user, 42);
@@ -68,17 +68,17 @@ impl Charged {
     }
 
     #[track_caller]
-    fn charge(&self, event: &str, quota: i64) {
+    pub fn charge(&self, event: &str, quota: i64) {
         let at = self.daemon.clock().now_secs();
         let usage = Usage::new(event).remote_key(42).quota(quota).at_secs(at);
         assert_eq!(self.daemon.post(usage.json()).json()["message"], "Event processed successfully");
     }
 
-    fn books(&self) -> Books {
+    pub fn books(&self) -> Books {
         self.daemon.books()
     }
 
-    fn id(&self, event: &str) -> String {
+    pub fn id(&self, event: &str) -> String {
         self.books().scalar_text(&format!("SELECT claim_id FROM hookledger_claims WHERE event_id = {}", quoted(event)))
     }
 }
@@ -272,7 +272,7 @@ fn people_are_told_what_whose_and_how_much() {
 }
 
 /// Copies the rows of a table that a condition selects, changed.
-fn copy(books: &Books, table: &str, condition: &str, changes: &str) {
+pub fn copy(books: &Books, table: &str, condition: &str, changes: &str) {
     books.execute(&format!(
         "CREATE TABLE kit_copy AS SELECT * FROM {table} WHERE {condition}; UPDATE kit_copy SET {changes};
          INSERT INTO {table} SELECT * FROM kit_copy; DROP TABLE kit_copy"

@@ -10,7 +10,7 @@ use crate::two_channels::{PATIENCE, Rig, UNITS_PER_CREDIT};
 
 /// Kinds and subjects of what differs, and the whole report.
 #[track_caller]
-fn compared(rig: &Rig) -> (Vec<String>, Value) {
+pub fn compared(rig: &Rig) -> (Vec<String>, Value) {
     let (code, report) = audited(&rig.daemon, &["--against-source"]);
     let found: Vec<String> = told(&report["differences"]).into_iter().map(|(kind, ..)| kind).collect();
     assert_eq!(code, i32::from(!found.is_empty()), "{report:#}");
@@ -19,7 +19,7 @@ fn compared(rig: &Rig) -> (Vec<String>, Value) {
 
 /// A log of which calls of three seconds were read and are covered.
 #[track_caller]
-fn covered() -> (Rig, i64) {
+pub fn covered() -> (Rig, i64) {
     let rig = Rig::pulling();
     let at = rig.now_secs() - 120;
     for second in 0..3 {

@@ -16,13 +16,13 @@ use crate::kit::wire::Connection;
 const ROWS: i64 = 50_000;
 const LONG: Duration = Duration::from_secs(300);
 
-/// A daemon beside a log that it cannot read yet.
-fn waiting_rig() -> Rig {
-    let start_from = "1970-01-02 00:00:00";
+/// A daemon beside a log that it cannot read yet. `requests_per_second`: 0 is without a pace.
+fn waiting_rig(requests_per_second: &str) -> Rig {
     let settings = [
         ("HOOKLEDGER__POLLING__MODE", "pull"),
-        ("HOOKLEDGER__POLLING__START_FROM", start_from),
+        ("HOOKLEDGER__POLLING__START_FROM", "1970-01-02 00:00:00"),
         ("HOOKLEDGER__NEWAPI__MAX_RETRIES", "0"),
+        ("HOOKLEDGER__NEWAPI__REQUESTS_PER_SECOND", requests_per_second),
     ];
     let newapi = NewApi::start();
     newapi.fail(Fault::ServerError.on(Endpoint::LogRows));
@@ -82,7 +82,7 @@ fn wait_for_rows(rig: &Rig) {
 #[test]
 #[ignore = "a measurement: make bench-log"]
 fn rows_a_second_of_a_catch_up() {
-    let rig = waiting_rig();
+    let rig = waiting_rig("0");
     rows_of_an_hour(&rig);
     rig.newapi.heal();
     let started = Instant::now();
@@ -94,18 +94,23 @@ fn rows_a_second_of_a_catch_up() {
 #[test]
 #[ignore = "a measurement: make bench-log"]
 fn what_a_catch_up_costs_the_webhooks() {
-    let rig = waiting_rig();
+    let rig = waiting_rig("0");
     rows_of_an_hour(&rig);
     beside(&rig, "alone", || pause(Duration::from_secs(8)));
     rig.newapi.heal();
     beside(&rig, "beside a catch-up", || wait_for_rows(&rig));
+    let paced = waiting_rig("1");
+    rows_of_an_hour(&paced);
+    paced.newapi.heal();
+    wait_until("a first row is charged", LONG, || (paced.charges() > 0).then_some(()));
+    beside(&paced, "beside a catch-up at the default pace", || pause(Duration::from_secs(20)));
 }
 
 #[test]
 #[ignore = "a measurement: make bench-log"]
 fn a_hundred_thousand_rows_of_one_second() {
     const OF_ONE_SECOND: i64 = 100_000;
-    let rig = waiting_rig();
+    let rig = waiting_rig("0");
     let second = rig.now_secs() - 5400;
     // A hundred of each are equal in everything.
     for number in 0..OF_ONE_SECOND {

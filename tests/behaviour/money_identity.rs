@@ -76,11 +76,11 @@ fn ids_that_look_alike_are_told_apart_within_one_batch() {
     let count = bodies.len();
     let report = deliver(daemon.address(), SECRET, bodies, count, Retry::never());
     assert_eq!(report.statuses(), [(200, count)].into());
+    assert_account(&daemon, &user, 100 - i64::try_from(ALIKE.len()).unwrap(), 0, "each was charged once");
     let messages = messages(&report);
     let charged = messages.iter().filter(|message| *message == PROCESSED).count();
     let repeated = messages.iter().filter(|message| *message == REPEATED).count();
     assert_eq!((charged, repeated), (ALIKE.len(), ALIKE.len()), "{messages:?}");
-    assert_account(&daemon, &user, 100 - i64::try_from(ALIKE.len()).unwrap(), 0, "each was charged once");
     assert_sound(&daemon);
 }
 

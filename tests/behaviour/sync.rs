@@ -14,6 +14,8 @@ mod keys;
 mod passes;
 #[path = "sync_restored.rs"]
 mod restored;
+#[path = "sync_terminal.rs"]
+mod terminal;
 
 use serde_json::Value;
 
@@ -71,7 +73,7 @@ fn numbers<const COUNT: usize>(summary: &Value, names: [&str; COUNT]) -> [i64; C
 }
 
 /// A second as the command line takes it.
-fn time(at_secs: i64) -> String {
+pub fn time(at_secs: i64) -> String {
     let days = at_secs.div_euclid(86_400);
     let (hour, minute, second) =
         (at_secs.rem_euclid(86_400) / 3600, at_secs.rem_euclid(3600) / 60, at_secs.rem_euclid(60));

@@ -58,6 +58,13 @@ fn a_span_ends_where_it_is_told_to() {
     rig.assert_billed(10);
     let future = synced(&rig, &["--since", "2100-01-01 00:00:00"]);
     assert_eq!(numbers(&future, ["read", "charged"]), [0, 0], "nothing may be read yet");
+    let because = |summary: &serde_json::Value| summary["nothingReadBecause"].as_str().unwrap_or_default().to_owned();
+    assert!(because(&future).contains("not be read yet"), "{future}");
+    let words = crate::commands::fine(&rig.daemon, &["sync", "--since", "2100-01-01 00:00:00"]);
+    assert!(words.contains("Nothing was read: ") && words.contains("not be read yet"), "{words}");
+    let past = synced(&rig, &["--until", "2020-01-01 00:00:00"]);
+    assert!(because(&past).contains("--since"), "{past}");
+    assert_eq!(summary["nothingReadBecause"], serde_json::Value::Null, "{summary}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::{BOTH, By, calls, numbers, rest, spans, synced, time, unread};
 use crate::kit::newapi::{Call, Token};
-use crate::two_channels::{Rig, UNITS_PER_CREDIT};
+use crate::kit::wait::wait_until;
+use crate::two_channels::{DAY_SECS, PATIENCE, Rig, UNITS_PER_CREDIT};
 
 #[test]
 fn a_sync_charges_what_no_event_told_and_a_second_one_finds_it_settled() {
@@ -70,6 +71,34 @@ fn a_sync_that_is_only_tried_tells_what_a_sync_does_and_changes_nothing() {
     assert!(rig.books().balance(&other) < 1000);
     rig.books().assert_whole();
     rig.books().assert_carried_exactly();
+}
+
+#[test]
+fn a_sync_that_is_only_tried_reads_what_figures_proved_too_long_ago() {
+    let mut rig = Rig::start(&[
+        ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", "20h"),
+        ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
+        ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
+    ]);
+    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
+    let at = rig.now_secs();
+    rig.advance_secs(60);
+    for number in 1..=3 {
+        let called = rig.newapi.call(&rig.call(at + 10 * number).tokens(number, 2));
+        rig.post(&called.usage(&format!("event-{number}")));
+    }
+    rig.wait_for_a_pass_by_clock_of(20 * 3600);
+    assert!(spans(&rig).iter().any(|span| span.contains("agreed")), "{:?}", spans(&rig));
+    // Nobody looks for longer than figures hold; a row that came late.
+    rig.daemon.set_environment(super::OFF.0, super::OFF.1);
+    rig.daemon.restart();
+    rig.advance_secs(8 * DAY_SECS);
+    rig.newapi.call(&rig.call(at + 15).tokens(9, 2));
+    let tried = synced(&rig, &["--dry-run"]);
+    let done = synced(&rig, &[]);
+    let names = ["read", "charged", "credits", "tied"];
+    assert_eq!(numbers(&tried, names), numbers(&done, names), "{tried} {done}");
+    assert_eq!(numbers(&done, ["charged", "tied"]), [1, 3], "{done}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub const PULL: (&str, &str) = ("HOOKLEDGER__POLLING__MODE", "pull");
 pub const WEBHOOK_URL: &str = "http://127.0.0.1:1/api/webhooks/events";
 pub const DAY_SECS: i64 = 24 * 3600;
 /// A little more than `polling.lookback`.
-const COVERED_AFTER_SECS: i64 = 660;
+pub const COVERED_AFTER_SECS: i64 = 660;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A new-api with the token 42, and a daemon that reads its log; the key's owner has 1,000 credits.

@@ -1,8 +1,9 @@
 //! A log is what the gateway shows of it: late rows, crowded seconds, lost and moved tables, made-up ids, old dialects.
 
 use crate::kit::newapi::{Called, Dialect, LogStore};
+use crate::kit::wait::wait_until;
 
-use super::two_channels::{DAY_SECS, PULL, Rig};
+use super::two_channels::{COVERED_AFTER_SECS, DAY_SECS, PATIENCE, PULL, Rig};
 
 #[test]
 fn a_row_that_appears_eight_seconds_late_is_charged() {
@@ -199,4 +200,31 @@ fn a_node_whose_clock_is_a_quarter_of_an_hour_slow_costs_no_call_and_doubles_non
     rig.cover_everything();
     assert_eq!((rig.tied(), rig.rows_in_state("disputed")), (1, 1), "one is named, of one a person is told");
     rig.assert_billed(3);
+}
+
+#[test]
+fn a_row_that_nobody_can_read_holds_up_no_other() {
+    let rig = Rig::pulling();
+    let at = rig.now_secs() - 200;
+    rig.newapi.call(&rig.call(at));
+    // No version writes such an id; a hand in the gateway's database may.
+    let strange = rig.newapi.call(&rig.call(at + 10).request_id(&"x".repeat(200)));
+    rig.newapi.call(&rig.call(at + 20));
+    rig.wait_for_charges(2);
+    rig.advance_secs(COVERED_AFTER_SECS);
+    let covered = |second: i64| {
+        let spans = "SELECT COUNT(*) FROM hookledger_spans WHERE proof = 'read' AND";
+        rig.books().scalar_i64(&format!("{spans} {second} BETWEEN from_second AND until_second")) > 0
+    };
+    wait_until("all other seconds are read", PATIENCE, || covered(at + 11).then_some(()));
+    assert_eq!((covered(at + 9), covered(at + 10), covered(at + 11)), (true, false, true));
+    // What comes later is read as well, and the pass says why it is not whole.
+    rig.newapi.call(&rig.call(rig.now_secs() - 30));
+    rig.wait_for_charges(3);
+    let said = rig.daemon.command_json(&["status"])["source"]["lastFailure"].to_string();
+    assert!(said.contains("1 rows of the log cannot be read (request_id must be at most 191"), "{said}");
+    rig.newapi.log(|log| log.change(strange.log_id.unwrap(), |row| row.request_id = Some("mended".to_owned())));
+    rig.wait_for_charges(4);
+    wait_until("its second is read", PATIENCE, || covered(at + 10).then_some(()));
+    rig.assert_billed(4);
 }

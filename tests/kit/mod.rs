@@ -6,7 +6,7 @@
 //!
 //! - talking: [`wire`] (raw HTTP), [`sign`], [`events`] (bodies), [`sender`] (many at once, with retries);
 //! - running: [`daemon`], what it keeps ([`daemon_files`]) and what a test asks of it ([`daemon_client`],
-//!   [`exposition`]), [`process`], [`folder`], [`ports`];
+//!   [`exposition`], [`terminal`]), [`process`], [`folder`], [`ports`];
 //! - the gateway: [`newapi`] (a scriptable new-api);
 //! - databases: [`database`] (which one the suite runs on, a fresh one a daemon), [`mariadb`] (its servers),
 //!   [`platform`] (the other program that writes there);
@@ -41,6 +41,7 @@ pub mod random;
 pub mod schema;
 pub mod sender;
 pub mod sign;
+pub mod terminal;
 pub mod wait;
 pub mod wire;
 

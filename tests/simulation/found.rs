@@ -142,3 +142,119 @@ fn rows_that_compete_for_one_event_look_along_the_chain() {
     let windows = |rules: &mut Rules| (rules.match_window_secs, rules.dispute_window_secs) = (60, 660);
     holds(rules(windows), steps);
 }
+
+/// A row was disputed beside an event whose own row came a match window later: further from the disputed one than a
+/// batch looked for what its ties leave over.
+#[test]
+fn a_dispute_ends_however_far_the_true_partner_lies_on_the_other_side() {
+    let steps = vec![
+        call(2, 1, 0, Some(0)),
+        Step::Wait(61),
+        call(5, 1, 0, None),
+        Step::Wait(60),
+        call(6, 1, 0, Some(0)),
+        deliver(&[5]),
+    ];
+    let changed = |rules: &mut Rules| {
+        (rules.loses_rows, rules.lookback_secs) = (true, 30);
+        (rules.match_window_secs, rules.dispute_window_secs) = (60, 120);
+    };
+    holds(rules(changed), steps);
+}
+
+/// The figures of a span agreed since it held an event of one call and the row of another: the event lay nearer to the
+/// end of the span than events and rows had been seen apart.
+#[test]
+fn how_near_to_an_end_a_call_may_lie_is_what_was_seen() {
+    let steps = vec![
+        call(50, 7, 10_000, Some(0)),
+        deliver(&[50]),
+        Step::Wait(41),
+        Step::Pass { reads_all: true },
+        call(0, 2, 0, Some(0)),
+        Step::Wait(61),
+        call(3, 2, 8534, Some(0)),
+        Step::Wait(11),
+        call(6, 2, 10000, Some(0)),
+        deliver(&[6]),
+        deliver(&[3]),
+        Step::Wait(20),
+        Step::Pass { reads_all: false },
+    ];
+    holds(rules(|rules| (rules.loses_rows, rules.lookback_secs, rules.full_read_secs) = (true, 30, 7200)), steps);
+}
+
+/// A request id took a row from an event that had agreed with it. That event's own row lay beside it, and was not in
+/// sight: the event was charged a second time.
+#[test]
+fn an_event_that_gives_its_row_up_finds_its_own() {
+    let named = |step: Step| match step {
+        Step::Call(call) => Step::Call(Call { has_event_id: true, ..call }),
+        step => step,
+    };
+    let steps = vec![
+        named(call(2, 1, -1000, Some(63))),
+        Step::Wait(3),
+        named(call(4, 1, 1000, Some(0))),
+        call(5, 1, 461, Some(15)),
+        Step::Wait(2),
+        call(6, 1, 1000, Some(112)),
+        deliver(&[5, 6]),
+        Step::Wait(121),
+        Step::Pass { reads_all: true },
+        deliver(&[4]),
+    ];
+    let changed = |rules: &mut Rules| {
+        rules.naming = super::scenario::Naming::RequestIds(50);
+        (rules.match_window_secs, rules.dispute_window_secs) = (2, 62);
+    };
+    holds(rules(changed), steps);
+}
+
+/// A chain went on through the row of an event that lay just beyond what was looked at.
+#[test]
+fn a_row_within_reach_is_in_sight_though_its_event_is_not() {
+    let steps = vec![
+        call(13, 2, 0, Some(0)),
+        Step::Wait(1),
+        call(14, 2, 0, None),
+        Step::Wait(60),
+        call(15, 2, 0, Some(0)),
+        Step::Wait(60),
+        deliver(&[14]),
+        call(17, 2, 0, Some(0)),
+        deliver(&[17]),
+        Step::Wait(184),
+        Step::Pass { reads_all: true },
+        deliver(&[13]),
+    ];
+    let changed = |rules: &mut Rules| {
+        (rules.loses_rows, rules.lookback_secs) = (true, 600);
+        (rules.match_window_secs, rules.dispute_window_secs) = (60, 120);
+    };
+    holds(rules(changed), steps);
+}
+
+/// A row of no tokens and no price agreed by mere nearness, and its charge was made; the row that names the event came in
+/// the same batch, and its price was not booked.
+#[test]
+fn a_price_is_corrected_in_the_batch_that_charged_it() {
+    let free = |step: Step, units: i64| match step {
+        Step::Call(call) => Step::Call(Call { has_event_id: true, units, event_units: 0, ..call }),
+        step => step,
+    };
+    let steps = vec![
+        free(call(0, 1, 0, Some(0)), 0),
+        Step::Wait(11),
+        Step::Pass { reads_all: true },
+        free(call(9, 1, 232, Some(0)), 0),
+        free(call(12, 1, -128, Some(0)), 9),
+        Step::Deliver { calls: vec![12], road: Road::Record },
+    ];
+    let changed = |rules: &mut Rules| {
+        (rules.telling, rules.naming) = (Telling::RoundedWithIds, super::scenario::Naming::RequestIds(100));
+        (rules.match_window_secs, rules.dispute_window_secs, rules.lookback_secs) = (2, 62, 600);
+        rules.row_ids = super::scenario::RowIds::Absent;
+    };
+    holds(rules(changed), steps);
+}

@@ -133,8 +133,10 @@ impl LogState {
         self.next_id += 1_000;
     }
 
+    /// As a database does that starts again: behind what is left, seen by then or not.
     pub fn restart_ids(&mut self) {
-        self.next_id = 1;
+        let left = self.entries.iter().filter(|entry| !entry.is_gone).filter_map(|entry| entry.id);
+        self.next_id = left.max().unwrap_or_default() + 1;
     }
 
     fn found(&self, window: Window, kind: RowKind) -> Vec<LogRow> {

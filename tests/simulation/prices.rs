@@ -21,6 +21,12 @@ impl Rates {
         self.0.push((from, micros));
     }
 
+    /// Every rate that counts in a second of this span.
+    pub fn within(&self, from: i64, until: i64) -> Vec<i64> {
+        let later = self.0.iter().filter(|(since, _)| (from + 1..=until).contains(since)).map(|(_, micros)| *micros);
+        std::iter::once(self.at(from)).chain(later).collect()
+    }
+
     pub fn at(&self, second: i64) -> i64 {
         self.0.iter().rev().find(|(since, _)| *since <= second).map_or(self.0[0].1, |(_, micros)| *micros)
     }
@@ -45,6 +51,7 @@ fn a_rate_counts_from_the_next_minute() {
     assert_eq!([119, 120, 5000].map(|second| rates.at(second)), [7, 9, 9]);
     rates.seen(100, 8);
     assert_eq!([119, 120].map(|second| rates.at(second)), [7, 8]);
+    assert_eq!((rates.within(100, 119), rates.within(100, 120)), (vec![7], vec![7, 8]));
     assert_eq!(femtos(1, 1_000_000_000, 500_000), 2 * FEMTOS / 1000);
     assert_eq!([nearest(FEMTOS / 2), nearest(FEMTOS / 2 - 1), nearest(3 * FEMTOS)], [1, 0, 3]);
 }

@@ -103,7 +103,7 @@ fn judge_group(world: &World, books: &Books, group: &Group) -> Vec<String> {
     if !is_sure && group.claims.len() > group.calls.len() {
         wrong.push(format!("{} charges for {} calls", group.claims.len(), group.calls.len()));
     }
-    if !is_sure {
+    if !is_sure || world.deceived.contains(&group.kind.0) {
         return wrong;
     }
     match world.rules.loses_rows {
@@ -134,7 +134,12 @@ fn count(world: &World, group: &Group) -> Vec<String> {
             }
         }
         Telling::Rounded | Telling::Early => {
-            if group.disputed != accepted {
+            // An event whose owner a wrong clock has dated is left to a person before anybody looks for its row.
+            let is_told = match world.may_be_dated_ahead(group.kind.0) {
+                false => group.disputed == accepted,
+                true => group.disputed <= accepted,
+            };
+            if !is_told {
                 wrong.push(format!("{} sides are disputed of {accepted} calls told twice", group.disputed));
             }
         }
@@ -157,7 +162,10 @@ fn price(world: &World, group: &Group, claim: &Claim) -> Option<String> {
     let quota = world.rules.quota_per_unit;
     let is_price = |made: &&Made| {
         let seconds = [made.second, event_ms(&made.call, made.second).div_euclid(1000)];
-        let at = |units: i64| seconds.map(|second| femtos(units, world.rates.at(second), quota));
+        let reach = world.rates_reach_back_secs();
+        let rates = seconds.into_iter().flat_map(|second| world.rates.within(second, second + reach));
+        let rates: BTreeSet<i64> = rates.collect();
+        let at = |units: i64| rates.iter().map(|rate| femtos(units, *rate, quota)).collect::<Vec<_>>();
         match claim.units {
             None => claim.femtos == i128::from(made.call.event_units) * FEMTOS,
             Some(units) => {

@@ -1,5 +1,7 @@
 //! What is true, whatever the daemon makes of it: the calls that were made, whose they are, and what they cost.
 
+use std::collections::BTreeSet;
+
 use super::clock::SimClock;
 use super::log::Log;
 use super::prices::Rates;
@@ -72,6 +74,10 @@ pub struct World {
     steps: i64,
     /// Our clock was behind at some time: dates of owners lay ahead of it.
     was_behind: bool,
+    /// Tokens with a call of which only one side lies in a span that agreed: figures can't tell it from another.
+    pub deceived: BTreeSet<usize>,
+    /// The latest time that our clock showed while it was ahead.
+    ahead_until: i64,
     pub clock: SimClock,
     pub log: Log,
     pub calls: Vec<Made>,
@@ -94,6 +100,8 @@ impl World {
             skew: 0,
             steps: 0,
             was_behind: false,
+            ahead_until: 0,
+            deceived: BTreeSet::new(),
             log: Log::new(rules, BEGINS),
             calls: Vec::new(),
             tokens: rules.tokens.iter().map(token).collect(),
@@ -117,6 +125,9 @@ impl World {
     /// No two steps begin in the same millisecond.
     pub fn tick(&mut self) {
         self.steps = (self.steps + 1) % 1000;
+        if self.skew > 0 {
+            self.ahead_until = self.ahead_until.max(self.now + self.skew);
+        }
         self.clock.show_millis((self.now + self.skew) * 1000 + self.steps);
         self.log.at(self.now);
     }
@@ -140,6 +151,19 @@ impl World {
         self.was_behind && self.tokens[token].stretches.len() > 1
     }
 
+    /// A change of the rate that a look saw while our clock was behind counts from so much earlier.
+    pub fn rates_reach_back_secs(&self) -> i64 {
+        // The furthest that the generator sets it back, and the rest of a minute.
+        if self.was_behind { 3_660 } else { 0 }
+    }
+
+    /// A look that found no key was dated ahead, and the grace counts from the last one: what a later key's calls came to
+    /// is left to a person.
+    fn may_be_beyond_grace(&self, token: &Token, place: usize, second: i64) -> bool {
+        let had_nobody = token.stretches[..place].iter().any(|stretch| matches!(stretch.whose, Whose::Nobody));
+        had_nobody && second <= self.ahead_until - self.rules.key_grace_secs + 5
+    }
+
     /// What the rules say of a call of this token at this second.
     pub fn payer(&self, token: usize, second: i64) -> Payer {
         let (at_token, token) = (token, &self.tokens[token]);
@@ -147,7 +171,7 @@ impl World {
         let (at, later) = (token.stretches[place], &token.stretches[place + 1..]);
         let ends_shared = matches!(token.stretches.last(), Some(Stretch { whose: Whose::Two(..), .. }));
         let (user, later, is_sure) = match at.whose {
-            Whose::One(user) => (user, later, true),
+            Whose::One(user) => (user, later, !self.may_be_beyond_grace(token, place, second)),
             Whose::Two(..) => match later.first() {
                 Some(Stretch { whose: Whose::One(user), .. }) => (*user, &later[1..], true),
                 _ => return Payer::Nobody,

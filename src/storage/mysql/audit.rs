@@ -9,7 +9,8 @@ use sqlx::mysql::MySqlRow;
 
 use super::MysqlStore;
 use super::audit_sql::{
-    ACCOUNTS, CLAIMS, FRAME, LONE_EVENTS, PAGE_END, READ_ROWS, REFUNDS, UNCLAIMED, UNOWNED, transactions_sql,
+    ACCOUNT_USERS, ACCOUNTS, CLAIMS, CLAIMS_PAGE_END, FRAME, LONE_EVENTS, PAGE_END, READ_ROWS, REFUNDS, UNCLAIMED,
+    UNOWNED, transactions_sql,
 };
 use super::context::Context;
 use super::shard::End;
@@ -111,6 +112,11 @@ impl AuditStore for MysqlStore {
         Ok(Vec::new())
     }
 
+    async fn account_users(&self, after: &str, limit: u32) -> Result<Vec<(String, bool)>, StoreError> {
+        let query = sqlx::query_as(self.context.sql(ACCOUNT_USERS)).bind(after.to_owned()).bind(limit);
+        Ok(query.fetch_all(&self.readers).await?)
+    }
+
     async fn audited_accounts(&self, frame: &AuditFrame, users: &[String]) -> Result<Vec<AuditedAccount>, StoreError> {
         let query = sqlx::query(self.context.sql(ACCOUNTS))
             .bind(parameter(&users)?)
@@ -166,15 +172,17 @@ impl AuditStore for MysqlStore {
         after: &ClaimPlace,
         until_second: i64,
         limit: u32,
-    ) -> Result<Vec<LoneEvent>, StoreError> {
+    ) -> Result<(Vec<LoneEvent>, Option<ClaimPlace>), StoreError> {
         let ClaimPlace { call_second, id } = after.clone();
-        let query = sqlx::query(self.context.sql(LONE_EVENTS))
-            .bind(call_second)
-            .bind(call_second)
-            .bind(id)
-            .bind(until_second)
-            .bind(limit);
-        pages!(query, self, LoneEvent::read)
+        let page = sqlx::query_as(self.context.sql(CLAIMS_PAGE_END)).bind(call_second).bind(call_second);
+        let page = page.bind(id.clone()).bind(until_second).bind(limit);
+        let end: Option<(i64, String)> = page.fetch_optional(&self.readers).await?;
+        // Behind all that is an id.
+        let (second, last) = end.clone().unwrap_or_else(|| (until_second, "~".to_owned()));
+        let query = sqlx::query(self.context.sql(LONE_EVENTS)).bind(call_second).bind(call_second).bind(id);
+        let query = query.bind(second).bind(second).bind(last);
+        let found: Result<Vec<LoneEvent>, StoreError> = pages!(query, self, LoneEvent::read);
+        Ok((found?, end.map(|(call_second, id)| ClaimPlace { call_second, id })))
     }
 
     async fn unowned_seconds(

@@ -57,6 +57,10 @@ pub fn transactions_sql(condition: &str) -> String {
     )
 }
 
+pub const ACCOUNT_USERS: &str = "SELECT a.user_id, u.id IS NOT NULL \
+     FROM (SELECT user_id FROM hookledger_accounts WHERE user_id > ? ORDER BY user_id LIMIT ?) AS a \
+     LEFT JOIN users AS u ON u.id = a.user_id COLLATE {collation} ORDER BY a.user_id";
+
 // What a charge or a refund changed of what is owed below one credit. Parts are summed in two halves: a whole sum can be
 // beyond 64 bits.
 pub const ACCOUNTS: &str = "SELECT e.v, COALESCE(a.remainder_femtos, 0), COALESCE(a.unpaid_credits, 0), \
@@ -85,10 +89,15 @@ pub const READ_ROWS: &str = "SELECT w.row_second, w.row_digest, w.row_nth, w.sta
      LEFT JOIN hookledger_claims AS c ON c.call_second = w.call_second AND c.claim_id = w.claim_id \
      WHERE w.row_second BETWEEN ? AND ? AND w.source = ? ORDER BY w.row_second, w.row_digest, w.row_nth LIMIT ?";
 
+pub const CLAIMS_PAGE_END: &str = "SELECT call_second, claim_id FROM hookledger_claims \
+     WHERE call_second >= ? AND (call_second > ? OR claim_id > ?) AND call_second <= ? \
+     ORDER BY call_second, claim_id LIMIT 1 OFFSET ?";
+
 pub const LONE_EVENTS: &str = "SELECT call_second, claim_id, COALESCE(CONVERT(event_id USING utf8mb4), ''), remote_key_id, \
        model, prompt_tokens, completion_tokens, price_units, user_id, credits_moved FROM hookledger_claims \
-     WHERE call_second >= ? AND (call_second > ? OR claim_id > ?) AND call_second <= ? AND row_second IS NULL \
-     ORDER BY call_second, claim_id LIMIT ?";
+     WHERE call_second >= ? AND (call_second > ? OR claim_id > ?) \
+       AND call_second <= ? AND (call_second < ? OR claim_id <= ?) AND row_second IS NULL \
+     ORDER BY call_second, claim_id";
 
 pub const UNOWNED: &str = "SELECT row_second, remote_key_id, row_count, refund_count FROM hookledger_unowned_rows \
      WHERE row_second BETWEEN ? AND ? AND source = ?";

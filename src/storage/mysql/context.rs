@@ -11,6 +11,7 @@ use super::takeover::AdoptedFrom;
 use crate::clock::SharedClock;
 use crate::domain::ids::{IdMark, RecordIds};
 use crate::domain::settlement::LedgerPolicy;
+use crate::storage::skew;
 
 /// How own tables begin in the statements of this folder.
 const OWN: &str = "hookledger_";
@@ -33,6 +34,7 @@ pub struct Context {
     pub adopted_from: AdoptedFrom,
     /// Rows of a log were settled here: events look for theirs.
     pub has_log: AtomicBool,
+    pub skew: skew::Noted,
 }
 
 /// Where the own tables lie, and how the platform compares ids.

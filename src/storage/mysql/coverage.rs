@@ -112,20 +112,43 @@ pub async fn open_for(connection: &mut MySqlConnection, context: &Context, secon
     Ok(())
 }
 
+// A proof that is dated ahead of the clock says nothing of what came after it.
+const IS_STALE: &str = "s.source = ? AND s.filter = ? \
+     AND s.proof = 'agreed' AND (s.proved_at_ms < ? OR s.proved_at_ms > ? OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
+       WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms >= s.proved_at_ms))";
+
+pub async fn would_reopen(
+    readers: &MySqlPool,
+    names: &Names,
+    of: &SourceFilter,
+    proved_before: UnixMillis,
+    now: UnixMillis,
+) -> Result<Vec<Span>, StoreError> {
+    let sql = format!(
+        "SELECT s.from_second, s.until_second FROM hookledger_spans AS s WHERE {IS_STALE} ORDER BY s.from_second"
+    );
+    let rows: Vec<(i64, i64)> = sqlx::query_as(names.sql(&sql))
+        .bind(of.source.clone())
+        .bind(of.filter.clone())
+        .bind(proved_before.as_millis())
+        .bind(now.as_millis())
+        .fetch_all(readers)
+        .await?;
+    let span = |(from_second, until_second)| Span { from_second, until_second, proof: Proof::Reopened };
+    Ok(rows.into_iter().map(span).collect())
+}
+
 pub async fn reopen(
     connection: &mut MySqlConnection,
     context: &Context,
     of: &SourceFilter,
     proved_before: UnixMillis,
 ) -> Result<(), StoreError> {
-    let sql = "UPDATE hookledger_spans AS s SET s.proof = 'reopened' WHERE s.source = ? AND s.filter = ? \
-               AND s.proof = 'agreed' AND (s.proved_at_ms < ? OR s.proved_at_ms > ? OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
-                 WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms >= s.proved_at_ms))";
-    sqlx::query(context.sql(sql))
+    let sql = format!("UPDATE hookledger_spans AS s SET s.proof = 'reopened' WHERE {IS_STALE}");
+    sqlx::query(context.sql(&sql))
         .bind(of.source.clone())
         .bind(of.filter.clone())
         .bind(proved_before.as_millis())
-        // A proof that is dated ahead of the clock says nothing of what came after it.
         .bind(context.clock.now().as_millis())
         .execute(connection)
         .await?;

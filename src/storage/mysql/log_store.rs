@@ -25,6 +25,9 @@ impl MysqlStore {
     pub(super) async fn settle_batch(&self, lane: usize, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
         let plan = self.shards[lane % self.shards.len()].transact(settle_work(batch, purpose)).await?;
         self.noticed.committed(&plan, purpose);
+        if !purpose.is_dry_run() {
+            self.context.skew.committed(&plan, self.context.clock.now());
+        }
         failpoint::hit("store.settle.committed")?;
         Ok(plan)
     }
@@ -213,6 +216,15 @@ impl LogStore for MysqlStore {
             })
         })
         .await
+    }
+
+    async fn would_reopen(
+        &self,
+        of: &SourceFilter,
+        proved_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Vec<Span>, StoreError> {
+        coverage::would_reopen(&self.readers, &self.context.names, of, proved_before, now).await
     }
 
     async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {

@@ -140,7 +140,8 @@ impl MysqlStore {
         let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
         let (own_id, adopted_from) = (ArcSwap::default(), AdoptedFrom::default());
         let has_log = AtomicBool::new(coverage::has_rows(&readers, &names).await.map_err(MysqlOpenError::Open)?);
-        let context = Context { options, policy, clock, installation: own_id, ids, names, adopted_from, has_log };
+        let skew = super::skew::Noted::default();
+        let context = Context { options, policy, clock, installation: own_id, ids, names, adopted_from, has_log, skew };
         let context = Arc::new(context);
         context.take_installation(installation);
         takeover::remember(&readers, &context).await?;

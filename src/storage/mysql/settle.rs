@@ -7,7 +7,7 @@ use sqlx::MySqlConnection;
 use super::context::Context;
 use super::shard::End;
 use super::snapshot::Read;
-use super::{coverage, foreign, log, snapshot, task_refunds, write};
+use super::{coverage, foreign, log, snapshot, source_looks, task_refunds, write};
 use crate::domain::event::Content;
 use crate::domain::log_snapshot::LogSnapshot;
 use crate::domain::settlement::{Batch, Plan, Purpose, plan};
@@ -47,6 +47,9 @@ pub async fn settle(
     log::write(connection, context, &plan, now).await?;
     if let Some(seconds) = log_writes::seconds_of_events(&plan)?.filter(|_| looks_for_rows) {
         coverage::open_for(connection, context, seconds).await?;
+    }
+    if let Some((name, value)) = context.skew.news(&plan, now) {
+        source_looks::raise_note(connection, context, name, value).await?;
     }
     failpoint::hit("store.settle.written")?;
     Ok(if purpose.is_dry_run() { End::RollBack(plan) } else { End::Commit(plan) })

@@ -64,6 +64,19 @@ pub async fn note(readers: &MySqlPool, names: &Names, name: &str) -> Result<Opti
     Ok(sqlx::query_scalar(names.sql(sql)).bind(name).fetch_optional(readers).await?)
 }
 
+/// The larger value holds.
+pub async fn raise_note(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    name: &str,
+    value: i64,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO hookledger_meta (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE \
+               value = GREATEST(CAST(value AS SIGNED), CAST(VALUES(value) AS SIGNED))";
+    sqlx::query(context.sql(sql)).bind(name.to_owned()).bind(value.to_string()).execute(connection).await?;
+    Ok(())
+}
+
 pub async fn set_note(
     connection: &mut MySqlConnection,
     context: &Context,

@@ -39,13 +39,16 @@ const CLAIMS: &str = "SELECT c.call_second, c.claim_id, c.source, c.event_id, c.
        AND w.row_nth = c.row_nth AND w.source = c.row_source \
      WHERE (c.call_second, c.claim_id) > (?1, ?2) ORDER BY c.call_second, c.claim_id LIMIT ?3";
 
+/// Greater than any text that is an id.
+const BEHIND_ALL_IDS: &str = "\u{10FFFF}";
+
 const PAGE_END: &str = "SELECT id FROM usage_records WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2";
 
 const UNCLAIMED: &str = "SELECT r.id, CAST(strftime('%s', r.timestamp) AS INTEGER), k.userId, r.creditCost, r.rawMeta \
      FROM usage_records AS r LEFT JOIN hookledger_claims AS c \
        ON c.call_second = CAST(strftime('%s', r.timestamp) AS INTEGER) AND c.claim_id = r.id \
      LEFT JOIN api_keys AS k ON k.id = r.apiKeyId \
-     WHERE r.id > ?1 AND (?2 IS NULL OR r.id <= ?2) AND c.claim_id IS NULL ORDER BY r.id";
+     WHERE r.id > ?1 AND r.id <= ?2 AND c.claim_id IS NULL ORDER BY r.id";
 
 const REFUNDS: &str = "SELECT f.refund_id, f.claim_id, f.call_second, f.user_id, u.id IS NOT NULL, f.price_credits, \
        f.price_femtos, f.credits_moved, f.unpaid_lowered, f.remainder_before, f.remainder_after, f.refunded_at_ms, \
@@ -66,6 +69,9 @@ const TRANSACTIONS: &str = "SELECT t.userId, t.createdAt, t.id, t.type, t.amount
 
 const UNTOLD: &str = "SELECT b.userId, b.currentCredits FROM user_credit_balances AS b WHERE b.currentCredits <> 0 \
      AND NOT EXISTS (SELECT 1 FROM credit_transactions AS t WHERE t.userId = b.userId) LIMIT ?1";
+
+const ACCOUNT_USERS: &str = "SELECT a.user_id, u.id IS NOT NULL FROM hookledger_accounts AS a LEFT JOIN users AS u \
+     ON u.id = a.user_id WHERE a.user_id > ?1 ORDER BY a.user_id LIMIT ?2";
 
 // What a charge or a refund changed of what is owed below one credit. Parts are summed in two halves: a whole sum can be
 // beyond 64 bits.
@@ -89,10 +95,13 @@ const READ_ROWS: &str = "SELECT w.row_second, w.row_digest, w.row_nth, w.state, 
      FROM hookledger_rows AS w LEFT JOIN hookledger_claims AS c ON c.call_second = w.call_second AND c.claim_id = w.claim_id \
      WHERE w.row_second BETWEEN ?2 AND ?3 AND w.source = ?1 ORDER BY w.row_second, w.row_digest, w.row_nth LIMIT ?4";
 
+const CLAIMS_PAGE_END: &str = "SELECT call_second, claim_id FROM hookledger_claims \
+     WHERE (call_second, claim_id) > (?1, ?2) AND call_second <= ?3 ORDER BY call_second, claim_id LIMIT 1 OFFSET ?4";
+
 const LONE_EVENTS: &str = "SELECT call_second, claim_id, COALESCE(event_id, ''), remote_key_id, model, prompt_tokens, \
        completion_tokens, price_units, user_id, credits_moved FROM hookledger_claims \
-     WHERE (call_second, claim_id) > (?1, ?2) AND call_second <= ?3 AND row_second IS NULL \
-     ORDER BY call_second, claim_id LIMIT ?4";
+     WHERE (call_second, claim_id) > (?1, ?2) AND (call_second, claim_id) <= (?3, ?4) AND row_second IS NULL \
+     ORDER BY call_second, claim_id";
 
 const UNOWNED: &str = "SELECT row_second, remote_key_id, row_count, refund_count FROM hookledger_unowned_rows \
      WHERE row_second BETWEEN ?2 AND ?3 AND source = ?1";
@@ -130,7 +139,9 @@ impl AuditStore for SqliteStore {
     ) -> Result<(Vec<UnclaimedRecord>, Option<String>), StoreError> {
         let end: Option<String> =
             sqlx::query_scalar(PAGE_END).bind(after).bind(limit).fetch_optional(&self.readers).await?;
-        let rows = sqlx::query(UNCLAIMED).bind(after).bind(&end).fetch_all(&self.readers).await?;
+        // The last page has an end as well: without one, a page would be looked through up to the end of the table.
+        let until = end.as_deref().unwrap_or(BEHIND_ALL_IDS);
+        let rows = sqlx::query(UNCLAIMED).bind(after).bind(until).fetch_all(&self.readers).await?;
         let record = |row: &sqlx::sqlite::SqliteRow| {
             Ok(UnclaimedRecord {
                 id: row.text(0)?,
@@ -160,6 +171,10 @@ impl AuditStore for SqliteStore {
 
     async fn untold_balances(&self, limit: u32) -> Result<Vec<(String, i64)>, StoreError> {
         Ok(sqlx::query_as(UNTOLD).bind(limit).fetch_all(&self.readers).await?)
+    }
+
+    async fn account_users(&self, after: &str, limit: u32) -> Result<Vec<(String, bool)>, StoreError> {
+        Ok(sqlx::query_as(ACCOUNT_USERS).bind(after).bind(limit).fetch_all(&self.readers).await?)
     }
 
     async fn audited_accounts(&self, frame: &AuditFrame, users: &[String]) -> Result<Vec<AuditedAccount>, StoreError> {
@@ -202,9 +217,14 @@ impl AuditStore for SqliteStore {
         after: &ClaimPlace,
         until_second: i64,
         limit: u32,
-    ) -> Result<Vec<LoneEvent>, StoreError> {
-        let query = sqlx::query(LONE_EVENTS).bind(after.call_second).bind(&after.id).bind(until_second).bind(limit);
-        pages!(query, &self.readers, LoneEvent::read)
+    ) -> Result<(Vec<LoneEvent>, Option<ClaimPlace>), StoreError> {
+        let page =
+            sqlx::query_as(CLAIMS_PAGE_END).bind(after.call_second).bind(&after.id).bind(until_second).bind(limit);
+        let end: Option<(i64, String)> = page.fetch_optional(&self.readers).await?;
+        let (second, id) = end.clone().unwrap_or_else(|| (until_second, BEHIND_ALL_IDS.to_owned()));
+        let query = sqlx::query(LONE_EVENTS).bind(after.call_second).bind(&after.id).bind(second).bind(id);
+        let found: Result<Vec<LoneEvent>, StoreError> = pages!(query, &self.readers, LoneEvent::read);
+        Ok((found?, end.map(|(call_second, id)| ClaimPlace { call_second, id })))
     }
 
     async fn unowned_seconds(
@@ -251,4 +271,32 @@ pub async fn accept(
     .execute(connection)
     .await?;
     Ok(AcceptedDifference { id: new.id.clone(), reason: new.reason.clone(), accepted_at: now.to_column() })
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, Row};
+
+    use super::*;
+
+    /// How the database goes about a statement over tables of these names and keys.
+    async fn plan(sql: &str) -> Vec<String> {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        for table in [
+            "usage_records (id TEXT NOT NULL PRIMARY KEY, timestamp TEXT, apiKeyId TEXT, creditCost INTEGER, rawMeta TEXT)",
+            "api_keys (id TEXT NOT NULL PRIMARY KEY, userId TEXT)",
+            "hookledger_claims (call_second INTEGER, claim_id TEXT, PRIMARY KEY (call_second, claim_id)) WITHOUT ROWID",
+        ] {
+            sqlx::query(sqlx::AssertSqlSafe(format!("CREATE TABLE {table}"))).execute(&mut connection).await.unwrap();
+        }
+        let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let rows = sqlx::query(explained).fetch_all(&mut connection).await.unwrap();
+        rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_page_of_usage_records_ends_where_the_next_one_begins() {
+        let plan = plan(UNCLAIMED).await;
+        assert!(plan[0].starts_with("SEARCH r ") && plan[0].contains("(id>? AND id<?)"), "{plan:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! What was read of new-api's log: spans that follow each other, and what was counted of rows that nobody pays for.
 
-use sqlx::{Connection, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection, SqlitePool};
 
 use super::writer::Context;
 use crate::domain::ids::RemoteKeyId;
@@ -102,24 +102,43 @@ pub async fn open_for(connection: &mut SqliteConnection, seconds: String) -> Res
     Ok(())
 }
 
+// A proof that is dated ahead of the clock says nothing of what came after it.
+const IS_STALE: &str = "source = ?1 AND filter = ?2 AND proof = 'agreed' \
+     AND (proved_at_ms < ?3 OR proved_at_ms > ?4 OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
+       WHERE c.call_second BETWEEN from_second AND until_second AND c.settled_at_ms >= proved_at_ms))";
+
+pub async fn would_reopen(
+    readers: &SqlitePool,
+    of: &SourceFilter,
+    proved_before: UnixMillis,
+    now: UnixMillis,
+) -> Result<Vec<Span>, StoreError> {
+    let sql = format!("SELECT from_second, until_second FROM hookledger_spans WHERE {IS_STALE} ORDER BY from_second");
+    let rows: Vec<(i64, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(&of.source)
+        .bind(&of.filter)
+        .bind(proved_before.as_millis())
+        .bind(now.as_millis())
+        .fetch_all(readers)
+        .await?;
+    let span = |(from_second, until_second)| Span { from_second, until_second, proof: Proof::Reopened };
+    Ok(rows.into_iter().map(span).collect())
+}
+
 pub async fn reopen(
     connection: &mut SqliteConnection,
     of: &SourceFilter,
     proved_before: UnixMillis,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    // A proof that is dated ahead of the clock says nothing of what came after it.
-    sqlx::query(
-        "UPDATE hookledger_spans SET proof = 'reopened' WHERE source = ?1 AND filter = ?2 AND proof = 'agreed' \
-         AND (proved_at_ms < ?3 OR proved_at_ms > ?4 OR EXISTS (SELECT 1 FROM hookledger_claims AS c WHERE c.call_second BETWEEN from_second \
-           AND until_second AND c.settled_at_ms >= proved_at_ms))",
-    )
-    .bind(&of.source)
-    .bind(&of.filter)
-    .bind(proved_before.as_millis())
-    .bind(now.as_millis())
-    .execute(connection)
-    .await?;
+    let sql = format!("UPDATE hookledger_spans SET proof = 'reopened' WHERE {IS_STALE}");
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(&of.source)
+        .bind(&of.filter)
+        .bind(proved_before.as_millis())
+        .bind(now.as_millis())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

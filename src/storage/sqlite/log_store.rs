@@ -125,6 +125,15 @@ impl LogStore for SqliteStore {
         self.write(|reply| Command::Log(LogCommand::Reopen(of, proved_before, reply))).await
     }
 
+    async fn would_reopen(
+        &self,
+        of: &SourceFilter,
+        proved_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Vec<Span>, StoreError> {
+        coverage::would_reopen(&self.readers, of, proved_before, now).await
+    }
+
     async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {
         source_looks::agreement(&self.readers, from_second, until_second).await
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use sqlx::{Connection, SqliteConnection};
 
 use super::writer::Context;
-use super::{coverage, log, snapshot, task_refunds, write};
+use super::{coverage, log, snapshot, source_looks, task_refunds, write};
 use crate::domain::settlement::{Batch, Plan, Purpose, plan};
 use crate::failpoint;
 use crate::storage::StoreError;
@@ -26,6 +26,7 @@ pub async fn settle(
         return Ok(plan);
     }
     transaction.commit().await?;
+    context.skew.committed(&plan, context.clock.now());
     failpoint::hit("store.settle.committed")?;
     Ok(plan)
 }
@@ -69,6 +70,9 @@ async fn write_plan(
     log::write(transaction, &plan, now).await?;
     if let Some(seconds) = log_writes::seconds_of_events(&plan)?.filter(|_| looks_for_rows) {
         coverage::open_for(transaction, seconds).await?;
+    }
+    if let Some((name, value)) = context.skew.news(&plan, now) {
+        source_looks::raise_note(transaction, name, value).await?;
     }
     failpoint::hit("store.settle.written")?;
     Ok(plan)

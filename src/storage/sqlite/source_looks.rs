@@ -60,6 +60,14 @@ pub async fn note(readers: &SqlitePool, name: &str) -> Result<Option<String>, St
     Ok(sqlx::query_scalar(sql).bind(name).fetch_optional(readers).await?)
 }
 
+/// The larger value holds.
+pub async fn raise_note(connection: &mut SqliteConnection, name: &str, value: i64) -> Result<(), StoreError> {
+    let sql = "INSERT INTO hookledger_meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) \
+               DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))";
+    sqlx::query(sql).bind(name).bind(value.to_string()).execute(connection).await?;
+    Ok(())
+}
+
 pub async fn set_note(connection: &mut SqliteConnection, name: &str, value: &str) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO hookledger_meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",

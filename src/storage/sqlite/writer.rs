@@ -25,6 +25,7 @@ use crate::domain::ids::RecordIds;
 use crate::domain::settlement::LedgerPolicy;
 use crate::storage::fence::{Fence, may_write};
 use crate::storage::pulse::OwnerPulse;
+use crate::storage::skew;
 use crate::storage::{AsStoreError, StoreError};
 
 /// Batches that may wait. The Ledger and the Logger have one each under way; the rest are operators' requests.
@@ -44,6 +45,7 @@ pub struct Context {
     pub clock: SharedClock,
     pub installation: String,
     pub ids: RecordIds,
+    pub skew: skew::Noted,
 }
 
 /// The way to the owner.
@@ -70,7 +72,8 @@ impl Writer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let policy = Arc::new(ArcSwap::from_pointee(options.policy));
         let has_log = AtomicBool::new(has_log);
-        let context = Context { has_log, options, policy: policy.clone(), clock, installation, ids: RecordIds::new() };
+        let (ids, skew) = (RecordIds::new(), skew::Noted::default());
+        let context = Context { has_log, options, policy: policy.clone(), clock, installation, ids, skew };
         let progress = Arc::new(Progress::default());
         let copying = checkpoint::run(context.options.clone(), progress.clone());
         let deadline = PATIENCE.max(context.options.lock_wait * LOCK_WAITS);
