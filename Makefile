@@ -6,6 +6,8 @@ TEST_FEATURES = --features failpoints
 # The behaviour suite runs on SQLite, and then on each of these (as HOOKLEDGER_TEST_DATABASE, see docs/TESTING.md):
 # `make test MORE_DATABASES=` leaves them out.
 MORE_DATABASES ?= mariadb
+# Tests wait for daemons more than they work.
+TEST_THREADS ?= 4
 
 .PHONY: help run build test check lint bench bench-audit bench-log bench-retention bench-server tools deny clean \
   simulate simulate-planted
@@ -20,8 +22,8 @@ build: ## build the release binary
 	$(CARGO) build --release --locked
 
 test: tools ## install what the tests need if it is missing, and run every test
-	HOOKLEDGER_TEST_DATABASE=sqlite $(CARGO) test --locked $(TEST_FEATURES)
-	@set -e; for database in $(MORE_DATABASES); do \
+	HOOKLEDGER_TEST_DATABASE=sqlite RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked $(TEST_FEATURES)
+	@set -e; export RUST_TEST_THREADS=$(TEST_THREADS); for database in $(MORE_DATABASES); do \
 	  echo "The behaviour suite on $$database:"; \
 	  HOOKLEDGER_TEST_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test behaviour; \
 	  SIMULATE_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test simulation -- seeds_hold found::; \

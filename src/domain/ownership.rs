@@ -240,7 +240,8 @@ mod tests {
         let present = holder("present", "k", 9000);
         assert_eq!(payer(1990, &present, &ahead, Grace::Within(HOUR)), Err(WaitReason::BeyondGrace));
         let parked = TokenHistory { last_unknown_at: Some(at(9000)), ..TokenHistory::default() };
-        assert_eq!(payer(1990, &present, &parked, Grace::Within(HOUR)), Ok("present".to_owned()), "within the grace");
+        let made = holder("present", "k", 1995);
+        assert_eq!(payer(1990, &made, &parked, Grace::Within(HOUR)), Ok("present".to_owned()), "within the grace");
     }
 
     #[test]

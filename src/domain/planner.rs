@@ -145,7 +145,13 @@ impl<'a> Planner<'a> {
 
     /// Books the side's call, or finds it booked; changes nothing otherwise.
     pub(super) fn charge(&mut self, side: &Side, was_ambiguous: bool) -> Result<Booked, NotCharged> {
-        let holder = self.payer(side, was_ambiguous)?;
+        let holder = match self.payer(side, was_ambiguous) {
+            // What is charged already needs nobody who pays.
+            Err((_, WaitReason::BeyondGrace)) if self.tie_to_charge(side).map_err(unbookable)? => {
+                return Ok(Booked::Tied);
+            }
+            payer => payer?,
+        };
         if let Some(record) = self.foreign.take(side.content()) {
             let claim = self.adopt(side, record, None).map_err(unbookable)?;
             self.join_neighbours(side, claim, true);

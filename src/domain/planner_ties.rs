@@ -37,6 +37,23 @@ impl Planner<'_> {
         Ok(booked)
     }
 
+    /// Ties a side that nobody pays for to a charge that has no other side of its channel; whether there was one.
+    pub(super) fn tie_to_charge(&mut self, side: &Side) -> Result<bool, AmountTooLarge> {
+        let facts = facts(side, &self.prices)?;
+        let Some(log) = &mut self.log else { return Ok(false) };
+        let place = log.neighbours.add(side.identity(), facts, Standing::New(side.clone()), false);
+        let Some(pair) = log.neighbours.tie_to_charge(place, &log.policy) else {
+            log.neighbours.close(place);
+            return Ok(false);
+        };
+        let (mine, other) = self.ends(place, pair);
+        let Some(claim) = self.charge_of(other) else { return Ok(false) };
+        self.note_sides(&claim, pair);
+        self.stand_as(mine, &claim);
+        self.correct(&claim, pair)?;
+        Ok(true)
+    }
+
     /// Rows from before the platform's books were taken over only tie.
     pub(super) fn only_ties(&self, side: &Side) -> bool {
         let taken_over_at = self.log.as_ref().and_then(|log| log.taken_over_at);

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{
-    MatchPolicy, Neighbours, Node, Place, Standing, TieRule, Tied, agrees, distance, is_exact, is_proved_different,
-    planted,
+    MatchPolicy, Neighbours, Node, Pair, Place, Standing, TieRule, Tied, agrees, distance, is_exact,
+    is_proved_different, planted,
 };
 
 impl Neighbours {
@@ -22,6 +22,24 @@ impl Neighbours {
         }
         let own = pairs.iter().find(|pair| pair.event == place || pair.row == place).copied()?;
         Some(Tied { own, pairs, left_over: None })
+    }
+
+    /// Ties a side that has no partner to the nearest free charge that is its call: nothing else changes.
+    pub fn tie_to_charge(&mut self, place: Place, policy: &MatchPolicy) -> Option<Pair> {
+        let is_free = |other: &Place| {
+            let node = self.node(*other);
+            node.partner.is_none() && matches!(node.standing, Standing::Charged(_))
+        };
+        let exact = self.exact_partner(place, policy).filter(is_free);
+        let agreeing = self.others(place).filter(|other| is_free(other) && self.may_tie(place, *other, policy));
+        let nearest = agreeing.min_by_key(|other| distance(self.node(place), self.node(*other)));
+        let (other, rule) = match (exact, nearest) {
+            (Some(other), _) => (other, TieRule::Identity),
+            (None, Some(other)) => (other, self.rule_of(place, other)),
+            (None, None) => return None,
+        };
+        self.join(place, other, rule);
+        Some(self.pair(place, other, rule))
     }
 
     /// What was tied to the partner by mere agreement gives way, and looks for another: its own, if that is there. Each

@@ -8,7 +8,7 @@ use hookledger::storage::Store;
 use super::books::Books;
 use super::driver::Driver;
 use super::generate::scenario;
-use super::scenario::{Scenario, Step};
+use super::scenario::{Scenario, Step, TaskPart};
 use super::verdict;
 
 /// What a scenario came to.
@@ -55,6 +55,24 @@ fn kinds(wrong: &[String]) -> BTreeSet<String> {
     wrong.iter().map(|text| text.rsplit(": ").next().unwrap_or(text).chars().filter(is_said).collect()).collect()
 }
 
+/// Nothing comes of a task that was never submitted.
+fn with_submissions(steps: Vec<Step>) -> Vec<Step> {
+    let part = |step: &Step| match step {
+        Step::Call(call) => call.task,
+        _ => None,
+    };
+    let submitted = |part: TaskPart| match part {
+        TaskPart::Submission { task, .. } => Some(task),
+        _ => None,
+    };
+    let tasks: BTreeSet<usize> = steps.iter().filter_map(part).filter_map(submitted).collect();
+    let is_left = |step: &Step| match part(step) {
+        Some(TaskPart::Further { task, .. } | TaskPart::Refund { task, .. }) => tasks.contains(&task),
+        _ => true,
+    };
+    steps.into_iter().filter(is_left).collect()
+}
+
 /// Leaves out what the failure does not need: halves first, then single steps.
 pub async fn shrink(failing: &Scenario) -> Scenario {
     let mut smallest = failing.clone();
@@ -68,7 +86,7 @@ pub async fn shrink(failing: &Scenario) -> Scenario {
             tries += 1;
             let mut steps: Vec<Step> = smallest.steps.clone();
             steps.drain(from..(from + length).min(steps.len()));
-            let fewer = Scenario { steps, ..smallest.clone() };
+            let fewer = Scenario { steps: with_submissions(steps), ..smallest.clone() };
             if kinds(&run(&fewer).await.wrong).is_disjoint(&wanted) {
                 from += length;
             } else {
