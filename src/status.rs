@@ -167,17 +167,31 @@ pub struct ConditionStatus {
     pub message: String,
 }
 
+/// What the supervisor sees an actor do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ActorState {
+    Running,
+    Restarting,
+}
+
 /// One part of the daemon.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActorStatus {
     /// supervisor, logger, ledger, receiver or scheduler.
     pub name: String,
-    /// False while it is being replaced.
+    /// running, or restarting while it is being replaced.
+    pub state: ActorState,
+    /// Whether it is running.
     pub up: bool,
+    /// Since its last progress. Waiting for the database or new-api within its deadline does not count.
+    pub progress_age_secs: u64,
+    /// Its threads that were given up as hung, and that have not ended.
+    pub hung_threads: u64,
     /// Since the start.
     pub restarts: u64,
-    /// The restarts by their cause: panic, exit.
+    /// The restarts by their cause: panic, error, hang, exit.
     pub restarts_by_cause: BTreeMap<String, u64>,
     /// Of the last restart.
     #[schema(required)]
@@ -285,6 +299,11 @@ impl Status {
         let down: Vec<&str> = self.actors.iter().filter(|actor| !actor.up).map(|actor| actor.name.as_str()).collect();
         if !down.is_empty() {
             advice.push(format!("look at the log if this stays down: {}", down.join(", ")));
+        }
+        let hung: Vec<&str> =
+            self.actors.iter().filter(|actor| actor.hung_threads > 0).map(|actor| actor.name.as_str()).collect();
+        if !hung.is_empty() {
+            advice.push(format!("restart the daemon when it suits you, threads of it hang: {}", hung.join(", ")));
         }
         advice.extend(self.conditions.iter().filter_map(|condition| advice_on(&condition.name)).map(str::to_owned));
         if let Some(backlog) = &self.backlog {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
+use super::guard::Ending;
 use super::mailbox::Unsent;
 use crate::storage::StoreError;
 
@@ -41,10 +42,15 @@ impl<T, O> Batcher<T, O> {
         Some(self.waiting.drain(..size).unzip())
     }
 
-    /// Tells each caller, and makes room for the next batch.
-    pub fn finish(&mut self, replies: Vec<Reply<O>>, outcomes: Result<Vec<O>, StoreError>) {
+    /// Tells each caller, and makes room for the next batch. Whose outcome is whose is not to be guessed: where their
+    /// numbers differ, nobody is told anything.
+    pub fn finish(&mut self, replies: Vec<Reply<O>>, outcomes: Result<Vec<O>, StoreError>) -> Result<(), Ending> {
         self.is_under_way = false;
         match outcomes {
+            Ok(outcomes) if outcomes.len() != replies.len() => {
+                let (outcomes, items) = (outcomes.len(), replies.len());
+                return Err(Ending::Error(format!("{outcomes} outcomes came back for a batch of {items}")));
+            }
             Ok(outcomes) => {
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     reply.send(Ok(outcome)).ok();
@@ -56,6 +62,7 @@ impl<T, O> Batcher<T, O> {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -77,14 +84,23 @@ mod tests {
         assert_eq!(items, [1]);
         let answers: Vec<_> = (2..=4).map(|item| push(&mut batcher, item)).collect();
         assert!(batcher.begin(2).is_none(), "one batch at a time");
-        batcher.finish(replies, Ok(vec![10]));
+        batcher.finish(replies, Ok(vec![10])).unwrap();
         assert_eq!(first.try_recv().unwrap().unwrap(), 10);
         let (items, replies) = batcher.begin(2).unwrap();
         assert_eq!(items, [2, 3], "at most max_batch");
-        batcher.finish(replies, Err(StoreError::Overloaded));
+        batcher.finish(replies, Err(StoreError::Overloaded)).unwrap();
         for mut answer in answers.into_iter().take(2) {
             assert!(answer.try_recv().unwrap().is_err());
         }
+    }
+
+    #[test]
+    fn outcomes_that_nobody_can_assign_are_told_to_nobody() {
+        let mut batcher = Batcher::new(10);
+        let mut answers = [push(&mut batcher, 1), push(&mut batcher, 2)];
+        let (_, replies) = batcher.begin(2).unwrap();
+        assert!(matches!(batcher.finish(replies, Ok(vec![10])), Err(Ending::Error(_))));
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()));
     }
 
     #[test]

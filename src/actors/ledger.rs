@@ -9,8 +9,9 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 
 use super::Directory;
 use super::batching::{Batcher, Reply};
+use super::guard::{Guard, Look};
+use super::progress::Wait;
 use super::settling::{self, PageEnd};
-use super::supervisor::Guard;
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
 use crate::domain::event::UsageEvent;
@@ -52,7 +53,7 @@ pub struct Ledger {
     woken: Rounds,
     /// A round is coming for events whose users' rows another program holds.
     tries_held_soon: bool,
-    _guard: Guard,
+    guard: Guard,
 }
 
 /// Rounds over stored events of one kind: one at a time, with growing pauses while the database fails.
@@ -66,9 +67,10 @@ struct Rounds {
 }
 
 impl Ledger {
-    pub fn new(parts: LedgerParts, guard: Guard) -> Self {
+    pub fn new(mut parts: LedgerParts, guard: Guard) -> Self {
+        parts.store = parts.store.fenced(guard.fence());
         let fresh = Batcher::new(parts.directory.ledger.capacity());
-        Ledger { parts, fresh, due: Rounds::default(), woken: Rounds::default(), tries_held_soon: false, _guard: guard }
+        Ledger { parts, fresh, due: Rounds::default(), woken: Rounds::default(), tries_held_soon: false, guard }
     }
 
     fn settle_next(&mut self, context: &mut Context<Self>) {
@@ -78,10 +80,10 @@ impl Ledger {
         };
         let store = self.parts.store.clone();
         let work = async move {
-            failpoint::hit("ledger.batch.before")?;
+            failpoint::pass("ledger.batch.before").await?;
             settling::settle(store_as_ledger(&store), events, Purpose::Delivery).await
         };
-        let done = work.into_actor(self).map(move |outcomes, ledger, context| {
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(move |outcomes, ledger, context| {
             if let Err(error) = &outcomes {
                 tracing::error!(%error, events = replies.len(), "a batch could not be settled; its callers keep their events");
             }
@@ -92,8 +94,10 @@ impl Ledger {
             if outcomes.as_deref().is_ok_and(|outcomes| settling::deferred(outcomes) > 0) {
                 ledger.try_held_again_soon(context);
             }
-            ledger.fresh.finish(replies, outcomes);
-            ledger.settle_next(context);
+            match ledger.fresh.finish(replies, outcomes) {
+                Ok(()) => ledger.settle_next(context),
+                Err(ending) => ledger.guard.end(ending, context),
+            }
         });
         context.spawn(done);
     }
@@ -124,7 +128,8 @@ impl Ledger {
         rounds.is_under_way = true;
         let (store, limit) = (self.parts.store.clone(), self.parts.live.get().ledger.max_batch);
         let work = async move { settling::settle_waiting(store_as_ledger(&store), kind, after, limit).await };
-        let done = work.into_actor(self).map(move |end, ledger, context| ledger.end_page(kind, end, context));
+        let seen = self.guard.watch(Wait::Database, work);
+        let done = seen.into_actor(self).map(move |end, ledger, context| ledger.end_page(kind, end, context));
         context.spawn(done);
     }
 
@@ -183,9 +188,12 @@ impl Handler<Settle> for Ledger {
 
     fn handle(&mut self, message: Settle, context: &mut Self::Context) {
         self.parts.directory.ledger.taken();
-        if let Err(error) = failpoint::hit("ledger.handle") {
-            message.reply.send(Err(StoreError::from(error))).ok();
+        if !self.guard.goes_on(context) {
             return;
+        }
+        // The reply is dropped with the message, and its caller takes the other road.
+        if let Err(fault) = failpoint::hit("ledger.handle") {
+            return self.guard.end(fault.into(), context);
         }
         // A refused push drops the reply: the caller sees that, and has the event recorded instead.
         self.fresh.push(message.event, message.reply).ok();
@@ -198,6 +206,19 @@ impl Handler<SettleWaiting> for Ledger {
 
     fn handle(&mut self, SettleWaiting(kind): SettleWaiting, context: &mut Self::Context) {
         self.parts.directory.ledger.taken();
-        self.begin_round(kind, context);
+        if self.guard.goes_on(context) {
+            self.begin_round(kind, context);
+        }
+    }
+}
+
+impl Handler<Look> for Ledger {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, context: &mut Self::Context) {
+        self.parts.directory.ledger.taken();
+        if self.guard.goes_on(context) {
+            self.settle_next(context);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ActorName;
-use super::supervisor::Cause;
+use super::guard::Cause;
 use crate::domain::time::UnixMillis;
 use crate::telemetry::metrics;
 
@@ -12,7 +12,7 @@ use crate::telemetry::metrics;
 pub struct LastEnd {
     pub cause: Cause,
     pub at: UnixMillis,
-    /// What the panic said, where it was one.
+    /// What it said, if anything.
     pub error: Option<String>,
 }
 
@@ -21,8 +21,10 @@ pub struct LastEnd {
 pub struct Life {
     pub actor: ActorName,
     pub is_up: bool,
-    pub panics: u64,
-    pub exits: u64,
+    /// How often it ended so, in the order of [`Cause::ALL`].
+    pub ends: [u64; Cause::ALL.len()],
+    /// Threads of lives that were given up, and that have not ended yet.
+    pub hung_threads: usize,
     pub last_end: Option<LastEnd>,
 }
 
@@ -33,7 +35,7 @@ pub struct Lives {
 
 impl Default for Lives {
     fn default() -> Self {
-        let fresh = |actor| Life { actor, is_up: false, panics: 0, exits: 0, last_end: None };
+        let fresh = |actor| Life { actor, is_up: false, ends: [0; 4], hung_threads: 0, last_end: None };
         let lives = [ActorName::Supervisor].into_iter().chain(ActorName::SUPERVISED).map(fresh).collect();
         Lives { lives: Mutex::new(lives) }
     }
@@ -50,12 +52,15 @@ impl Lives {
         metrics::actor_restarted(actor.as_str(), end.cause.as_str());
         self.change(actor, |life| {
             life.is_up = false;
-            match end.cause {
-                Cause::Panic => life.panics += 1,
-                Cause::Exit => life.exits += 1,
-            }
+            life.ends[end.cause as usize] += 1;
             life.last_end = Some(end);
         });
+    }
+
+    /// So many threads of the actor's earlier lives hang.
+    pub fn threads_hang(&self, actor: ActorName, count: usize) {
+        metrics::threads_hang(actor.as_str(), count);
+        self.change(actor, |life| life.hung_threads = count);
     }
 
     pub fn all(&self) -> Vec<Life> {

@@ -8,8 +8,9 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 use super::Directory;
 use super::batching::{Batcher, Reply};
 use super::conditions::Condition;
+use super::guard::{Guard, Look};
 use super::observed::{Counted, Observed};
-use super::supervisor::Guard;
+use super::progress::Wait;
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
 use crate::domain::event::Delivery;
@@ -48,13 +49,14 @@ pub struct Logger {
     parts: LoggerParts,
     waiting: Batcher<Delivery, RecordOutcome>,
     is_counting: bool,
-    _guard: Guard,
+    guard: Guard,
 }
 
 impl Logger {
-    pub fn new(parts: LoggerParts, guard: Guard) -> Self {
+    pub fn new(mut parts: LoggerParts, guard: Guard) -> Self {
+        parts.store = parts.store.fenced(guard.fence());
         let waiting = Batcher::new(parts.directory.logger.capacity());
-        Logger { parts, waiting, is_counting: false, _guard: guard }
+        Logger { parts, waiting, is_counting: false, guard }
     }
 
     fn record_next(&mut self, context: &mut Context<Self>) {
@@ -64,10 +66,10 @@ impl Logger {
         };
         let store = self.parts.store.clone();
         let work = async move {
-            failpoint::hit("logger.batch.before")?;
+            failpoint::pass("logger.batch.before").await?;
             store.record(deliveries).await
         };
-        let done = work.into_actor(self).map(move |outcomes, logger, context| {
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(move |outcomes, logger, context| {
             if let Err(error) = &outcomes {
                 tracing::error!(%error, events = replies.len(), "a batch could not be recorded; its senders are told to repeat");
             }
@@ -75,8 +77,10 @@ impl Logger {
                 failpoint::hit("logger.reply")?;
                 Ok(outcomes)
             });
-            logger.waiting.finish(replies, outcomes);
-            logger.record_next(context);
+            match logger.waiting.finish(replies, outcomes) {
+                Ok(()) => logger.record_next(context),
+                Err(ending) => logger.guard.end(ending, context),
+            }
         });
         context.spawn(done);
     }
@@ -114,9 +118,12 @@ impl Handler<Record> for Logger {
 
     fn handle(&mut self, message: Record, context: &mut Self::Context) {
         self.parts.directory.logger.taken();
-        if let Err(error) = failpoint::hit("logger.handle") {
-            message.reply.send(Err(StoreError::from(error))).ok();
+        if !self.guard.goes_on(context) {
             return;
+        }
+        // The reply is dropped with the message, and its caller answers 503.
+        if let Err(fault) = failpoint::hit("logger.handle") {
+            return self.guard.end(fault.into(), context);
         }
         // A refused push drops the reply: the caller answers 503.
         self.waiting.push(message.delivery, message.reply).ok();
@@ -129,12 +136,13 @@ impl Handler<CountInbox> for Logger {
 
     fn handle(&mut self, _: CountInbox, context: &mut Self::Context) {
         self.parts.directory.logger.taken();
-        if std::mem::replace(&mut self.is_counting, true) {
+        if !self.guard.goes_on(context) || std::mem::replace(&mut self.is_counting, true) {
             return;
         }
         let store = self.parts.store.clone();
         let work = async move { Ok((store.inbox_counts().await?, store.ambiguous_tokens(TOKENS_NAMED + 1).await?)) };
-        let done = work.into_actor(self).map(|look: Result<_, StoreError>, logger, _| {
+        let seen = self.guard.watch(Wait::Database, work);
+        let done = seen.into_actor(self).map(|look: Result<_, StoreError>, logger, _| {
             logger.is_counting = false;
             match look {
                 Ok((counts, tokens)) => logger.tell(counts, &tokens),
@@ -142,5 +150,16 @@ impl Handler<CountInbox> for Logger {
             }
         });
         context.spawn(done);
+    }
+}
+
+impl Handler<Look> for Logger {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, context: &mut Self::Context) {
+        self.parts.directory.logger.taken();
+        if self.guard.goes_on(context) {
+            self.record_next(context);
+        }
     }
 }

@@ -6,6 +6,7 @@
 pub mod batching;
 pub mod channel;
 pub mod conditions;
+pub mod guard;
 pub mod ledger;
 pub mod limits;
 pub mod lives;
@@ -13,9 +14,11 @@ pub mod logger;
 pub mod mailbox;
 pub mod observed;
 pub mod polling;
+pub mod progress;
 pub mod receiver;
 pub mod retaining;
 pub mod scheduler;
+pub mod sentinel;
 pub mod settling;
 pub mod source_conditions;
 pub mod steps;
@@ -41,6 +44,10 @@ pub enum ActorName {
 }
 
 impl ActorName {
+    /// In the order of their declaration.
+    pub const ALL: [ActorName; 5] =
+        [ActorName::Receiver, ActorName::Logger, ActorName::Ledger, ActorName::Scheduler, ActorName::Supervisor];
+
     pub const SUPERVISED: [ActorName; 4] =
         [ActorName::Logger, ActorName::Ledger, ActorName::Receiver, ActorName::Scheduler];
 

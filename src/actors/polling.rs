@@ -15,7 +15,7 @@ use crate::domain::channel::ChannelState;
 use crate::domain::money::QuotaPerUnit;
 use crate::domain::time::UnixMillis;
 use crate::gateway::{Gateway, StatedQuota};
-use crate::polling::{ChannelFacts, Eagerness, Pass, PassError, Report, Source, probe};
+use crate::polling::{ChannelFacts, Eagerness, LogTurn, Pass, PassError, Report, Source, probe};
 use crate::storage::prices::QuotaChange;
 use crate::storage::{LogStore, Store, StoreError};
 use crate::telemetry::metrics;
@@ -48,7 +48,7 @@ pub struct Polling {
     pub observed: Arc<Observed>,
     pub source: Source,
     /// Whoever reads the log has it: a pass for all of it, a sync for a piece.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) turn: Arc<LogTurn>,
     pub syncs: Arc<SyncDesk>,
     conditions: Arc<SourceConditions>,
     times: Arc<Mutex<Times>>,
@@ -71,6 +71,13 @@ impl Polling {
         let conditions = Arc::new(SourceConditions::new(observed.clone()));
         let (turn, syncs, times) = (Arc::default(), Arc::default(), Arc::default());
         Polling { store, clock, live, observed, source, turn, syncs, conditions, times }
+    }
+
+    /// For one life of the Scheduler. Whoever reads the log for an earlier one may keep its turn for ever, but commits
+    /// nothing any more.
+    pub fn for_life(&self, store: Arc<dyn Store>) -> Self {
+        self.syncs.interrupt();
+        Polling { store, turn: Arc::default(), ..self.clone() }
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {
@@ -162,7 +169,7 @@ impl Polling {
             _ => Eagerness::ReadAll,
         };
         let mut pass = self.new_pass(gateway);
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn.take().await;
         let started = Instant::now();
         let mut done = pass.run(eagerness).await;
         // Rows that nobody can read hold up nothing else.

@@ -11,11 +11,11 @@ use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
 
 use super::Directory;
+use super::guard::{Guard, Look};
 use super::ledger::Settle;
 use super::limits::{Limits, Source};
 use super::logger::Record;
 use super::observed::Observed;
-use super::supervisor::Guard;
 use crate::clock::SharedClock;
 use crate::config::WebhookSettings;
 use crate::domain::event::{Delivery, Notice, UsageEvent};
@@ -61,23 +61,11 @@ pub enum Verdict {
 pub enum Refusal {
     MissingSignature,
     BadSignature,
-    TooManyBadSignatures {
-        retry_after: Duration,
-    },
-    RateLimited {
-        retry_after: Duration,
-    },
+    TooManyBadSignatures { retry_after: Duration },
+    RateLimited { retry_after: Duration },
     Malformed(Malformed),
-    Expired {
-        event_id: EventId,
-        event_time: UnixMillis,
-        our_time: UnixMillis,
-    },
-    Disabled {
-        event_id: EventId,
-    },
-    /// A test made the Receiver fail.
-    Failing,
+    Expired { event_id: EventId, event_time: UnixMillis, our_time: UnixMillis },
+    Disabled { event_id: EventId },
 }
 
 /// What a request is held against. Made once a reload, since the secrets are prepared in it.
@@ -111,16 +99,15 @@ pub struct ReceiverParts {
 
 pub struct Receiver {
     parts: ReceiverParts,
-    _guard: Guard,
+    guard: Guard,
 }
 
 impl Receiver {
     pub fn new(parts: ReceiverParts, guard: Guard) -> Self {
-        Receiver { parts, _guard: guard }
+        Receiver { parts, guard }
     }
 
     fn judge(&self, message: &Deliver) -> Result<Delivery, Refusal> {
-        failpoint::hit("receiver.handle").map_err(|_| Refusal::Failing)?;
         let policy = &message.policy;
         let signature = message.signature.as_deref().ok_or(Refusal::MissingSignature)?;
         if !policy.verifier.verify(&message.body, signature) {
@@ -181,12 +168,29 @@ impl Actor for Receiver {
 impl Handler<Deliver> for Receiver {
     type Result = ();
 
-    fn handle(&mut self, message: Deliver, _: &mut Self::Context) {
+    fn handle(&mut self, message: Deliver, context: &mut Self::Context) {
         self.parts.directory.receiver.taken();
+        if !self.guard.goes_on(context) {
+            return;
+        }
+        // The reply is dropped with the message, and its request is answered 503.
+        if let Err(fault) = failpoint::hit("receiver.handle") {
+            return self.guard.end(fault.into(), context);
+        }
         let verdict = match self.judge(&message) {
             Ok(delivery) => self.forward(delivery),
             Err(refusal) => Verdict::Refused(refusal),
         };
         message.reply.send(verdict).ok();
+    }
+}
+
+impl Handler<Look> for Receiver {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, context: &mut Self::Context) {
+        self.parts.directory.receiver.taken();
+        // It has no queue but its mailbox, and this came out of that.
+        self.guard.goes_on(context);
     }
 }

@@ -11,14 +11,15 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::Directory;
 use super::conditions::Condition;
+use super::guard::{Guard, Look};
 use super::ledger::SettleWaiting;
 use super::limits::Limits;
 use super::logger::CountInbox;
 use super::observed::Observed;
 use super::polling::Polling;
+use super::progress::Wait;
 use super::retaining::{self, Cleared};
-use super::steps::{Step, StepTimes};
-use super::supervisor::Guard;
+use super::steps::{Step, StepTimes, Turn};
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
 use crate::failpoint;
@@ -56,24 +57,34 @@ pub struct SchedulerParts {
 
 pub struct Scheduler {
     parts: SchedulerParts,
-    _guard: Guard,
+    turn: Turn,
+    guard: Guard,
 }
 
 impl Scheduler {
-    pub fn new(parts: SchedulerParts, guard: Guard) -> Self {
-        parts.times.forget_running();
-        Scheduler { parts, _guard: guard }
+    pub fn new(mut parts: SchedulerParts, guard: Guard) -> Self {
+        parts.store = parts.store.fenced(guard.fence());
+        parts.polling = parts.polling.for_life(parts.store.clone());
+        let turn = parts.times.take_over();
+        Scheduler { parts, turn, guard }
+    }
+
+    fn finish(&self, step: Step) {
+        self.parts.times.finish(self.turn, step);
     }
 
     fn wake(&mut self, context: &mut Context<Self>) {
-        if failpoint::hit("scheduler.wake").is_err() {
+        if !self.guard.goes_on(context) {
             return;
+        }
+        if let Err(fault) = failpoint::hit("scheduler.wake") {
+            return self.guard.end(fault.into(), context);
         }
         let now = self.parts.clock.now();
         self.parts.observed.channel.go_by(self.parts.polling.rules());
         self.parts.observed.channel.judge(self.parts.live.get().webhook.enabled, now);
         for step in Step::ALL {
-            if self.parts.times.begin_if_due(step, now) {
+            if self.parts.times.begin_if_due(self.turn, step, now) {
                 self.begin(step, context);
             }
         }
@@ -95,14 +106,14 @@ impl Scheduler {
             Step::Poll => return self.poll(context),
             Step::Sync => return self.sync(context),
         }
-        self.parts.times.finish(step);
+        self.finish(step);
     }
 
     fn look_at_tokens(&mut self, context: &mut Context<Self>) {
         let store = self.parts.store.clone();
         let work = async move { store.look_at_tokens().await };
-        let done = work.into_actor(self).map(|look, scheduler, _| {
-            scheduler.parts.times.finish(Step::LookAtTokens);
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(|look, scheduler, _| {
+            scheduler.finish(Step::LookAtTokens);
             if let Err(error) = look {
                 tracing::warn!(%error, "tokens without a key could not be looked at; the next minute will do");
             }
@@ -114,8 +125,8 @@ impl Scheduler {
     fn retain(&mut self, context: &mut Context<Self>) {
         let (store, live, now) = (self.parts.store.clone(), self.parts.live.clone(), self.parts.clock.now());
         let work = async move { retaining::retain(store.as_ref(), &|| live.get().retention.policy, now).await };
-        let done = work.into_actor(self).map(|cleared, scheduler, _| {
-            scheduler.parts.times.finish(Step::Retain);
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(|cleared, scheduler, _| {
+            scheduler.finish(Step::Retain);
             match cleared {
                 Ok(cleared) if cleared == Cleared::default() => {}
                 Ok(Cleared { processed, dead, claims, foreign_records, log_rows }) => {
@@ -138,8 +149,8 @@ impl Scheduler {
             };
             Ok((look, changes))
         };
-        let done = work.into_actor(self).map(|look, scheduler, _| {
-            scheduler.parts.times.finish(Step::LookAtPrices);
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(|look, scheduler, _| {
+            scheduler.finish(Step::LookAtPrices);
             scheduler.tell_prices(look);
         });
         context.spawn(done);
@@ -169,8 +180,8 @@ impl Scheduler {
     fn look_for_others(&mut self, context: &mut Context<Self>) {
         let store = self.parts.store.clone();
         let work = async move { store.look_for_others().await };
-        let done = work.into_actor(self).map(|look, scheduler, _| {
-            scheduler.parts.times.finish(Step::LookForOthers);
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(|look, scheduler, _| {
+            scheduler.finish(Step::LookForOthers);
             let (observed, now) = (&scheduler.parts.observed, scheduler.parts.clock.now());
             match look {
                 Ok(taken_over) => observed.taken_over(taken_over, now),
@@ -185,8 +196,8 @@ impl Scheduler {
     fn look_whether_apart(&mut self, context: &mut Context<Self>) {
         let store = self.parts.store.clone();
         let work = async move { store.look_whether_apart().await };
-        let done = work.into_actor(self).map(|look, scheduler, _| {
-            scheduler.parts.times.finish(Step::LookWhetherApart);
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(|look, scheduler, _| {
+            scheduler.finish(Step::LookWhetherApart);
             match look {
                 Ok(apart) => scheduler.parts.observed.looked_whether_apart(apart.as_ref(), scheduler.parts.clock.now()),
                 Err(error) => {
@@ -200,29 +211,35 @@ impl Scheduler {
     fn probe(&mut self, context: &mut Context<Self>) {
         let polling = self.parts.polling.clone();
         let work = async move { polling.probe_if_due().await };
-        let done = work.into_actor(self).map(|(), scheduler, _| scheduler.parts.times.finish(Step::Probe));
+        let done = self
+            .guard
+            .watch(Wait::Gateway, work)
+            .into_actor(self)
+            .map(|(), scheduler, _| scheduler.finish(Step::Probe));
         context.spawn(done);
     }
 
     fn poll(&mut self, context: &mut Context<Self>) {
         let polling = self.parts.polling.clone();
         let work = async move { polling.pass_if_due().await };
-        let done = work.into_actor(self).map(|(), scheduler, _| scheduler.parts.times.finish(Step::Poll));
+        let done =
+            self.guard.watch(Wait::Gateway, work).into_actor(self).map(|(), scheduler, _| scheduler.finish(Step::Poll));
         context.spawn(done);
     }
 
     fn sync(&mut self, context: &mut Context<Self>) {
         let polling = self.parts.polling.clone();
         let work = async move { polling.sync_if_asked().await };
-        let done = work.into_actor(self).map(|(), scheduler, _| scheduler.parts.times.finish(Step::Sync));
+        let done =
+            self.guard.watch(Wait::Gateway, work).into_actor(self).map(|(), scheduler, _| scheduler.finish(Step::Sync));
         context.spawn(done);
     }
 
     fn measure_disk(&mut self, context: &mut Context<Self>) {
         let store = self.parts.store.clone();
         let work = async move { store.disk_usage().await };
-        let done = work.into_actor(self).map(|usage, scheduler, _| {
-            scheduler.parts.times.finish(Step::MeasureDisk);
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(|usage, scheduler, _| {
+            scheduler.finish(Step::MeasureDisk);
             match usage {
                 Ok(usage) => metrics::disk_measured(usage),
                 Err(error) => tracing::warn!(%error, "the database's disk could not be measured; its gauges are old"),
@@ -241,8 +258,8 @@ impl Scheduler {
         directory.ledger.report();
         directory.scheduler.report();
         let work = async move { if store.is_writable() { Ok(()) } else { store.probe().await } };
-        let done = work.into_actor(self).map(|result, scheduler, _| {
-            scheduler.parts.times.finish(Step::Upkeep);
+        let done = self.guard.watch(Wait::Database, work).into_actor(self).map(|result, scheduler, _| {
+            scheduler.finish(Step::Upkeep);
             if let Err(error) = &result {
                 tracing::warn!(%error, "the database does not take writes; tried again in two seconds");
             }
@@ -291,6 +308,16 @@ impl Handler<WakeUp> for Scheduler {
     fn handle(&mut self, _: WakeUp, context: &mut Self::Context) {
         self.parts.directory.scheduler.taken();
         self.wake(context);
+    }
+}
+
+impl Handler<Look> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, context: &mut Self::Context) {
+        self.parts.directory.scheduler.taken();
+        // What is due is looked at on a wake-up, which came out of the same mailbox.
+        self.guard.goes_on(context);
     }
 }
 

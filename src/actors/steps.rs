@@ -79,36 +79,51 @@ struct Times {
 /// When each step last began, and whether it still runs.
 #[derive(Debug, Default)]
 pub struct StepTimes {
-    times: Mutex<[Times; Step::ALL.len()]>,
+    inner: Mutex<Inner>,
 }
+
+#[derive(Debug, Default)]
+struct Inner {
+    times: [Times; Step::ALL.len()],
+    turn: u64,
+}
+
+/// Whose the steps are. A Scheduler that was replaced has an old one, and neither begins nor ends a step any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn(u64);
 
 impl StepTimes {
     /// Marks the step as begun if it is due and does not run.
-    pub fn begin_if_due(&self, step: Step, now: UnixMillis) -> bool {
-        let mut all = self.lock();
-        let times = &mut all[step as usize];
+    pub fn begin_if_due(&self, turn: Turn, step: Step, now: UnixMillis) -> bool {
+        let mut inner = self.lock();
+        let is_ours = inner.turn == turn.0;
+        let times = &mut inner.times[step as usize];
         // A clock that was set back must not stop a step until it has caught up.
         let is_due = times.begun_at.is_none_or(|begun| now < begun || now.since(begun) >= step.every());
-        if times.is_running || !is_due {
+        if !is_ours || times.is_running || !is_due {
             return false;
         }
         *times = Times { begun_at: Some(now), is_running: true };
         true
     }
 
-    pub fn finish(&self, step: Step) {
-        self.lock()[step as usize].is_running = false;
-    }
-
-    /// A fresh Scheduler knows that nothing of its predecessor runs any more.
-    pub fn forget_running(&self) {
-        for times in self.lock().iter_mut() {
-            times.is_running = false;
+    pub fn finish(&self, turn: Turn, step: Step) {
+        let mut inner = self.lock();
+        if inner.turn == turn.0 {
+            inner.times[step as usize].is_running = false;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, [Times; Step::ALL.len()]> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A fresh Scheduler knows that nothing counts any more that its predecessor began.
+    pub fn take_over(&self) -> Turn {
+        let mut inner = self.lock();
+        inner.turn += 1;
+        inner.times.iter_mut().for_each(|times| times.is_running = false);
+        Turn(inner.turn)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,29 +138,35 @@ mod tests {
     #[test]
     fn a_step_is_due_by_the_clock_and_never_over_itself() {
         let times = StepTimes::default();
-        assert!(times.begin_if_due(Step::SettleDue, at(0)), "never begun: due");
-        assert!(!times.begin_if_due(Step::SettleDue, at(5000)), "it still runs");
-        times.finish(Step::SettleDue);
-        assert!(times.begin_if_due(Step::SettleDue, at(5000)));
-        times.finish(Step::SettleDue);
-        assert!(!times.begin_if_due(Step::SettleDue, at(5999)), "woken too early");
-        assert!(times.begin_if_due(Step::LookAtPrices, at(5999)), "steps do not wait for each other");
+        let turn = times.take_over();
+        assert!(times.begin_if_due(turn, Step::SettleDue, at(0)), "never begun: due");
+        assert!(!times.begin_if_due(turn, Step::SettleDue, at(5000)), "it still runs");
+        times.finish(turn, Step::SettleDue);
+        assert!(times.begin_if_due(turn, Step::SettleDue, at(5000)));
+        times.finish(turn, Step::SettleDue);
+        assert!(!times.begin_if_due(turn, Step::SettleDue, at(5999)), "woken too early");
+        assert!(times.begin_if_due(turn, Step::LookAtPrices, at(5999)), "steps do not wait for each other");
     }
 
     #[test]
     fn a_clock_set_back_does_not_stop_the_steps() {
         let times = StepTimes::default();
-        times.begin_if_due(Step::Upkeep, at(3_600_000));
-        times.finish(Step::Upkeep);
-        assert!(times.begin_if_due(Step::Upkeep, at(0)));
+        let turn = times.take_over();
+        times.begin_if_due(turn, Step::Upkeep, at(3_600_000));
+        times.finish(turn, Step::Upkeep);
+        assert!(times.begin_if_due(turn, Step::Upkeep, at(0)));
     }
 
     #[test]
     fn a_fresh_scheduler_takes_over() {
         let times = StepTimes::default();
-        times.begin_if_due(Step::Upkeep, at(0));
-        times.forget_running();
-        assert!(!times.begin_if_due(Step::Upkeep, at(10)), "begun just now, by the predecessor");
-        assert!(times.begin_if_due(Step::Upkeep, at(2000)));
+        let turn = times.take_over();
+        times.begin_if_due(turn, Step::Upkeep, at(0));
+        let fresh = times.take_over();
+        assert!(!times.begin_if_due(fresh, Step::Upkeep, at(10)), "begun just now, by the predecessor");
+        assert!(!times.begin_if_due(turn, Step::Upkeep, at(2000)), "that one may still be about");
+        assert!(times.begin_if_due(fresh, Step::Upkeep, at(2000)));
+        times.finish(turn, Step::Upkeep);
+        assert!(!times.begin_if_due(fresh, Step::Upkeep, at(4000)), "it still runs");
     }
 }

@@ -1,88 +1,37 @@
-//! The Supervisor: starts each actor from a factory, notices its end, and replaces it with growing pauses and jitter.
+//! The Supervisor: starts each actor from a factory, notices its end and its silence, and replaces it with growing pauses
+//! and jitter.
 //!
 //! More ends than the budget allows within the window mean that replacing does not help: then the process is drained
-//! and exits with 70, and its own supervisor (systemd) decides. What an actor does is none of its business.
+//! and exits with 70, and its own supervisor (systemd) decides. What an actor does is none of its business. No actor
+//! keeps another's address or anything else of it, so that none has to be restarted with another.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, Arbiter, ArbiterHandle, AsyncContext, Context, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, Arbiter, ArbiterHandle, AsyncContext, Context, Handler, WrapFuture};
 use rand::Rng;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::guard::{Cause, Down, Downs, Guard, Look};
 use super::lives::LastEnd;
 use super::mailbox::Mailbox;
 use super::observed::Observed;
+use super::progress::{Progress, Pulse};
+use super::sentinel::Looks;
 use super::{ActorName, Directory};
 use crate::clock::SharedClock;
 use crate::config::SupervisorSettings;
-use crate::telemetry::logs;
+use crate::failpoint;
+use crate::storage::fence::Epoch;
+use crate::telemetry::{logs, metrics};
 
 /// First pause before a replacement, doubled with each end in the window.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How an actor ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    Panic,
-    /// It stopped by itself.
-    Exit,
-}
-
-impl Cause {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::Panic => "panic",
-            Cause::Exit => "exit",
-        }
-    }
-}
-
-/// The end of one life of one actor.
-#[derive(Debug, Clone)]
-struct Down {
-    actor: ActorName,
-    epoch: u64,
-    cause: Cause,
-    /// What the panic said, where it was one.
-    error: Option<String>,
-}
-
-/// Where ends are reported: never lost, whatever state the Supervisor is in. Holds one entry a life at most.
-#[derive(Default)]
-struct Downs {
-    reported: Mutex<Vec<Down>>,
-    changed: Notify,
-}
-
-impl Downs {
-    fn report(&self, down: Down) {
-        self.reported.lock().unwrap_or_else(PoisonError::into_inner).push(down);
-        self.changed.notify_one();
-    }
-
-    fn take(&self) -> Vec<Down> {
-        std::mem::take(&mut self.reported.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// A field of every supervised actor: its drop is the notice of the actor's end, also while a panic unwinds.
-pub struct Guard {
-    downs: Arc<Downs>,
-    actor: ActorName,
-    epoch: u64,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let is_panic = std::thread::panicking();
-        let cause = if is_panic { Cause::Panic } else { Cause::Exit };
-        let error = is_panic.then(logs::last_panic_here).flatten();
-        self.downs.report(Down { actor: self.actor, epoch: self.epoch, cause, error });
-    }
-}
+/// Threads that hang and cannot be ended: more are not left behind.
+const MOST_HUNG_THREADS: usize = 16;
 
 /// Starts one life of an actor on the given thread and makes its address known.
 pub type Factory = Box<dyn Fn(&ArbiterHandle, Guard)>;
@@ -92,7 +41,12 @@ struct Child {
     arbiter: Arbiter,
     start: Factory,
     withdraw: Box<dyn Fn()>,
-    epoch: u64,
+    look: Box<dyn Fn()>,
+    epoch: Epoch,
+    /// The epoch of the life that goes on; none while it is being replaced.
+    life: Option<u64>,
+    /// The epochs of lives that were given up as hung, and whose threads have not ended.
+    hung: Vec<u64>,
 }
 
 /// What the Supervisor is given for each actor.
@@ -101,6 +55,8 @@ pub struct ChildSpec {
     pub start: Factory,
     /// Makes the dead actor's address unknown.
     pub withdraw: Box<dyn Fn()>,
+    /// Has the actor look at its queue.
+    pub look: Box<dyn Fn()>,
 }
 
 /// Called when the budget is used up (with the reason), and when the Supervisor itself ends.
@@ -117,13 +73,13 @@ pub fn give_up_channel() -> (GiveUp, watch::Receiver<Option<String>>) {
 }
 
 /// Ties an actor's factory to its mailbox.
-pub fn child<A: Actor<Context = Context<A>> + Send>(
+pub fn child<A: Actor<Context = Context<A>> + Handler<Look> + Send>(
     directory: &Arc<Directory>,
     actor: ActorName,
     mailbox: fn(&Directory) -> &Mailbox<A>,
     make: impl Fn(Guard) -> A + Clone + Send + 'static,
 ) -> ChildSpec {
-    let (for_start, for_withdraw) = (directory.clone(), directory.clone());
+    let (for_start, for_withdraw, for_look) = (directory.clone(), directory.clone(), directory.clone());
     ChildSpec {
         actor,
         start: Box::new(move |arbiter, guard| {
@@ -135,7 +91,19 @@ pub fn child<A: Actor<Context = Context<A>> + Send>(
             mailbox.publish(address);
         }),
         withdraw: Box::new(move || mailbox(&for_withdraw).withdraw()),
+        // Where it is full, there is enough in it by which the actor shows that it gets on.
+        look: Box::new(move || {
+            mailbox(&for_look).try_send(Look).ok();
+        }),
     }
+}
+
+/// What a Supervisor tells of what it sees.
+#[derive(Clone)]
+pub struct Told {
+    pub observed: Arc<Observed>,
+    pub progress: Arc<Progress>,
+    pub clock: SharedClock,
 }
 
 pub struct Supervisor {
@@ -144,90 +112,144 @@ pub struct Supervisor {
     downs: Arc<Downs>,
     ends: VecDeque<Instant>,
     give_up: GiveUp,
-    observed: Arc<Observed>,
-    clock: SharedClock,
+    told: Told,
+    looks: Looks,
+    pulse: Option<Arc<Pulse>>,
 }
 
 impl Supervisor {
-    pub fn new(
-        settings: SupervisorSettings,
-        specs: Vec<ChildSpec>,
-        give_up: GiveUp,
-        observed: Arc<Observed>,
-        clock: SharedClock,
-    ) -> Self {
-        let children = specs.into_iter().map(|ChildSpec { actor, start, withdraw }| Child {
+    pub fn new(settings: SupervisorSettings, specs: Vec<ChildSpec>, give_up: GiveUp, told: Told) -> Self {
+        let children = specs.into_iter().map(|ChildSpec { actor, start, withdraw, look }| Child {
             actor,
             // A thread of its own: one actor's blocked thread must not hold up another.
             arbiter: Arbiter::new(),
             start,
             withdraw,
-            epoch: 0,
+            look,
+            epoch: Epoch::default(),
+            life: None,
+            hung: Vec::new(),
         });
         Supervisor {
+            looks: Looks::new(settings.heartbeat, settings.hang_timeout),
             settings,
             children: children.collect(),
             downs: Arc::default(),
             ends: VecDeque::new(),
             give_up,
-            observed,
-            clock,
+            told,
+            pulse: None,
         }
     }
 
+    fn child(&mut self, actor: ActorName) -> Option<&mut Child> {
+        self.children.iter_mut().find(|child| child.actor == actor)
+    }
+
     fn start_child(&mut self, actor: ActorName) {
-        let Some(child) = self.children.iter_mut().find(|child| child.actor == actor) else {
-            return;
-        };
-        child.epoch += 1;
-        let guard = Guard { downs: self.downs.clone(), actor, epoch: child.epoch };
+        let (downs, pulse) = (self.downs.clone(), self.told.progress.begin(actor));
+        let Some(child) = self.child(actor) else { return };
+        let fence = child.epoch.advance();
+        child.life = Some(fence.epoch());
+        let guard = Guard { downs, actor, fence, pulse, error: None };
         (child.start)(&child.arbiter.handle(), guard);
-        self.observed.lives.started(actor);
+        self.told.observed.lives.started(actor);
     }
 
     fn watch(&mut self, context: &mut Context<Self>) {
         let downs = self.downs.clone();
-        let next = async move { downs.changed.notified().await };
+        let next = async move { downs.changed().await };
         let done = next.into_actor(self).map(|(), supervisor, context| {
             for down in supervisor.downs.take() {
-                supervisor.replace(down, context);
+                supervisor.end(down, context);
             }
             supervisor.watch(context);
         });
         context.spawn(done);
     }
 
-    fn replace(&mut self, down: Down, context: &mut Context<Self>) {
-        let actor = down.actor;
-        let Some(child) = self.children.iter().find(|child| child.actor == actor && child.epoch == down.epoch) else {
-            return; // an earlier life: it was replaced already
-        };
-        (child.withdraw)();
-        self.observed.lives.ended(actor, LastEnd { cause: down.cause, at: self.clock.now(), error: down.error });
-        let now = Instant::now();
-        self.ends.push_back(now);
-        while self.ends.front().is_some_and(|end| now.duration_since(*end) > self.settings.window) {
-            self.ends.pop_front();
+    /// Once a heartbeat: shows that it gets on itself, gives up who hangs, and has the others show themselves.
+    fn look(&mut self, context: &mut Context<Self>) {
+        self.pulse.iter().for_each(|pulse| pulse.beat());
+        // Its end ends the process.
+        if failpoint::hit("supervisor.look").is_err() {
+            return context.stop();
         }
-        let (ends, max_restarts) = (self.ends.len(), self.settings.max_restarts);
+        let now = Instant::now();
+        let is_fair = self.looks.is_fair(now);
+        for (actor, age) in self.told.progress.ages(now) {
+            metrics::progress_age(actor.as_str(), age);
+            if is_fair && self.told.progress.is_hung(actor, now) {
+                self.give_up_on(actor, age, context);
+            }
+        }
+        self.children.iter().for_each(|child| (child.look)());
+    }
+
+    /// A thread that hangs cannot be ended. It is left behind, and replaced; if it ever wakes, it finds itself fenced.
+    fn give_up_on(&mut self, actor: ActorName, age: Duration, context: &mut Context<Self>) {
+        let Some(child) = self.child(actor) else { return };
+        let Some(epoch) = child.life else { return };
+        child.hung.push(epoch);
+        let left = std::mem::replace(&mut child.arbiter, Arbiter::new());
+        left.stop();
+        let error = Some(format!("no progress for {age:.1?}"));
+        self.end(Down { actor, epoch, cause: Cause::Hang, error }, context);
+        self.tell_hung_threads(actor);
+        let hung: usize = self.children.iter().map(|child| child.hung.len()).sum();
+        if hung > MOST_HUNG_THREADS {
+            (self.give_up)(format!("{hung} threads of actors hang, the {} among them", actor.as_str()));
+        }
+    }
+
+    fn tell_hung_threads(&mut self, actor: ActorName) {
+        let count = self.child(actor).map_or(0, |child| child.hung.len());
+        self.told.observed.lives.threads_hang(actor, count);
+    }
+
+    /// A life has ended, or was given up: the next one begins, if the budget allows it.
+    fn end(&mut self, down: Down, context: &mut Context<Self>) {
+        let Down { actor, epoch, cause, error } = down;
+        let Some(child) = self.child(actor) else { return };
+        if child.life != Some(epoch) {
+            // One that was given up as hung has woken and ended.
+            child.hung.retain(|hung| *hung != epoch);
+            return self.tell_hung_threads(actor);
+        }
+        child.life = None;
+        // Whatever it still asks for, or has asked for, is not committed any more.
+        child.epoch.advance();
+        (child.withdraw)();
+        self.told.progress.end(actor);
+        self.told.observed.lives.ended(actor, LastEnd { cause, at: self.told.clock.now(), error: error.clone() });
+        let ends = self.count_end();
+        let max_restarts = self.settings.max_restarts;
+        let said = error.map(|error| format!(": {error}")).unwrap_or_default();
         if ends > max_restarts as usize {
-            let reason = format!(
-                "the {} ended ({}): more than {max_restarts} ends of actors within {:?}",
-                actor.as_str(),
-                down.cause.as_str(),
-                self.settings.window
-            );
-            (self.give_up)(reason);
+            let (actor, cause, window) = (actor.as_str(), cause.as_str(), self.settings.window);
+            (self.give_up)(format!(
+                "the {actor} ended ({cause}{said}): more than {max_restarts} ends of actors within {window:?}"
+            ));
             return;
         }
         let pause = jittered(pause_after(ends));
         tracing::error!(
             actor = actor.as_str(),
-            cause = down.cause.as_str(),
+            cause = cause.as_str(),
             pause_ms = pause.as_millis(),
-            "an actor ended and will be replaced"
+            "an actor ended and will be replaced{said}"
         );
         context.run_later(pause, move |supervisor, _| supervisor.start_child(actor));
+    }
+
+    /// How many ends of actors lie in the window, this one included.
+    fn count_end(&mut self) -> usize {
+        let now = Instant::now();
+        self.ends.push_back(now);
+        while self.ends.front().is_some_and(|end| now.duration_since(*end) > self.settings.window) {
+            self.ends.pop_front();
+        }
+        self.ends.len()
     }
 }
 
@@ -245,18 +267,22 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.observed.lives.started(ActorName::Supervisor);
+        self.pulse = Some(self.told.progress.begin(ActorName::Supervisor));
+        self.told.observed.lives.started(ActorName::Supervisor);
         for index in 0..self.children.len() {
             self.start_child(self.children[index].actor);
         }
         self.watch(context);
+        context.run_interval(self.settings.heartbeat, |supervisor, context| supervisor.look(context));
     }
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
         // Without it nothing would be replaced any more. After a drain nobody listens to this.
-        (self.give_up)("the supervisor itself ended".to_owned());
+        let said = if std::thread::panicking() { logs::last_panic_here() } else { None };
+        let said = said.map(|said| format!(" ({said})")).unwrap_or_default();
+        (self.give_up)(format!("the supervisor itself ended{said}"));
     }
 }
 

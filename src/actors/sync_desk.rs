@@ -68,23 +68,30 @@ impl SyncDesk {
     pub(super) fn begin(self: &Arc<Self>) -> Option<(NewSync, UnderWay)> {
         let mut desk = self.lock();
         let order = desk.asked.take()?;
-        if let Some(last) = desk.syncs.back_mut() {
-            last.state = SyncState::Reading;
-        }
-        Some((order, UnderWay { desk: self.clone(), has_ended: false }))
+        let last = desk.syncs.back_mut()?;
+        last.state = SyncState::Reading;
+        Some((order, UnderWay { id: last.id.clone(), desk: self.clone(), has_ended: false }))
     }
 
-    pub(super) fn tell(&self, progress: SyncProgress) {
+    /// Whoever carried one out was replaced: it is told so, whatever he still does.
+    pub(super) fn interrupt(&self) {
+        if let Some(last) = self.lock().syncs.back_mut().filter(|last| last.state == SyncState::Reading) {
+            last.state = SyncState::Failed;
+            last.failure = Some(interrupted());
+        }
+    }
+
+    pub(super) fn tell(&self, id: &str, progress: SyncProgress) {
         let SyncProgress { rows, charged, done_secs, total_secs, until_second } = progress;
-        if let Some(last) = self.lock().syncs.back_mut() {
+        if let Some(last) = self.lock().read(id) {
             (last.done_secs, last.total_secs) = (done_secs, total_secs);
             last.at = until_second.map(moment);
             (last.synced.read, last.synced.charged) = (rows, charged);
         }
     }
 
-    fn end(&self, synced: Option<Synced>, failure: Option<SyncFailure>) {
-        if let Some(last) = self.lock().syncs.back_mut() {
+    fn end(&self, id: &str, synced: Option<Synced>, failure: Option<SyncFailure>) {
+        if let Some(last) = self.lock().read(id) {
             last.state = if failure.is_none() { SyncState::Done } else { SyncState::Failed };
             last.synced = synced.unwrap_or_else(|| last.synced.clone());
             last.failure = failure;
@@ -96,6 +103,19 @@ impl SyncDesk {
     }
 }
 
+impl Desk {
+    /// The one of this id, while it is being read.
+    fn read(&mut self, id: &str) -> Option<&mut SyncStatus> {
+        self.syncs.back_mut().filter(|last| last.id == id && last.state == SyncState::Reading)
+    }
+}
+
+fn interrupted() -> SyncFailure {
+    let message = "the part of the daemon that reads the log was restarted in the middle of it; what was charged \
+                   stays, and nothing is charged twice: ask again";
+    SyncFailure { trouble: SyncTrouble::Interrupted, message: message.to_owned() }
+}
+
 /// RFC 3339 of a second, UTC.
 pub(super) fn moment(second: i64) -> String {
     UnixMillis::new(second.saturating_mul(1000)).to_rfc3339()
@@ -103,6 +123,7 @@ pub(super) fn moment(second: i64) -> String {
 
 /// Held while it is carried out: if its actor dies, it is told as interrupted.
 pub(super) struct UnderWay {
+    id: String,
     desk: Arc<SyncDesk>,
     has_ended: bool,
 }
@@ -110,17 +131,18 @@ pub(super) struct UnderWay {
 impl UnderWay {
     pub(super) fn end(mut self, synced: Synced, failure: Option<SyncFailure>) {
         self.has_ended = true;
-        self.desk.end(Some(synced), failure);
+        self.desk.end(&self.id, Some(synced), failure);
+    }
+
+    pub(super) fn tell(&self, progress: SyncProgress) {
+        self.desk.tell(&self.id, progress);
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if !self.has_ended {
-            let message = "the part of the daemon that reads the log was restarted in the middle of it; what was \
-                           charged stays, and nothing is charged twice: ask again";
-            let failure = SyncFailure { trouble: SyncTrouble::Interrupted, message: message.to_owned() };
-            self.desk.end(None, Some(failure));
+            self.desk.end(&self.id, None, Some(interrupted()));
         }
     }
 }
@@ -158,5 +180,21 @@ mod tests {
         let last = desk.look(None).unwrap();
         assert_eq!((last.state, last.failure.unwrap().trouble), (SyncState::Failed, SyncTrouble::Interrupted));
         assert!(desk.ask(NewSync::default(), now()).is_ok());
+    }
+
+    #[test]
+    fn one_whose_actor_was_replaced_says_nothing_more() {
+        let desk = Arc::new(SyncDesk::default());
+        desk.ask(NewSync::default(), now()).unwrap();
+        let (_, hung) = desk.begin().unwrap();
+        desk.interrupt();
+        assert_eq!(desk.look(None).unwrap().failure.unwrap().trouble, SyncTrouble::Interrupted);
+        let second = desk.ask(NewSync::default(), now()).unwrap();
+        let (_, under_way) = desk.begin().unwrap();
+        hung.end(Synced { read: 7, ..Synced::default() }, None);
+        let last = desk.look(None).unwrap();
+        assert_eq!((last.id == second.id, last.state, last.synced.read), (true, SyncState::Reading, 0));
+        under_way.end(Synced::default(), None);
+        assert_eq!(desk.look(None).unwrap().state, SyncState::Done);
     }
 }

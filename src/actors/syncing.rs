@@ -98,8 +98,7 @@ impl Polling {
     /// Carries out the order that lies on the desk, if there is one.
     pub async fn sync_if_asked(&self) {
         let Some((asked, under_way)) = self.syncs.begin() else { return };
-        let syncs = self.syncs.clone();
-        let tell = move |progress: SyncProgress| syncs.tell(progress);
+        let tell = |progress: SyncProgress| under_way.tell(progress);
         let (synced, failure) = self.sync(&asked, &tell).await;
         tracing::info!(
             dry_run = synced.dry_run,

@@ -5,6 +5,7 @@
 
 mod database;
 mod file_modes;
+mod give_ups;
 mod informing;
 mod listeners;
 mod parts;
@@ -21,7 +22,9 @@ use actix_web::web;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::actors::progress::Progress;
 use crate::actors::scheduler::{configured_prices, start_cron};
+use crate::actors::sentinel::{self, LastResort};
 use crate::actors::supervisor::{Supervisor, give_up_channel};
 use crate::clock::{self, SharedClock};
 use crate::config::{ConfigError, Live, Loaded, Settings, ensure_secret};
@@ -31,7 +34,8 @@ use crate::storage::takeover::FoundHistory;
 use crate::storage::{Store, StoreError};
 use crate::systemd::{InheritedSockets, ServiceManager, SocketsError};
 use crate::telemetry::logs::{self, Level};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{self, Metrics};
+use give_ups::GiveUps;
 use informing::{Informer, Liveness};
 use listeners::{Listening, Servers};
 use parts::Parts;
@@ -91,6 +95,8 @@ pub enum StartError {
     Cron(#[from] tokio_cron_scheduler::JobSchedulerError),
     #[error("signals cannot be listened for: {0}")]
     Signals(std::io::Error),
+    #[error("a thread that watches the supervisor cannot be started: {0}")]
+    Sentinel(std::io::Error),
 }
 
 impl StartError {
@@ -100,7 +106,7 @@ impl StartError {
             StartError::Config(_) | StartError::StateFolder(..) | StartError::Sockets(_) => 2,
             StartError::Listen(..) | StartError::MetricsListen(..) | StartError::AdminSocket(..) => 2,
             StartError::Database(_) | StartError::Prices(_) | StartError::TakeOver(_) => 3,
-            StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) => 1,
+            StartError::Metrics(_) | StartError::Cron(_) | StartError::Signals(_) | StartError::Sentinel(_) => 1,
         }
     }
 }
@@ -154,6 +160,7 @@ struct Daemon {
     manager: ServiceManager,
     /// The file of the admin socket, where the daemon made it.
     admin_socket: Option<PathBuf>,
+    give_ups: GiveUps,
     _supervisor: actix::Addr<Supervisor>,
     _cron: tokio_cron_scheduler::JobScheduler,
 }
@@ -166,6 +173,11 @@ impl Daemon {
             .map_err(|error| StartError::StateFolder(settings.database.url.state_folder().to_owned(), error))?;
         let clock = clock::for_daemon();
         let manager = origin.manager;
+        let give_ups = GiveUps::read(&settings, clock.clone());
+        if give_ups.times() > 0 {
+            manager.starting("starting: waiting, as the supervisor gave up before", LONGEST_STEP);
+        }
+        give_ups.wait().await;
         let store = open_store(&settings, clock.clone(), &manager).await?;
         for warning in file_modes::warnings(&settings, secret_file.as_deref()) {
             tracing::warn!("{warning}");
@@ -175,12 +187,16 @@ impl Daemon {
             tell_history(&found);
         }
         let metrics = Metrics::install()?;
+        metrics::gave_up(give_ups.times());
         let live = Live::new(settings.clone());
         let parts = Parts::new(&live, clock, store.clone(), metrics.clone());
         parts.observed.remember_last_event(parts.store.as_ref()).await;
         let reload = Reload::new(origin.load, loaded, live, &parts, origin.level);
         let (give_up, given_up) = give_up_channel();
         let supervisor = parts.supervisor(&settings, give_up).start();
+        sentinel::start(parts.progress.clone(), settings.supervisor.heartbeat, last_resort(give_ups.clone()))
+            .map_err(StartError::Sentinel)?;
+        actix::spawn(give_ups.clone().forget_when_healthy(settings.supervisor.window));
         let cron = start_cron(parts.directory.clone()).await?;
 
         let is_stopping = Arc::new(AtomicBool::new(false));
@@ -193,7 +209,8 @@ impl Daemon {
         let Listening { servers, server, admin_socket } =
             listeners::listen(&settings, origin.sockets, &http, &operators, metrics)?;
         actix::spawn(reload.on(origin.hangups, manager.clone()));
-        let informer = Informer { manager: manager.clone(), http, operators, liveness: liveness() };
+        let informer =
+            Informer { manager: manager.clone(), http, operators, liveness: liveness(parts.progress.clone()) };
         actix::spawn(informer.run());
 
         let setup = Setup { settings: &settings, listen: server, secret_file: secret_file.as_deref() };
@@ -208,6 +225,7 @@ impl Daemon {
             given_up,
             terminate,
             interrupt,
+            give_ups,
             servers,
             manager,
             admin_socket,
@@ -221,10 +239,12 @@ impl Daemon {
         let code = match self.wait_for_end().await {
             Ok(signal) => {
                 tracing::info!(signal, "stopping: no new requests, finishing what is under way");
+                self.give_ups.forget();
                 0
             }
             Err(reason) => {
                 tracing::error!(%reason, "the supervisor gives up; draining, then exit {EXIT_GAVE_UP}");
+                self.give_ups.note(&reason);
                 EXIT_GAVE_UP
             }
         };
@@ -257,6 +277,16 @@ impl Daemon {
     }
 }
 
+/// Ends the process where nobody is left who could drain it.
+#[allow(clippy::disallowed_methods)] // there is nothing to drain with
+fn last_resort(give_ups: GiveUps) -> LastResort {
+    Box::new(move |reason| {
+        tracing::error!(%reason, "nothing can be drained any more: exit {EXIT_GAVE_UP} at once; what was answered is on disk");
+        give_ups.note_at_once(reason);
+        std::process::exit(i32::from(EXIT_GAVE_UP))
+    })
+}
+
 fn tell_history(found: &FoundHistory) {
     let FoundHistory { taken_over_at, adopted_from, usage_records, webhook_logs, users, keys, .. } = found;
     tracing::info!(
@@ -268,8 +298,15 @@ fn tell_history(found: &FoundHistory) {
 }
 
 /// What the signs of life rest on.
-fn liveness() -> Liveness {
-    Arc::new(|| Ok(()))
+fn liveness(progress: Arc<Progress>) -> Liveness {
+    Arc::new(move || {
+        let now = Instant::now();
+        if progress.is_alive(now) {
+            return Ok(());
+        }
+        let slowest = progress.slowest(now);
+        Err(format!("no progress of {} for {} s", slowest.part, slowest.age.as_secs()))
+    })
 }
 
 /// Opens the database, waiting for one that is busy or away up to `database.start_timeout`.

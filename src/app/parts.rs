@@ -13,10 +13,11 @@ use crate::actors::limits::Limits;
 use crate::actors::logger::{Logger, LoggerParts};
 use crate::actors::observed::Observed;
 use crate::actors::polling::Polling;
+use crate::actors::progress::Progress;
 use crate::actors::receiver::{Receiver, ReceiverParts};
 use crate::actors::scheduler::{Scheduler, SchedulerParts};
 use crate::actors::steps::StepTimes;
-use crate::actors::supervisor::{ChildSpec, GiveUp, Supervisor, child};
+use crate::actors::supervisor::{ChildSpec, GiveUp, Supervisor, Told, child};
 use crate::actors::{ActorName, Directory};
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
@@ -35,6 +36,8 @@ pub(super) struct Parts {
     /// What requests are held against.
     pub(super) policy: Live<RequestPolicy>,
     pub(super) observed: Arc<Observed>,
+    /// Whether every actor gets on.
+    pub(super) progress: Arc<Progress>,
     ledger: LedgerParts,
     logger: LoggerParts,
     receiver: ReceiverParts,
@@ -79,6 +82,7 @@ impl Parts {
                 polling: Polling::new(store.clone(), clock.clone(), live.clone(), observed.clone()),
             },
             policy: Live::new(RequestPolicy::new(&settings)),
+            progress: Arc::new(Progress::new(settings.supervisor.hang_timeout, store.pulses())),
             observed,
             limits,
             store,
@@ -105,6 +109,7 @@ impl Parts {
             directory: self.directory.clone(),
             http,
             observed: self.observed.clone(),
+            progress: self.progress.clone(),
             limits: self.limits.clone(),
             polling: self.scheduler.polling.clone(),
             started_at: self.clock.now(),
@@ -114,8 +119,9 @@ impl Parts {
     }
 
     pub(super) fn supervisor(&self, settings: &Settings, give_up: GiveUp) -> Supervisor {
-        let (observed, clock) = (self.observed.clone(), self.clock.clone());
-        Supervisor::new(settings.supervisor.clone(), self.child_specs(), give_up, observed, clock)
+        let (observed, progress, clock) = (self.observed.clone(), self.progress.clone(), self.clock.clone());
+        let told = Told { observed, progress, clock };
+        Supervisor::new(settings.supervisor.clone(), self.child_specs(), give_up, told)
     }
 
     /// One factory an actor, in the order of their start.

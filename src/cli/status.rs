@@ -205,12 +205,19 @@ fn backlog(backlog: Option<&BacklogStatus>, paint: Paint) -> Vec<String> {
 fn actor(actor: &ActorStatus, paint: Paint) -> String {
     let state = if actor.up { paint.text(Mood::Good, "up") } else { paint.text(Mood::Bad, "down") };
     let name = visible(&actor.name);
-    let (Some(cause), Some(ended_at)) = (&actor.last_cause, &actor.last_ended_at) else {
-        return format!("{name:NAME_WIDTH$}  {state}");
-    };
-    let error = actor.last_error.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
-    let restarts = format!("{} restarts, last {ended_at}: {cause}{error}", actor.restarts);
-    format!("{name:NAME_WIDTH$}  {state}, {}", paint.text(Mood::Attention, &restarts))
+    let mut parts = vec![state];
+    if actor.hung_threads > 0 {
+        parts.push(paint.text(Mood::Bad, &format!("{} hung threads", actor.hung_threads)));
+    }
+    if let (Some(cause), Some(ended_at)) = (&actor.last_cause, &actor.last_ended_at) {
+        let by_cause = actor.restarts_by_cause.iter().filter(|(_, count)| **count > 0);
+        let by_cause: Vec<String> = by_cause.map(|(cause, count)| format!("{count} {cause}")).collect();
+        let error = actor.last_error.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
+        let restarts =
+            format!("{} restarts ({}), last {ended_at}: {cause}{error}", actor.restarts, by_cause.join(", "));
+        parts.push(paint.text(Mood::Attention, &restarts));
+    }
+    format!("{name:NAME_WIDTH$}  {}", parts.join(", "))
 }
 
 /// Seconds as people say them, in the two largest units.

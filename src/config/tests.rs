@@ -119,6 +119,7 @@ fn each_default_is_the_documented_one() {
     assert_eq!((kept.webhook_logs, kept.dead, kept.claims), (days(90), days(365), None));
     assert_eq!(ledger.key_grace, seconds(3600));
     assert_eq!((supervisor.max_restarts, supervisor.window), (10, seconds(60)));
+    assert_eq!((supervisor.heartbeat, supervisor.hang_timeout), (seconds(1), seconds(15)));
     assert_eq!(metrics.listen, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(admin.socket, state.join("admin.sock"));
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Auto, "info"));

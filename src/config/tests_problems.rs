@@ -126,7 +126,7 @@ fn values_outside_their_limits_are_refused() {
 
 #[test]
 fn keys_of_parts_that_are_not_built_are_unknown() {
-    for key in ["ledger.polling", "supervisor.heartbeat"] {
+    for key in ["ledger.polling", "supervisor.strategy"] {
         let problems = problems_of(&format!("{key} = 1"));
         assert!(
             problems.contains(&format!("{key} (")) && problems.contains("is not a key of this version"),

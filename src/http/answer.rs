@@ -106,7 +106,6 @@ impl Answer {
                 event_id: event_id.to_string(),
             },
             Refusal::Disabled { event_id } => Answer::Disabled { event_id: event_id.to_string() },
-            Refusal::Failing => Answer::Unavailable { message: TRY_AGAIN },
         }
     }
 

@@ -17,6 +17,7 @@ pub mod rows;
 mod source;
 mod sync;
 mod trial;
+mod turn;
 mod waiting;
 
 pub use channel_facts::ChannelFacts;
@@ -28,3 +29,4 @@ pub use recognition::{GatewayIdentity, another as another_gateway};
 pub use rows::Tally;
 pub use source::{Source, SourceMemory};
 pub use sync::{SyncOrder, SyncPlan, SyncProgress, SyncRefused, Tell};
+pub use turn::LogTurn;

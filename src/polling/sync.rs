@@ -3,8 +3,6 @@
 //! What is charged beyond what a pass charges by itself needs a yes to its sum: without one, everything is decided and
 //! nothing is written. How that is done is in `trial`.
 
-use tokio::sync::Mutex;
-
 use super::gaps::{Gap, covered_until, gaps, read_until, reopened};
 use super::pass::{Coverage, Pass, PassError};
 use super::pieces::{self, WholePiece};
@@ -13,6 +11,7 @@ use super::recognition::{self, GatewayIdentity};
 use super::refunds::tokens_of_tasks;
 use super::rows;
 use super::trial::TrialRows;
+use super::turn::LogTurn;
 use super::waiting::{MOST_OWNED_MEANWHILE, MOST_WOKEN_ROWS};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::RowKind;
@@ -192,7 +191,7 @@ impl Pass {
 
     /// Reads what was planned. What was done is in `report`, whatever comes of it. `turn`: whoever reads the same log
     /// beside it takes turns with it, a piece each.
-    pub async fn carry_out(&mut self, plan: &SyncPlan, turn: &Mutex<()>, tell: Tell<'_>) -> Result<(), PassError> {
+    pub async fn carry_out(&mut self, plan: &SyncPlan, turn: &LogTurn, tell: Tell<'_>) -> Result<(), PassError> {
         let of = self.source.source_filter();
         let mut trial = TrialRows::default();
         let done = self.read_planned(&of, plan, turn, &mut trial, tell).await;
@@ -202,7 +201,7 @@ impl Pass {
             self.try_rows(&mut trial, plan).await?;
             return self.report.is_whole();
         }
-        let _turn = turn.lock().await;
+        let _turn = turn.take().await;
         let covered = self.tell_coverage(&of, plan).await?;
         match plan.token {
             Some(token) => self.report.disputed += self.store.revisit(vec![token], Some(covered)).await?,
@@ -230,7 +229,7 @@ impl Pass {
         &mut self,
         of: &SourceFilter,
         plan: &SyncPlan,
-        turn: &Mutex<()>,
+        turn: &LogTurn,
         trial: &mut TrialRows,
         tell: Tell<'_>,
     ) -> Result<(), PassError> {
@@ -247,7 +246,7 @@ impl Pass {
             let ids = self.source.memory().ids;
             let mut reading = Reading::new(self.gateway.clone(), window, RowKind::Consumption, ids);
             loop {
-                let _turn = turn.lock().await;
+                let _turn = turn.take().await;
                 let Some(piece) = self.next_piece(&mut reading).await? else { break };
                 let seconds = piece.seconds;
                 let rows = self.take_piece(of, plan, piece, trial).await?;

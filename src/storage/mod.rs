@@ -12,6 +12,7 @@ pub mod charges;
 pub mod deciding;
 mod decode;
 pub mod disputes;
+pub mod fence;
 pub mod log;
 mod log_content;
 mod log_writes;
@@ -23,6 +24,7 @@ pub mod open;
 mod parked;
 mod price_list;
 pub mod prices;
+pub mod pulse;
 mod raw_meta;
 pub mod refunding;
 mod removal;
@@ -48,6 +50,7 @@ use crate::domain::retention::BookTimes;
 use crate::domain::settlement::{LedgerPolicy, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint::InjectedFault;
+use fence::Supervised;
 use noticed::Notices;
 use takeover::{FoundHistory, TakenOver};
 
@@ -78,6 +81,9 @@ pub enum StoreError {
     /// The owner of the writing connection failed in the middle; whether it committed is unknown.
     #[error("the writer of the database failed; what it was doing may have been committed")]
     OutcomeUnknown,
+    /// Whoever asked was replaced meanwhile, and nothing of it was written.
+    #[error("whoever asked for this was replaced meanwhile: nothing of it was written")]
+    Replaced,
     /// No look at the rate has been stored yet.
     #[error("no price is known yet: `serve` stores the first at its start")]
     NoPrices,
@@ -370,5 +376,5 @@ pub struct WaitingEvent {
 }
 
 /// A whole store: the daemon's side and the operator's.
-pub trait Store: LedgerStore + LogStore + Books + Disputes + Prices + AuditStore {}
-impl<T: LedgerStore + LogStore + Books + Disputes + Prices + AuditStore> Store for T {}
+pub trait Store: LedgerStore + LogStore + Books + Disputes + Prices + AuditStore + Supervised {}
+impl<T: LedgerStore + LogStore + Books + Disputes + Prices + AuditStore + Supervised> Store for T {}

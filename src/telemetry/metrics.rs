@@ -31,6 +31,9 @@ const COVERAGE_READ: &str = "hookledger_coverage_read_timestamp_seconds";
 const SOURCE_CONDITION: &str = "hookledger_source_condition";
 const ACTOR_UP: &str = "hookledger_actor_up";
 const ACTOR_RESTARTS: &str = "hookledger_actor_restarts_total";
+const HUNG_THREADS: &str = "hookledger_actor_hung_threads";
+const PROGRESS_AGE: &str = "hookledger_actor_progress_age_seconds";
+const GIVE_UPS: &str = "hookledger_supervisor_give_ups";
 const MAILBOX_DEPTH: &str = "hookledger_actor_mailbox_depth";
 const BALANCE_REQUESTS: &str = "hookledger_balance_requests_total";
 const BALANCE_DURATION: &str = "hookledger_balance_duration_seconds";
@@ -119,6 +122,13 @@ fn describe() {
     );
     describe_gauge!(ACTOR_UP, "1 while the actor runs.");
     describe_counter!(ACTOR_RESTARTS, "Restarts of an actor by cause.");
+    describe_gauge!(HUNG_THREADS, "Threads of an actor that were given up as hung, and have not ended.");
+    describe_gauge!(
+        PROGRESS_AGE,
+        Unit::Seconds,
+        "Since an actor's last progress; waiting for the database or new-api within its deadline does not count."
+    );
+    describe_gauge!(GIVE_UPS, "How often in a row the supervisor gave up before this start.");
     describe_gauge!(MAILBOX_DEPTH, "Messages that wait for the actor.");
     describe_counter!(BALANCE_REQUESTS, "Balance questions by what was answered.");
     describe_histogram!(BALANCE_DURATION, Unit::Seconds, "From a balance question's arrival to its answer.");
@@ -192,6 +202,7 @@ fn begin_at_zero() {
     {
         counter!(ACTOR_RESTARTS, "actor" => actor, "cause" => cause).increment(0);
     }
+    labels::SUPERVISED_ACTORS.into_iter().for_each(|actor| threads_hang(actor, 0));
     for kind in labels::TRANSACTION_KINDS {
         credits_moved(kind, 0);
     }
@@ -311,6 +322,20 @@ pub fn actor_restarted(actor: &'static str, cause: &'static str) {
     labels::check(actor, &labels::SUPERVISED_ACTORS);
     labels::check(cause, &labels::CAUSES);
     counter!(ACTOR_RESTARTS, "actor" => actor, "cause" => cause).increment(1);
+}
+
+pub fn threads_hang(actor: &'static str, count: usize) {
+    labels::check(actor, &labels::SUPERVISED_ACTORS);
+    gauge!(HUNG_THREADS, "actor" => actor).set(count as f64);
+}
+
+pub fn progress_age(actor: &'static str, age: Duration) {
+    gauge!(PROGRESS_AGE, "actor" => actor).set(age.as_secs_f64());
+}
+
+/// Before this start, one after another.
+pub fn gave_up(times: u32) {
+    gauge!(GIVE_UPS).set(f64::from(times));
 }
 
 pub fn mailbox_depth(actor: &'static str, depth: usize) {

@@ -29,19 +29,19 @@ pub fn usage_bodies(count: usize, prefix: &str) -> Vec<String> {
     (0..count).map(body).collect()
 }
 
-fn patient() -> Retry {
+pub fn patient() -> Retry {
     Retry::until(PATIENCE, Duration::from_millis(20))
 }
 
 /// Nothing waits any more, each event has its charge, and the books agree to the last femto.
-fn assert_charged_once(books: &Books, events: i64) {
+pub fn assert_charged_once(books: &Books, events: i64) {
     wait_until("nothing is pending", PATIENCE, || (books.count("hookledger_inbox") == 0).then_some(()));
     assert_eq!(books.count("hookledger_claims"), events, "every event is charged once");
     books.assert_whole();
     books.assert_carried_exactly();
 }
 
-fn assert_documented(report: &Report) {
+pub fn assert_documented(report: &Report) {
     for status in report.statuses().keys() {
         assert!([0, 200, 202, 503].contains(status), "undocumented answer {status}: {:?}", report.statuses());
     }
@@ -74,9 +74,9 @@ fn points_on_the_road() -> impl Iterator<Item = &'static str> {
 }
 
 /// Pings go through the Logger, usage events through the Ledger.
-fn mixed_bodies(count: usize) -> Vec<String> {
-    let mut bodies = usage_bodies(count, "mixed");
-    bodies.extend((0..count).map(|number| ping(&format!("ping-{number}"))));
+pub fn mixed_bodies(count: usize, prefix: &str) -> Vec<String> {
+    let mut bodies = usage_bodies(count, prefix);
+    bodies.extend((0..count).map(|number| ping(&format!("{prefix}-ping-{number}"))));
     bodies
 }
 
@@ -84,14 +84,14 @@ fn mixed_bodies(count: usize) -> Vec<String> {
 fn killed_at_every_fail_point_in_turn() {
     const EVENTS: usize = 60;
     let random = &mut Random::new();
-    for point in points_on_the_road().chain(["scheduler.wake"]) {
+    for point in points_on_the_road().chain(["scheduler.wake", "supervisor.look"]) {
         let mut daemon = Daemon::start(DaemonOptions::new());
         with_users(&daemon);
         let passes = random.below(if point == "scheduler.wake" { 2 } else { 5 });
         daemon.set_environment("FAILPOINTS", format!("{point}={passes}*off->1*return(kill)"));
         daemon.kill();
         daemon.launch();
-        let ongoing = start_delivery(daemon.address(), SECRET, mixed_bodies(EVENTS), 8, patient());
+        let ongoing = start_delivery(daemon.address(), SECRET, mixed_bodies(EVENTS, "mixed"), 8, patient());
         assert!(daemon.wait_exit(PATIENCE).is_some(), "{point} was never passed");
         daemon.unset_environment("FAILPOINTS");
         daemon.restart();
@@ -113,7 +113,7 @@ fn an_actor_that_panics_is_replaced_and_nothing_is_lost() {
         daemon.wait_ready();
         with_users(&daemon);
         let pid = daemon.pid();
-        let report = deliver(daemon.address(), SECRET, mixed_bodies(EVENTS), 16, patient());
+        let report = deliver(daemon.address(), SECRET, mixed_bodies(EVENTS, "mixed"), 16, patient());
         report.assert_all_acknowledged();
         assert_documented(&report);
         assert_charged_once(&daemon.books(), EVENTS as i64);
@@ -131,7 +131,7 @@ fn a_step_that_fails_is_repeated_and_nothing_is_lost() {
         let program = format!("{point}=1*off->3*return(error)->2*off->3*return(error)");
         let daemon = Daemon::start(DaemonOptions::new().fail_points(&program));
         with_users(&daemon);
-        let report = deliver(daemon.address(), SECRET, mixed_bodies(EVENTS), 8, patient());
+        let report = deliver(daemon.address(), SECRET, mixed_bodies(EVENTS, "mixed"), 8, patient());
         report.assert_all_acknowledged();
         assert_documented(&report);
         assert_charged_once(&daemon.books(), EVENTS as i64);
@@ -142,7 +142,7 @@ fn a_step_that_fails_is_repeated_and_nothing_is_lost() {
 fn restarts_are_counted_by_actor_and_cause() {
     let daemon = Daemon::start(DaemonOptions::new().fail_points("ledger.handle=1*panic->off;logger.handle=1*panic"));
     with_users(&daemon);
-    deliver(daemon.address(), SECRET, mixed_bodies(20), 2, patient()).assert_all_acknowledged();
+    deliver(daemon.address(), SECRET, mixed_bodies(20, "mixed"), 2, patient()).assert_all_acknowledged();
     for actor in ["ledger", "logger"] {
         let name = format!("hookledger_actor_restarts_total{{actor=\"{actor}\",cause=\"panic\"}}");
         assert_eq!(daemon.metric(&name), Some(1.0), "{name}");

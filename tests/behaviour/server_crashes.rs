@@ -74,7 +74,7 @@ fn without_traffic_a_dead_server_shows_in_readiness_and_passes() {
 }
 
 /// A daemon whose link to the suite's server goes through a proxy, with users.
-fn behind(proxy_of: &mut Option<Proxy>, options: DaemonOptions) -> Daemon {
+pub fn behind(proxy_of: &mut Option<Proxy>, options: DaemonOptions) -> Daemon {
     let daemon = Daemon::prepare(options);
     let login = daemon.guest().login();
     let proxy = Proxy::start(format!("{}:{}", login.host, login.port).parse().unwrap());

@@ -67,8 +67,9 @@ fn whose_row_is_held_waits_alone_and_is_settled_after_the_release() {
 #[test]
 fn held_events_are_tried_again_without_the_every_second_look() {
     only_on_a_server!();
-    // The Scheduler begins nothing.
-    let daemon = Daemon::start(DaemonOptions::new().fail_points("scheduler.wake=return(error)"));
+    // The Scheduler begins nothing, and nobody replaces it.
+    let hung = DaemonOptions::new().fail_points("scheduler.wake=pause");
+    let daemon = Daemon::start(hung.set("HOOKLEDGER__SUPERVISOR__HANG_TIMEOUT", "1h"));
     with_users(&daemon);
     let books = daemon.books();
     let user = user_of(&books, HELD);

@@ -32,6 +32,7 @@ use crate::actors::Directory;
 use crate::actors::limits::Limits;
 use crate::actors::observed::Observed;
 use crate::actors::polling::Polling;
+use crate::actors::progress::Progress;
 use crate::domain::time::UnixMillis;
 use crate::storage::Store;
 use openapi::Frame;
@@ -49,6 +50,7 @@ pub struct AdminState {
     /// Of the senders' side: whether events can be taken.
     pub http: web::Data<HttpState>,
     pub observed: Arc<Observed>,
+    pub progress: Arc<Progress>,
     pub limits: Arc<Limits>,
     pub polling: Polling,
     pub started_at: UnixMillis,

@@ -2,23 +2,24 @@
 //! for no write.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::web;
 
 use super::AdminState;
 use super::refusal::Refusal;
 use super::request::{NoQuery, Query};
+use crate::actors::ActorName;
 use crate::actors::conditions::Held;
+use crate::actors::guard::Cause;
 use crate::actors::lives::Life;
 use crate::actors::observed::{Counted, LogReading};
 use crate::actors::polling::SourceLook;
-use crate::actors::supervisor::Cause;
 use crate::domain::channel::ChannelState;
 use crate::domain::time::UnixMillis;
 use crate::status::{
-    ActorStatus, BacklogStatus, ChannelName, ChannelStatus, ConditionStatus, CoverageStatus, DatabaseStatus,
-    ListenerStatus, SourceStatus, Status, TakingOverStatus, WebhookStatus,
+    ActorState, ActorStatus, BacklogStatus, ChannelName, ChannelStatus, ConditionStatus, CoverageStatus,
+    DatabaseStatus, ListenerStatus, SourceStatus, Status, TakingOverStatus, WebhookStatus,
 };
 use crate::storage::takeover::TakenOver;
 
@@ -52,7 +53,7 @@ pub fn gather(state: &AdminState) -> Status {
             }
         }),
         conditions: observed.conditions.held().into_iter().map(condition).collect(),
-        actors: observed.lives.all().into_iter().map(actor).collect(),
+        actors: actors(state),
         backlog: observed.counted().map(|counted| backlog(counted, now)),
         taking_over: observed.takeover().map(taking_over),
         listeners: listeners(state),
@@ -107,18 +108,27 @@ fn condition(held: Held) -> ConditionStatus {
     }
 }
 
-fn actor(life: Life) -> ActorStatus {
-    let causes = [(Cause::Panic, life.panics), (Cause::Exit, life.exits)];
-    let by_cause = causes.into_iter().map(|(cause, count)| (cause.as_str().to_owned(), count));
+fn actors(state: &AdminState) -> Vec<ActorStatus> {
+    let ages = state.progress.ages(Instant::now());
+    let age_of =
+        |actor: ActorName| ages.iter().find(|(name, _)| *name == actor).map_or(Duration::ZERO, |(_, age)| *age);
+    state.observed.lives.all().into_iter().map(|life| actor(age_of(life.actor), life)).collect()
+}
+
+fn actor(age: Duration, life: Life) -> ActorStatus {
+    let by_cause = Cause::ALL.map(|cause| (cause.as_str().to_owned(), life.ends[cause as usize]));
     let (cause, ended_at, error) = match life.last_end {
         Some(end) => (Some(end.cause.as_str().to_owned()), Some(end.at.to_rfc3339()), end.error),
         None => (None, None, None),
     };
     ActorStatus {
         name: life.actor.as_str().to_owned(),
+        state: if life.is_up { ActorState::Running } else { ActorState::Restarting },
         up: life.is_up,
-        restarts: life.panics + life.exits,
-        restarts_by_cause: by_cause.collect::<BTreeMap<_, _>>(),
+        progress_age_secs: age.as_secs(),
+        hung_threads: life.hung_threads as u64,
+        restarts: life.ends.iter().sum(),
+        restarts_by_cause: BTreeMap::from(by_cause),
         last_cause: cause,
         last_ended_at: ended_at,
         last_error: error,

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::connect;
 use super::options::MysqlOptions;
 use super::server::ServerProblem;
+use crate::failpoint;
 use crate::storage::StoreError;
 
 const MIGRATIONS: [(i64, &str, &str); 7] = [
@@ -88,6 +89,7 @@ pub async fn run(options: &MysqlOptions, now_ms: i64) -> Result<(), MysqlOpenErr
             {
                 return Err(error.into());
             }
+            failpoint::hit("store.migrate.tables").map_err(StoreError::from)?;
         }
         sqlx::query("INSERT INTO hookledger_migrations (version, description, installed_at_ms) VALUES (?, ?, ?)")
             .bind(version)

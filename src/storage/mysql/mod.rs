@@ -17,6 +17,7 @@ mod context;
 mod coverage;
 mod disputes;
 pub mod error;
+mod fenced;
 mod foreign;
 mod inbox;
 mod lock;
@@ -80,6 +81,7 @@ pub use migrate::MysqlOpenError;
 pub use options::{MysqlOptions, TlsMode};
 
 /// The platform's database, open.
+#[derive(Clone)]
 pub struct MysqlStore {
     shards: Vec<Shard>,
     /// Records what the shards could not settle in time, so it never waits behind them.
@@ -89,11 +91,11 @@ pub struct MysqlStore {
     balance_readers: MySqlPool,
     context: Arc<Context>,
     /// What the last look found of our state and the platform's tables.
-    apart: ArcSwapOption<Apart>,
+    apart: Arc<ArcSwapOption<Apart>>,
     /// Whose turn it is with work that is no user's.
-    turn: AtomicUsize,
-    last_look: LastLook,
-    noticed: Noticed,
+    turn: Arc<AtomicUsize>,
+    last_look: Arc<LastLook>,
+    noticed: Arc<Noticed>,
 }
 
 /// Makes the own tables and brings them up to date.
@@ -146,8 +148,7 @@ impl MysqlStore {
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
         let recorder = Shard::start(count, context.clone()).map_err(MysqlOpenError::Thread)?;
-        let (turn, last_look, apart) = (AtomicUsize::new(0), LastLook::default(), ArcSwapOption::empty());
-        let noticed = Noticed::default();
+        let (turn, last_look, apart, noticed) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
         let store = MysqlStore { shards, recorder, readers, balance_readers, context, turn, last_look, apart, noticed };
         // Before anything is settled or given.
         store.look_apart().await?;

@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::context::Context;
 use super::{connect, locked_out, silence};
+use crate::storage::fence::{Fence, may_write};
+use crate::storage::pulse::OwnerPulse;
 use crate::storage::{AsStoreError, StoreError};
 
 /// Transactions that may wait for one owner.
@@ -43,6 +45,9 @@ type Job = Box<dyn for<'a> FnOnce(&'a mut Owner) -> BoxFuture<'a, ()> + Send>;
 pub struct Shard {
     jobs: mpsc::Sender<Job>,
     is_writable: Arc<AtomicBool>,
+    /// Around what is asked for here.
+    pub(super) fence: Option<Fence>,
+    pub(super) pulse: Arc<OwnerPulse>,
 }
 
 impl Shard {
@@ -50,11 +55,23 @@ impl Shard {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let is_writable = Arc::new(AtomicBool::new(true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let is_writable_here = is_writable.clone();
-        let owner = Owner { context, connection: None, session: None, is_writable: is_writable_here, is_closed: false };
-        let work = move || runtime.block_on(owner.run(queue));
-        std::thread::Builder::new().name(format!("ledger-writer-{number}")).spawn(work)?;
-        Ok(Shard { jobs, is_writable })
+        let name = format!("ledger-writer-{number}");
+        let pulse = Arc::new(OwnerPulse::new(&*name, silence::patience(&context.options)));
+        let owner = Owner {
+            context,
+            connection: None,
+            session: None,
+            fence: None,
+            pulse: pulse.clone(),
+            is_writable: is_writable.clone(),
+            is_closed: false,
+        };
+        let work = move || {
+            let _end = owner.pulse.until_end();
+            runtime.block_on(owner.run(queue))
+        };
+        std::thread::Builder::new().name(name).spawn(work)?;
+        Ok(Shard { jobs, is_writable, fence: None, pulse })
     }
 
     pub fn is_writable(&self) -> bool {
@@ -74,8 +91,10 @@ impl Shard {
         W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>> + Send + Sync + 'static,
     {
         let (reply, answer) = oneshot::channel();
+        let fence = self.fence.clone();
         let job: Job = Box::new(move |owner| {
             Box::pin(async move {
+                owner.fence = fence;
                 let outcome = AssertUnwindSafe(owner.transact(&work)).catch_unwind().await;
                 match outcome {
                     Ok(result) => drop(reply.send(result)),
@@ -97,6 +116,7 @@ impl Shard {
         let job: Job = Box::new(move |owner| {
             Box::pin(async move {
                 owner.is_closed = true;
+                owner.pulse.closes();
                 if let Some(connection) = owner.connection.take() {
                     silence::bounded(&owner.context.options, connection.close()).await.ok();
                 }
@@ -114,6 +134,9 @@ pub struct Owner {
     connection: Option<MySqlConnection>,
     /// The server's number of the connection that was used last.
     session: Option<i64>,
+    /// Around the work under way.
+    fence: Option<Fence>,
+    pulse: Arc<OwnerPulse>,
     is_writable: Arc<AtomicBool>,
     is_closed: bool,
 }
@@ -121,11 +144,14 @@ pub struct Owner {
 impl Owner {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(job) = queue.recv().await {
+            self.pulse.moves();
             job(&mut self).await;
+            self.pulse.rests();
             if self.is_closed {
                 return;
             }
         }
+        self.pulse.closes();
     }
 
     async fn transact<T, E, W>(&mut self, work: &W) -> Result<T, E>
@@ -137,6 +163,7 @@ impl Owner {
         let mut tries = 1;
         loop {
             let began = Instant::now();
+            self.pulse.moves();
             let mut result = self.attempt(work).await;
             let is_contended =
                 matches!(result.as_ref().err().and_then(AsStoreError::as_store_error), Some(StoreError::Contended(_)));
@@ -175,10 +202,16 @@ impl Owner {
 
     /// Fails if another program keeps the platform's tables locked. The fresh connection is then the next try's.
     async fn look_at_tables(&mut self) -> Result<(), StoreError> {
-        let mut connection = connect::writer(&self.context.options).await?;
-        silence::bounded(&self.context.options, locked_out::look(&mut connection)).await??;
-        self.session = silence::session(&mut connection).await?;
-        self.connection = Some(connection);
+        self.pulse.moves();
+        let options = &self.context.options;
+        let look = async {
+            let mut connection = connect::writer(options).await?;
+            locked_out::look(&mut connection).await?;
+            let session = silence::session(&mut connection).await?;
+            Ok::<_, StoreError>((connection, session))
+        };
+        let (connection, session) = silence::bounded(options, look).await??;
+        (self.connection, self.session) = (Some(connection), session);
         Ok(())
     }
 
@@ -220,9 +253,17 @@ impl Owner {
         E: From<StoreError> + AsStoreError + Send,
         W: for<'a> Fn(&'a mut MySqlConnection, &'a Context) -> BoxFuture<'a, Result<End<T>, E>> + Sync,
     {
+        if !may_write(self.fence.as_ref()) {
+            return Err(StoreError::Replaced.into());
+        }
         let mut connection = self.connected().await?;
         let mut transaction = connection.begin().await.map_err(StoreError::from)?;
         let outcome = match work(&mut transaction, &self.context).await {
+            // What is thrown away with its connection is rolled back.
+            Ok(End::Commit(_)) if !may_write(self.fence.as_ref()) => {
+                tracing::warn!("what a replaced part of the daemon had asked for was rolled back");
+                return Err(StoreError::Replaced.into());
+            }
             Ok(End::Commit(value)) => {
                 // The server may have committed before the link broke: only looking for the claim tells.
                 transaction.commit().await.map_err(|error| match StoreError::from(error) {

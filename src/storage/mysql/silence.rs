@@ -22,10 +22,14 @@ const LOCK_WAITS: u32 = 10;
 /// How long ending a session may take.
 const END_WAIT: Duration = Duration::from_secs(5);
 
+/// The longest that anything waits here.
+pub fn patience(options: &MysqlOptions) -> Duration {
+    PATIENCE.max(connect::lock_wait(options) * LOCK_WAITS)
+}
+
 /// Waits for no longer than a server that works would need.
 pub async fn bounded<T>(options: &MysqlOptions, work: impl Future<Output = T>) -> Result<T, StoreError> {
-    let patience = PATIENCE.max(connect::lock_wait(options) * LOCK_WAITS);
-    tokio::time::timeout(patience, work).await.map_err(|_elapsed| StoreError::OutcomeUnknown)
+    tokio::time::timeout(patience(options), work).await.map_err(|_elapsed| StoreError::OutcomeUnknown)
 }
 
 /// The server's number of this connection.

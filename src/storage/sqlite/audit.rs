@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::SqliteStore;
-use super::writer::{Command, Context};
+use super::command::Command;
+use super::writer::Context;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
 use crate::storage::audit::{

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::writer::{Command, Forgotten, LogCommand};
+use super::command::{Command, Forgotten, LogCommand};
 use super::{SqliteStore, coverage, source_looks, task_refunds};
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_snapshot::{NumberedRow, RowOutcome};

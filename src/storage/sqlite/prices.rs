@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
-use super::writer::{Command, Context};
+use super::command::Command;
+use super::writer::Context;
 use super::{SqliteStore, source_looks};
 use crate::domain::pricing::PriceBook;
 use crate::domain::time::UnixMillis;

@@ -6,83 +6,34 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::{self, Progress};
-use super::refunds::{self, Reversal};
-use super::retention;
-use super::task_refunds;
-use super::tokens::{self, Seen};
-use super::{SqliteOptions, audit, books_write, connect, coverage, prices, record, settle, source_looks};
-use crate::clock::SharedClock;
-use crate::domain::event::Delivery;
-use crate::domain::ids::{RecordIds, RemoteKeyId};
-use crate::domain::log_snapshot::NumberedRow;
-use crate::domain::outcome::RecordOutcome;
-use crate::domain::refund::{RefundOutcome, RefundRequest};
-use crate::domain::settlement::{Batch, LedgerPolicy, Plan, Purpose};
-use crate::domain::time::UnixMillis;
-use crate::storage::audit::{AcceptedDifference, NewAcceptance};
-use crate::storage::books::{
-    BooksError, Created, Granted, Ignored, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser,
+use super::command::{Command, Forgotten, LogCommand, Reply};
+use super::fenced::{self, CurrentFence};
+use super::{
+    SqliteOptions, audit, books_write, connect, coverage, prices, record, refunds, retention, settle, source_looks,
+    task_refunds, tokens,
 };
-use crate::storage::log::{RefundsSettled, SourceFilter, Span, TaskPlace, Trial, Tried};
-use crate::storage::prices::{NewQuotaChange, QuotaChange};
-use crate::storage::removal::Removal;
+use crate::clock::SharedClock;
+use crate::domain::ids::RecordIds;
+use crate::domain::settlement::LedgerPolicy;
+use crate::storage::fence::{Fence, may_write};
+use crate::storage::pulse::OwnerPulse;
 use crate::storage::skew;
-use crate::storage::{AsStoreError, ConfiguredPrices, Poison, PriceLook, StoreError};
+use crate::storage::{AsStoreError, StoreError};
 
 /// Batches that may wait. The Ledger and the Logger have one each under way; the rest are operators' requests.
 const QUEUE: usize = 64;
 
-type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
-
-/// What the owner is asked to do: plain data and a place for the answer.
-pub enum Command {
-    Settle(Batch, Purpose, Reply<Plan>),
-    Log(LogCommand),
-    Record(Vec<Delivery>, Reply<Vec<RecordOutcome>>),
-    SetAside(Poison, Reply<()>),
-    StorePrices(ConfiguredPrices, Reply<PriceLook>),
-    NameQuotaChange(NewQuotaChange, Reply<QuotaChange, BooksError>),
-    LookAtTokens(Seen, Reply<()>),
-    Refund(Vec<RefundRequest>, bool, Reply<Vec<RefundOutcome>>),
-    BeginReversal(Reversal, Reply<Option<UnixMillis>, BooksError>),
-    FinishReversal(String, Reply<(), BooksError>),
-    Retain(Removal, Reply<u64>),
-    AddUser(NewUser, Reply<Created, BooksError>),
-    AddKey(NewKey, Reply<Created, BooksError>),
-    Grant(NewGrant, Reply<Granted, BooksError>),
-    Adjust(NewAdjustment, Reply<Granted, BooksError>),
-    IgnoreToken(NewIgnore, Reply<Ignored, BooksError>),
-    AcceptDifference(NewAcceptance, Reply<AcceptedDifference>),
-    Probe(Reply<()>),
-    Close(Reply<()>),
-}
-
-/// What whoever reads the log asks beside settlements.
-pub enum LogCommand {
-    ForgetUnowned(Forgotten, Reply<()>),
-    TryRows(Batch, Trial, Reply<Tried>),
-    Cover(SourceFilter, Span, UnixMillis, Reply<()>),
-    BeginCoverage(SourceFilter, i64, Reply<i64>),
-    Reopen(SourceFilter, UnixMillis, Reply<()>),
-    SetRowAside(Box<NumberedRow>, String, Reply<()>),
-    SetNote(String, String, Reply<()>),
-    SettleRefunds(Vec<TaskPlace>, Reply<RefundsSettled>),
-}
-
-/// Whose counts of rows that nobody pays for are to go.
-pub struct Forgotten {
-    pub source: String,
-    pub from_second: i64,
-    pub until_second: i64,
-    pub token: Option<RemoteKeyId>,
-}
+/// A command may wait this often for another program's lock, and no disk that works takes this long for one.
+const LOCK_WAITS: u32 = 10;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What every write needs beside its connection.
 pub struct Context {
@@ -100,9 +51,12 @@ pub struct Context {
 /// The way to the owner.
 #[derive(Clone)]
 pub struct Writer {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<(Command, Option<Fence>)>,
     policy: Arc<ArcSwap<LedgerPolicy>>,
     is_writable: Arc<AtomicBool>,
+    /// Around what is submitted here.
+    pub(super) fence: Option<Fence>,
+    pub(super) pulse: Arc<OwnerPulse>,
 }
 
 impl Writer {
@@ -122,7 +76,16 @@ impl Writer {
         let context = Context { has_log, options, policy: policy.clone(), clock, installation, ids, skew };
         let progress = Arc::new(Progress::default());
         let copying = checkpoint::run(context.options.clone(), progress.clone());
-        let owner = Owner { context, connection: None, is_writable: is_writable.clone(), progress };
+        let deadline = PATIENCE.max(context.options.lock_wait * LOCK_WAITS);
+        let pulse = Arc::new(OwnerPulse::new("ledger-writer", deadline));
+        let owner = Owner {
+            context,
+            connection: None,
+            fence: Arc::new(ArcSwapOption::empty()),
+            pulse: pulse.clone(),
+            is_writable: is_writable.clone(),
+            progress,
+        };
         // A panic in the copying must not end the owner.
         let copying = AssertUnwindSafe(copying).catch_unwind();
         let work = async move {
@@ -130,8 +93,13 @@ impl Writer {
             // Only now is no connection left, and with the last one SQLite takes its files beside the database away.
             closing.and_then(|reply| reply.send(Ok(())).ok())
         };
-        std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || runtime.block_on(work))?;
-        Ok(Writer { commands, policy, is_writable })
+        let thread = pulse.clone();
+        let work = move || {
+            let _end = thread.until_end();
+            runtime.block_on(work)
+        };
+        std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(work)?;
+        Ok(Writer { commands, policy, is_writable, fence: None, pulse })
     }
 
     /// For the next batch and those after it; the one under way keeps what it began with.
@@ -146,7 +114,7 @@ impl Writer {
 
     /// Queues a command; refuses at once when too many wait.
     pub fn submit(&self, command: Command) -> Result<(), StoreError> {
-        self.commands.try_send(command).map_err(|error| match error {
+        self.commands.try_send((command, self.fence.clone())).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable("it was closed".to_owned()),
         })
@@ -159,7 +127,7 @@ impl Writer {
     /// Lets what waits finish, then closes the connection.
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).await.is_ok() {
+        if self.commands.send((Command::Close(reply), None)).await.is_ok() {
             answer.await.ok();
         }
     }
@@ -168,27 +136,35 @@ impl Writer {
 struct Owner {
     context: Context,
     connection: Option<SqliteConnection>,
+    fence: CurrentFence,
+    pulse: Arc<OwnerPulse>,
     is_writable: Arc<AtomicBool>,
     progress: Arc<Progress>,
 }
 
 impl Owner {
     /// Works until it is told to close, and gives back whom to tell.
-    async fn run(mut self, mut queue: mpsc::Receiver<Command>) -> Option<Reply<()>> {
-        while let Some(command) = queue.recv().await {
+    async fn run(mut self, mut queue: mpsc::Receiver<(Command, Option<Fence>)>) -> Option<Reply<()>> {
+        while let Some((command, fence)) = queue.recv().await {
             if let Command::Close(reply) = command {
+                self.pulse.closes();
                 self.progress.close();
                 self.fold_log().await;
                 return Some(reply);
             }
+            self.fence.store(fence.map(Arc::new));
+            self.pulse.moves();
             let work = async {
                 self.carry_out(command).await;
+                self.pulse.moves();
                 self.keep_log_short().await;
             };
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
                 self.connection = None;
             }
+            self.pulse.rests();
         }
+        self.pulse.closes();
         self.progress.close();
         None
     }
@@ -324,6 +300,19 @@ impl Owner {
         }
     }
 
+    async fn connected(&mut self) -> Result<SqliteConnection, sqlx::Error> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let mut connection = connect::writer(&self.context.options, false).await?;
+        fenced::guard(&mut connection, &self.fence).await?;
+        Ok(connection)
+    }
+
+    fn is_asked_by_one_who_lives(&self) -> bool {
+        may_write(self.fence.load().as_deref())
+    }
+
     /// Runs one piece of work; a panic in it costs this connection and this answer, never the owner.
     async fn answer<T, E>(
         &mut self,
@@ -332,11 +321,10 @@ impl Owner {
     ) where
         E: From<StoreError> + AsStoreError,
     {
-        let connection = match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => connect::writer(&self.context.options, false).await,
-        };
-        let mut connection = match connection {
+        if !self.is_asked_by_one_who_lives() {
+            return drop(reply.send(Err(StoreError::Replaced.into())));
+        }
+        let mut connection = match self.connected().await {
             Ok(connection) => connection,
             Err(error) => {
                 self.is_writable.store(false, Ordering::Release);
@@ -346,6 +334,11 @@ impl Owner {
         };
         let outcome = AssertUnwindSafe(work(&mut connection, &self.context)).catch_unwind().await;
         match outcome {
+            // Its COMMIT was turned into a ROLLBACK, or would have been.
+            Ok(Err(_)) if !self.is_asked_by_one_who_lives() => {
+                tracing::warn!("what a replaced part of the daemon had asked for was rolled back");
+                reply.send(Err(StoreError::Replaced.into())).ok();
+            }
             Ok(result) => {
                 let failed = result.as_ref().err().and_then(AsStoreError::as_store_error);
                 let is_broken = matches!(failed, Some(StoreError::Unavailable(_)));
