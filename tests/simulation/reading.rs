@@ -80,7 +80,7 @@ impl Driver {
         }
     }
 
-    /// A call whose event lies within a span that agreed, and its row behind it.
+    /// A call whose event lies within a span that agreed, and its row behind it or nowhere: another's row stood for it.
     async fn look_at_ends_of_spans(&mut self) {
         let spans =
             "SELECT CAST(from_second AS CHAR), CAST(until_second AS CHAR) FROM hookledger_spans WHERE proof = 'agreed'";
@@ -88,7 +88,8 @@ impl Driver {
             let agreed = number(&span[0])..=number(&span[1]);
             let straddles = |made: &&Made| {
                 let event_second = event_ms(&made.call, made.second).div_euclid(1000);
-                made.told == Told::Accepted && agreed.contains(&event_second) != agreed.contains(&made.second)
+                let has_row = made.call.row_after_secs.is_some() && agreed.contains(&made.second);
+                made.told == Told::Accepted && agreed.contains(&event_second) != has_row
             };
             let tokens = self.world.calls.iter().filter(straddles).map(|made| made.call.token);
             self.world.deceived.extend(tokens.collect::<Vec<_>>());

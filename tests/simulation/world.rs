@@ -74,7 +74,7 @@ pub struct World {
     steps: i64,
     /// Our clock was behind at some time: dates of owners lay ahead of it.
     was_behind: bool,
-    /// Tokens with a call of which only one side lies in a span that agreed: figures can't tell it from another.
+    /// Tokens with a call of which only one side lies in a span that agreed: figures cannot tell it from another.
     pub deceived: BTreeSet<usize>,
     /// The latest time that our clock showed while it was ahead.
     ahead_until: i64,
