@@ -33,8 +33,10 @@ fn log_lines_of(daemon: &Daemon, event_id: &str) -> Vec<serde_json::Value> {
 #[test]
 fn metrics_tell_what_happened() {
     let daemon = with_user();
-    daemon.post(usage("e-1"));
-    daemon.post(usage("e-1"));
+    // A repeat tells the same second.
+    let first = usage("e-1");
+    daemon.post(first.clone());
+    daemon.post(first);
     daemon.post(Usage::new("e-2").remote_key(99).quota(5).json());
     daemon.post(ping("p-1"));
     daemon.post_with(&[], usage("e-3").as_bytes());
