@@ -104,7 +104,7 @@ impl Driver {
     /// The gateway's administrator clears what was read for certain.
     pub async fn truncate(&mut self, restarts_ids: bool) -> String {
         // As many late rows as are cleared, at the same price, would hide it from every figure.
-        if self.world.log.lock().entries.iter().any(|entry| entry.id.is_none() && !entry.is_gone) {
+        if self.world.log.lock().entries.iter().any(|entry| !entry.is_on_time && !entry.is_gone) {
             return "does not apply beside late rows".to_owned();
         }
         let sql = "SELECT CAST(r.row_second AS CHAR), CAST(COUNT(*) AS CHAR) FROM hookledger_rows AS r \
