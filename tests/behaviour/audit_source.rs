@@ -5,8 +5,7 @@ use serde_json::Value;
 use crate::audit::{audited, told};
 use crate::kit::events::Usage;
 use crate::kit::newapi::{Call, Row, Token};
-use crate::kit::wait::wait_until;
-use crate::two_channels::{PATIENCE, Rig, UNITS_PER_CREDIT};
+use crate::two_channels::{Rig, UNITS_PER_CREDIT};
 
 /// Kinds and subjects of what differs, and the whole report.
 #[track_caller]
@@ -97,12 +96,7 @@ fn a_row_that_is_charged_twice_has_one_at_the_source() {
 
 #[test]
 fn events_that_figures_proved_stand_for_their_rows() {
-    let rig = Rig::start(&[
-        ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", "20h"),
-        ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
-        ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
-    ]);
-    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
+    let rig = Rig::swept_every("20h");
     let at = rig.now_secs();
     rig.advance_secs(60);
     for number in 1..=3 {

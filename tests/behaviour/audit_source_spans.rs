@@ -6,8 +6,7 @@ use crate::audit_source::{compared, covered};
 use crate::commands::{fine, ran};
 use crate::kit::events::Usage;
 use crate::kit::newapi::{Call, NewApi};
-use crate::kit::wait::wait_until;
-use crate::two_channels::{PATIENCE, Rig, UNITS_PER_CREDIT};
+use crate::two_channels::{Rig, UNITS_PER_CREDIT};
 
 #[test]
 fn a_refund_that_is_missing_here_is_named() {
@@ -94,12 +93,7 @@ fn more_rows_than_are_held_at_once_hide_none() {
 
 /// Events whose rows nobody read: figures prove that they are there.
 fn proved_by_figures(calls: impl Fn(&Rig, i64)) -> (Rig, i64) {
-    let rig = Rig::start(&[
-        ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", "20h"),
-        ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
-        ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
-    ]);
-    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
+    let rig = Rig::swept_every("20h");
     let at = rig.now_secs();
     rig.advance_secs(400);
     calls(&rig, at);

@@ -2,8 +2,7 @@
 
 use super::{BOTH, By, calls, numbers, rest, spans, synced, time, unread};
 use crate::kit::newapi::{Call, Token};
-use crate::kit::wait::wait_until;
-use crate::two_channels::{DAY_SECS, PATIENCE, Rig, UNITS_PER_CREDIT};
+use crate::two_channels::{DAY_SECS, Rig, UNITS_PER_CREDIT};
 
 #[test]
 fn a_sync_charges_what_no_event_told_and_a_second_one_finds_it_settled() {
@@ -75,12 +74,7 @@ fn a_sync_that_is_only_tried_tells_what_a_sync_does_and_changes_nothing() {
 
 #[test]
 fn a_sync_that_is_only_tried_reads_what_figures_proved_too_long_ago() {
-    let mut rig = Rig::start(&[
-        ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", "20h"),
-        ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
-        ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
-    ]);
-    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
+    let mut rig = Rig::swept_every("20h");
     let at = rig.now_secs();
     rig.advance_secs(60);
     for number in 1..=3 {

@@ -72,6 +72,19 @@ impl Rig {
         rig
     }
 
+    /// A channel that does well, whose log is swept that seldom; coverage has begun.
+    #[track_caller]
+    pub fn swept_every(interval: &str) -> Self {
+        let rig = Rig::start(&[
+            ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", interval),
+            ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
+            ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
+        ]);
+        let ended = || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}");
+        wait_until("coverage has begun", PATIENCE, ended);
+        rig
+    }
+
     pub fn books(&self) -> Books {
         self.daemon.books()
     }

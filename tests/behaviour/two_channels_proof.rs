@@ -13,17 +13,7 @@ const CALLS: i64 = 2000;
 
 /// A channel that does well, whose log is swept only when [`sweep`] says so.
 pub fn swept_by_hand() -> Rig {
-    swept_every("30h")
-}
-
-fn swept_every(interval: &str) -> Rig {
-    let rig = Rig::start(&[
-        ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", interval),
-        ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
-        ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
-    ]);
-    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
-    rig
+    Rig::swept_every("30h")
 }
 
 /// Calls all over some hours, every so manieth of which has lost its event; the daemon is told of them at their end.
@@ -103,7 +93,7 @@ fn a_day_that_lost_one_event_is_searched_not_read() {
 
 #[test]
 fn an_event_that_comes_late_opens_what_had_agreed() {
-    let rig = swept_every("2h");
+    let rig = Rig::swept_every("2h");
     let at = rig.now_secs() + 30;
     rig.advance_secs(120);
     let called: Vec<Called> = (1..=5).map(|number| rig.newapi.call(&rig.call(at + number).tokens(number, 1))).collect();
