@@ -32,6 +32,7 @@ mod limits;
 mod lock;
 mod log_figures;
 mod lost;
+mod lost_meanwhile;
 mod money;
 mod monitoring;
 mod newapi_contract;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tokio::sync::Notify;
 
+use super::presence::Presence;
 use super::{SqliteOptions, connect};
 
 /// How often the second connection looks.
@@ -57,14 +58,16 @@ pub async fn fold(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> 
 }
 
 /// Copies pages whenever something was committed, until the writer closes.
-pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
+pub async fn run(options: SqliteOptions, progress: Arc<Progress>, presence: Option<Arc<Presence>>) {
     let mut connection: Option<SqliteConnection> = None;
     let mut copied = 0;
     while !progress.is_closed.load(Ordering::Acquire) {
         // An elapsed pause is no error, it is the time to look.
         tokio::time::timeout(PAUSE, progress.closing.notified()).await.ok();
         let commits = progress.commits.load(Ordering::Acquire);
-        if commits == copied {
+        // What took the database's place is left alone.
+        let is_there = presence.as_ref().is_none_or(|presence| presence.check().is_ok());
+        if commits == copied || !is_there {
             continue;
         }
         let mut current = match connection.take() {
@@ -90,6 +93,7 @@ pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
             Err(error) => tracing::debug!(%error, "the write-ahead log is not copied for now"),
         }
     }
+    // The owner has seen to it that this is not the last connection to something else.
     if let Some(connection) = connection {
         connection.close().await.ok();
     }

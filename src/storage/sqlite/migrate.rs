@@ -39,6 +39,8 @@ pub enum MigrateError {
          another database was put in its place. Put the right one back; or, if this one is meant, remove {marker} by hand"
     )]
     Replaced { database: String, installation: String, remembered: String, marker: String },
+    #[error("{0} is no SQLite database, and is left alone: set database.url to another file, or move this one away")]
+    NoDatabase(String),
     #[error("{0} cannot be used, which remembers whose database this is: {1}")]
     Marker(String, std::io::Error),
     #[error("{0}: only one process may write to a database; stop that one, or set database.url to another file")]
@@ -97,6 +99,9 @@ pub fn make_folder(options: &SqliteOptions) -> Result<(), MigrateError> {
 pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
     let found = inspect::look(options).await?;
     marker::check(options, &found)?;
+    if found == Found::Junk {
+        return Err(MigrateError::NoDatabase(options.path.display().to_string()));
+    }
     // Made here, since the library would let everybody read it.
     let path = files::resolved(&options.path);
     if !path.exists() {
@@ -127,6 +132,7 @@ pub async fn known(options: &SqliteOptions) -> Result<Contents, MigrateError> {
     let contents = match found {
         Found::Nothing => return Err(MigrateError::Missing(options.path.display().to_string())),
         Found::EmptyFile => return Err(MigrateError::Outdated(Vec::new())),
+        Found::Junk => return Err(MigrateError::NoDatabase(options.path.display().to_string())),
         Found::Database(contents) => contents,
     };
     if contents.age() == Age::Foreign && !contents.versions.is_empty() {
