@@ -21,6 +21,8 @@ mod balance;
 mod charges;
 mod commands;
 mod crashes;
+mod disk_slow;
+mod disk_writes;
 mod disputes;
 mod documentation;
 mod faults;

@@ -12,7 +12,7 @@
 //!   [`platform`] (the other program that writes there);
 //! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it), [`schema`] (JSON answers),
 //!   [`promql`] (queries);
-//! - breaking: [`proxy`] (the network), [`clock`] (time), [`random`] (seeded choices).
+//! - breaking: [`proxy`] (the network), [`strace`] (the disk), [`clock`] (time), [`random`] (seeded choices).
 
 #![allow(dead_code)] // a kit offers more than the tests of one day use
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a kit that finds its own footing gone ends the test
@@ -42,6 +42,7 @@ pub mod schema;
 pub mod sender;
 pub mod service_manager;
 pub mod sign;
+pub mod strace;
 pub mod terminal;
 pub mod wait;
 pub mod wire;
