@@ -33,7 +33,7 @@ const FAULTS: [(&str, &str); 8] = [
 /// More calls than one event ever takes: where none is left, the sweep of that fault ends.
 const MOST_CALLS: u32 = 200;
 
-fn takes_all() -> bool {
+pub fn takes_all() -> bool {
     std::env::var("HOOKLEDGER_TEST_FAULTS").is_ok_and(|value| value == "all")
 }
 

@@ -22,6 +22,7 @@ mod charges;
 mod commands;
 mod crashes;
 mod disk_slow;
+mod disk_starts;
 mod disk_writes;
 mod disputes;
 mod documentation;

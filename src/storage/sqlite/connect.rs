@@ -44,10 +44,16 @@ fn synchronous() -> SqliteSynchronous {
     SqliteSynchronous::Full
 }
 
-/// The writing connection; `create` makes the file where there is none.
-pub async fn writer(options: &SqliteOptions, create: bool) -> Result<SqliteConnection, sqlx::Error> {
+/// The writing connection; `create` makes the file where there is none. `thread` is the name of its thread, which does
+/// what it asks of the disk.
+pub async fn writer(
+    options: &SqliteOptions,
+    create: bool,
+    thread: &'static str,
+) -> Result<SqliteConnection, sqlx::Error> {
     base(options)
         .create_if_missing(create)
+        .thread_name(move |_| thread.to_owned())
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous())
         .pragma("cache_size", WRITER_CACHE)

@@ -107,7 +107,7 @@ pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
     if !path.exists() {
         files::create_new(&path).map_err(|error| MigrateError::Folder(path.display().to_string(), error))?;
     }
-    let mut connection = connect::writer(options, true).await?;
+    let mut connection = connect::writer(options, true, "migrator").await?;
     match migrator().run(&mut connection).await {
         Ok(()) => {}
         Err(SqlxMigrateError::Execute(error)) => return Err(MigrateError::Open(error)),

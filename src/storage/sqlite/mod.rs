@@ -13,6 +13,7 @@ mod command;
 mod connect;
 mod coverage;
 mod disk;
+mod disk_thread;
 mod disputes;
 mod error;
 mod fenced;

@@ -18,8 +18,8 @@ use super::command::{Command, Forgotten, LogCommand, Reply};
 use super::fenced::{self, CurrentFence};
 use super::presence::Presence;
 use super::{
-    SqliteOptions, audit, books_write, connect, coverage, prices, record, refunds, retention, settle, source_looks,
-    task_refunds, tokens,
+    SqliteOptions, audit, books_write, connect, coverage, disk_thread, prices, record, refunds, retention, settle,
+    source_looks, task_refunds, tokens,
 };
 use crate::clock::SharedClock;
 use crate::domain::ids::RecordIds;
@@ -80,7 +80,7 @@ impl Writer {
         let progress = Arc::new(Progress::default());
         let copying = checkpoint::run(context.options.clone(), progress.clone(), presence.clone());
         let deadline = PATIENCE.max(context.options.lock_wait * LOCK_WAITS);
-        let pulse = Arc::new(OwnerPulse::new("ledger-writer", deadline));
+        let pulse = Arc::new(OwnerPulse::new("ledger-writer", deadline).with_disk(disk_thread::look));
         let owner = Owner {
             context,
             connection: None,
@@ -329,7 +329,7 @@ impl Owner {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        let mut connection = connect::writer(&self.context.options, false).await?;
+        let mut connection = connect::writer(&self.context.options, false, disk_thread::NAME).await?;
         fenced::guard(&mut connection, &self.fence).await?;
         Ok(connection)
     }
