@@ -43,15 +43,17 @@ fn impatient() -> DaemonOptions {
     DaemonOptions::new().set("HOOKLEDGER__DATABASE__START_TIMEOUT", "1s")
 }
 
-/// Starts it under the fault. It gets ready all the same, or ends with 3 and says why. Whether the fault was met.
+/// Starts it under the fault. It gets ready all the same, or says that it waits for its disk, or ends with 3 and says why. Whether the fault was met.
 fn start_under(daemon: &mut Daemon, fault: &Fault) -> bool {
     let trace = daemon.folder().join("trace");
     fs::remove_file(&trace).ok();
+    fs::write(daemon.folder().join("stderr"), "").unwrap();
     let mut wrapper = vec!["strace".to_owned(), "-o".to_owned(), trace.display().to_string()];
     wrapper.extend(fault.arguments(daemon.folder()));
     daemon.set_wrapper(&wrapper.iter().map(String::as_str).collect::<Vec<_>>());
     daemon.launch();
-    let code = wait_until("it is ready or has ended", PATIENCE, || match daemon.is_ready() {
+    let runs = || daemon.is_ready() || daemon.output().stderr.contains("the database does not take writes");
+    let code = wait_until("it is ready, waits for its disk, or has ended", PATIENCE, || match runs() {
         true => Some(None),
         false => daemon.wait_exit(Duration::ZERO).map(Some),
     });

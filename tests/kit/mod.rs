@@ -31,6 +31,7 @@ pub mod events;
 pub mod exposition;
 pub mod folder;
 pub mod mariadb;
+pub mod mounts;
 pub mod newapi;
 pub mod platform;
 pub mod ports;

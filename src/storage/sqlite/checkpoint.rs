@@ -42,13 +42,39 @@ pub async fn after_commit(
 ) -> Result<(), sqlx::Error> {
     let commits = progress.commits.fetch_add(1, Ordering::AcqRel) + 1;
     if commits.is_multiple_of(COMMITS_PER_LOG) {
-        // Busy with a reader: the next time will do.
-        sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *connection).await?;
-        sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(&mut *connection).await?;
-        let restore = format!("PRAGMA busy_timeout = {}", lock_wait.as_millis());
-        sqlx::query(AssertSqlSafe(restore)).execute(&mut *connection).await?;
+        at_once(connection, "PRAGMA wal_checkpoint(RESTART)", lock_wait).await?;
     }
     Ok(())
+}
+
+/// Called by the writer before it goes on after a failure. On a disk that was full, what the log holds needs room in the
+/// database: whatever is written before that takes the room away from it, and the log could never begin anew. An error
+/// where there is no room yet.
+pub async fn after_failure(connection: &mut SqliteConnection, lock_wait: Duration) -> Result<(), sqlx::Error> {
+    match at_once(connection, "PRAGMA wal_checkpoint(TRUNCATE)", lock_wait).await {
+        Err(error) if is_full(&error) => Err(error),
+        // The write itself will tell.
+        _ => Ok(()),
+    }
+}
+
+/// Waits for nobody: busy with a reader or another writer, the next time will do.
+async fn at_once(
+    connection: &mut SqliteConnection,
+    checkpoint: &'static str,
+    lock_wait: Duration,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *connection).await?;
+    let copied = sqlx::query(checkpoint).execute(&mut *connection).await;
+    let restore = format!("PRAGMA busy_timeout = {}", lock_wait.as_millis());
+    sqlx::query(AssertSqlSafe(restore)).execute(&mut *connection).await?;
+    copied.map(drop)
+}
+
+fn is_full(error: &sqlx::Error) -> bool {
+    /// SQLITE_FULL.
+    const FULL: &str = "13";
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == FULL)
 }
 
 /// Copies everything and empties the log.

@@ -58,7 +58,8 @@ pub async fn look(options: &SqliteOptions) -> Result<Found, MigrateError> {
         _ => {}
     }
     // By itself: SQLite would take the first page from a write-ahead log beside it.
-    if !presence::is_database(&options.path).map_err(sqlx::Error::Io)? {
+    let is_database = presence::is_database(&options.path);
+    if !is_database.map_err(|error| MigrateError::Unreadable(options.path.display().to_string(), error))? {
         return Ok(Found::Junk);
     }
     let mut connection = connect::looker(options).await?;

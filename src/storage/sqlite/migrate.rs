@@ -1,5 +1,7 @@
 //! Creates the database and brings its tables up to date; refuses one that a newer version has changed.
 
+use std::io::ErrorKind;
+
 use sqlx::migrate::{MigrateError as SqlxMigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection, SqlSafeStr};
 use uuid::Uuid;
@@ -45,9 +47,16 @@ pub enum MigrateError {
     Marker(String, std::io::Error),
     #[error("{0}: only one process may write to a database; stop that one, or set database.url to another file")]
     Held(Holder),
+    #[error("the database {0} cannot be read ({1}): give the file to the user that hookledger runs as")]
+    Unreadable(String, std::io::Error),
+    #[error(
+        "the database {0} cannot be written to ({1}): give the file to the user that hookledger runs as, or mount its \
+         file system for writing"
+    )]
+    ReadOnly(String, std::io::Error),
     #[error("the folder {0} cannot be made: {1}")]
     Folder(String, std::io::Error),
-    #[error("the lock file {0} cannot be used: {1}")]
+    #[error("the lock file {0} cannot be used ({1}): whoever writes to the database must be able to write beside it")]
     Lock(String, std::io::Error),
     #[error("the database is of an earlier version (it has {0:?}): run `hookledger migrate`")]
     Outdated(Vec<i64>),
@@ -97,6 +106,7 @@ pub fn make_folder(options: &SqliteOptions) -> Result<(), MigrateError> {
 
 /// Creates what is missing, under the lock; refuses to do so where something else is missing.
 pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
+    check_writable(options)?;
     let found = inspect::look(options).await?;
     marker::check(options, &found)?;
     if found == Found::Junk {
@@ -123,6 +133,17 @@ pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
         .await?;
     connection.close().await?;
     marker::keep(&options.path, &installation)
+}
+
+/// Refuses a database that this user may not write to, where there is one: SQLite would open it all the same, to read.
+pub fn check_writable(options: &SqliteOptions) -> Result<(), MigrateError> {
+    let path = files::resolved(&options.path);
+    match files::check_writable(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(MigrateError::ReadOnly(path.display().to_string(), error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the database says of itself, if it is there, is the one that was here before, and no newer version changed it.

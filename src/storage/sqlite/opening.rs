@@ -21,6 +21,7 @@ impl SqliteStore {
         clock: SharedClock,
         _lock: &DatabaseLock,
     ) -> Result<Self, MigrateError> {
+        migrate::check_writable(&options)?;
         let installation = migrate::check(&options).await?;
         marker::keep(&options.path, &installation)?;
         SqliteStore::open_known(options, clock, installation, None).await
@@ -43,6 +44,7 @@ impl SqliteStore {
         if migrates {
             migrate::run(options).await?;
         }
+        migrate::check_writable(options)?;
         let installation = migrate::check(options).await?;
         marker::keep(&options.path, &installation)?;
         let presence = Arc::new(Presence::begin(options).await?);

@@ -331,6 +331,9 @@ impl Owner {
         }
         let mut connection = connect::writer(&self.context.options, false, disk_thread::NAME).await?;
         fenced::guard(&mut connection, &self.fence).await?;
+        if !self.is_writable.load(Ordering::Acquire) {
+            checkpoint::after_failure(&mut connection, self.context.options.lock_wait).await?;
+        }
         Ok(connection)
     }
 
