@@ -21,6 +21,7 @@ mod balance;
 mod charges;
 mod commands;
 mod crashes;
+mod descriptors;
 mod disk_full;
 mod disk_slow;
 mod disk_starts;
