@@ -19,6 +19,7 @@ mod audit_whole;
 mod backup;
 mod balance;
 mod charges;
+mod clock_jumps;
 mod commands;
 mod crashes;
 mod descriptors;

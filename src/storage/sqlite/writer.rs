@@ -237,6 +237,9 @@ impl Owner {
                 })
                 .await
             }
+            LogCommand::TakeBack(of, after_second, reply) => {
+                self.answer(reply, async |writes, _| coverage::take_back(writes, &of, after_second).await).await
+            }
             LogCommand::SetRowAside(row, reason, reply) => {
                 self.answer(reply, async |writes, context| {
                     coverage::set_row_aside(writes, context, &row, &reason).await
