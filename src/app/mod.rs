@@ -4,6 +4,7 @@
 //! is `parts`; what a running daemon takes over of a changed configuration is `reload`.
 
 mod database;
+mod descriptors;
 mod file_modes;
 mod give_ups;
 mod informing;

@@ -126,6 +126,9 @@ pub fn public(
     Ok((bound, server.run()))
 }
 
+/// Operators and Prometheus: more at a time are no use.
+const FEW_CONNECTIONS: usize = 64;
+
 pub(super) fn read_only(path: String, get: actix_web::Route) -> actix_web::Resource {
     let wrong_method = || async { Answer::WrongMethod { allowed: "GET" }.into_response() };
     web::resource(path).route(get).default_service(web::to(wrong_method))
@@ -173,7 +176,13 @@ pub fn admin(listener: UnixListener, state: web::Data<AdminState>) -> std::io::R
     let server = HttpServer::new(move || {
         App::new().app_data(state.clone()).configure(admin::on_socket).default_service(web::to(no_such_path))
     });
-    Ok(server.workers(1).shutdown_timeout(1).disable_signals().listen_uds(listener)?.run())
+    Ok(server
+        .workers(1)
+        .max_connections(FEW_CONNECTIONS)
+        .shutdown_timeout(1)
+        .disable_signals()
+        .listen_uds(listener)?
+        .run())
 }
 
 /// Opens the admin socket; a file that nobody listens behind is left over from a crash and is replaced.
@@ -201,7 +210,16 @@ pub fn prometheus(listener: TcpListener, metrics: Metrics) -> std::io::Result<(S
             .service(read_only("/metrics".to_owned(), web::get().to(render)))
             .default_service(web::to(no_such_path))
     });
-    Ok((bound, server.workers(1).shutdown_timeout(1).disable_signals().listen(listener)?.run()))
+    Ok((
+        bound,
+        server
+            .workers(1)
+            .max_connections(FEW_CONNECTIONS)
+            .shutdown_timeout(1)
+            .disable_signals()
+            .listen(listener)?
+            .run(),
+    ))
 }
 
 async fn render(metrics: web::Data<Metrics>) -> HttpResponse {

@@ -199,7 +199,7 @@ impl Pass {
         eagerness: Eagerness,
     ) -> Result<(), PassError> {
         self.store.reopen(of, self.clock.now().minus(self.settings.full_read_interval)).await?;
-        let spans = self.store.spans(of).await?;
+        let spans = self.take_back_the_future(of, self.store.spans(of).await?, readable, coverable).await?;
         for gap in reopened(&spans) {
             self.read(of, gap, coverable).await?;
         }
@@ -211,6 +211,28 @@ impl Pass {
             }
         }
         Ok(())
+    }
+
+    /// A clock that was set back left spans that claim seconds which have not passed: what happens in them is still to be
+    /// read. So is what happened lately, as nobody knows when it was set back.
+    async fn take_back_the_future(
+        &self,
+        of: &SourceFilter,
+        spans: Vec<Span>,
+        readable: i64,
+        coverable: i64,
+    ) -> Result<Vec<Span>, StoreError> {
+        let Some(claimed) =
+            spans.iter().map(|span| span.until_second).max().filter(|until| *until > readable.max(coverable))
+        else {
+            return Ok(spans);
+        };
+        tracing::warn!(
+            ahead_secs = claimed - readable,
+            "coverage reached beyond the present: a clock was set back. What it claimed of the future is read when it comes"
+        );
+        self.store.take_back(of, coverable).await?;
+        self.store.spans(of).await
     }
 
     /// Proves what agrees; halves what differs until it is small enough to be read.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::StoreError;
 use super::noticed::Notices;
+pub use super::proof::Proof;
 use crate::domain::ids::RemoteKeyId;
 use crate::domain::log_row::RowDigest;
 use crate::domain::log_row::RowIdentity;
@@ -14,32 +15,6 @@ use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::planted;
 use crate::domain::settlement::{Leave, Purpose};
 use crate::domain::time::UnixMillis;
-
-/// How a span came to be covered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// Every row of it was read and settled.
-    Read,
-    /// Its figures agreed with the books: its events count as tied.
-    Agreed,
-    /// It had agreed, and something came that makes it worth reading: covered all the same.
-    Reopened,
-}
-
-impl Proof {
-    /// The names of `hookledger_spans.proof`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Proof::Read => "read",
-            Proof::Agreed => "agreed",
-            Proof::Reopened => "reopened",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        [Proof::Read, Proof::Agreed, Proof::Reopened].into_iter().find(|proof| proof.as_str() == text)
-    }
-}
 
 /// Which rows of which gateway: coverage belongs to both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -329,7 +304,10 @@ pub trait LogStore: Notices + Send + Sync + 'static {
     /// are to be read.
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError>;
 
-    /// The spans that this would open now; nothing is written.
+    /// Takes back what claims seconds behind this one.
+    async fn take_back(&self, of: &SourceFilter, after_second: i64) -> Result<(), StoreError>;
+
+    /// The spans that `reopen` would open now; nothing is written.
     async fn would_reopen(
         &self,
         of: &SourceFilter,

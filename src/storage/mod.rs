@@ -24,6 +24,7 @@ pub mod open;
 mod parked;
 mod price_list;
 pub mod prices;
+pub mod proof;
 pub mod pulse;
 mod raw_meta;
 pub mod refunding;

@@ -9,7 +9,7 @@ use crate::kit::random::Random;
 use crate::kit::sender::{Report, Retry, deliver, start_delivery};
 use crate::kit::wait::wait_until;
 
-const TOKENS: i64 = 5;
+pub const TOKENS: i64 = 5;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Users `user-1@…` to `user-5@…`, each with the token of his number.

@@ -39,6 +39,11 @@ impl Books {
         Books::File(BooksFile::at(file))
     }
 
+    /// The same where only this wrapper leads to it.
+    pub fn behind(file: &Path, wrapper: Vec<String>) -> Self {
+        Books::File(BooksFile::behind(file, wrapper))
+    }
+
     /// The books of a guest, seen by the server's administrator.
     pub fn of(guest: &Guest) -> Self {
         Books::Server(BooksServer::of(guest))

@@ -16,6 +16,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct BooksFile {
     file: PathBuf,
+    /// Comes before the client, for a file that lies where only it leads.
+    wrapper: Vec<String>,
 }
 
 impl fmt::Display for BooksFile {
@@ -26,7 +28,11 @@ impl fmt::Display for BooksFile {
 
 impl BooksFile {
     pub fn at(file: &Path) -> Self {
-        BooksFile { file: file.to_owned() }
+        BooksFile { file: file.to_owned(), wrapper: Vec::new() }
+    }
+
+    pub fn behind(file: &Path, wrapper: Vec<String>) -> Self {
+        BooksFile { file: file.to_owned(), wrapper }
     }
 
     #[track_caller]
@@ -45,7 +51,7 @@ impl BooksFile {
 
     #[track_caller]
     fn ask(&self, options: &[&str], sql: &str) -> String {
-        assert!(self.file.exists(), "there is no database at {self}");
+        assert!(self.file.exists() || !self.wrapper.is_empty(), "there is no database at {self}");
         let mut complaint = String::new();
         for _ in 0..ATTEMPTS {
             let mut command = self.client();
@@ -64,8 +70,9 @@ impl BooksFile {
 
     /// `sqlite3` on this file, without the start-up file of whoever runs the tests.
     pub fn client(&self) -> Command {
-        let mut command = Command::new("sqlite3");
-        command.arg("-batch").arg(&self.file).env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME");
+        let mut words = self.wrapper.iter().map(String::as_str).chain(["sqlite3"]);
+        let mut command = Command::new(words.next().expect("the client is the last of them"));
+        command.args(words).arg("-batch").arg(&self.file).env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME");
         command
     }
 }

@@ -12,7 +12,7 @@
 //!   [`platform`] (the other program that writes there);
 //! - judging: [`books`] (looks at the database), [`agreement`] (what must hold in it), [`schema`] (JSON answers),
 //!   [`promql`] (queries);
-//! - breaking: [`proxy`] (the network), [`clock`] (time), [`random`] (seeded choices).
+//! - breaking: [`proxy`] (the network), [`strace`] (the disk), [`clock`] (time), [`random`] (seeded choices).
 
 #![allow(dead_code)] // a kit offers more than the tests of one day use
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a kit that finds its own footing gone ends the test
@@ -31,6 +31,7 @@ pub mod events;
 pub mod exposition;
 pub mod folder;
 pub mod mariadb;
+pub mod mounts;
 pub mod newapi;
 pub mod platform;
 pub mod ports;
@@ -42,6 +43,7 @@ pub mod schema;
 pub mod sender;
 pub mod service_manager;
 pub mod sign;
+pub mod strace;
 pub mod terminal;
 pub mod wait;
 pub mod wire;

@@ -155,6 +155,30 @@ pub async fn reopen(
     Ok(())
 }
 
+pub async fn take_back(
+    connection: &mut MySqlConnection,
+    context: &Context,
+    of: &SourceFilter,
+    after_second: i64,
+) -> Result<(), StoreError> {
+    let delete = "DELETE FROM hookledger_spans WHERE source = ? AND filter = ? AND from_second > ?";
+    sqlx::query(context.sql(delete))
+        .bind(of.source.clone())
+        .bind(of.filter.clone())
+        .bind(after_second)
+        .execute(&mut *connection)
+        .await?;
+    let cut = "UPDATE hookledger_spans SET until_second = ? WHERE source = ? AND filter = ? AND until_second > ?";
+    sqlx::query(context.sql(cut))
+        .bind(after_second)
+        .bind(of.source.clone())
+        .bind(of.filter.clone())
+        .bind(after_second)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 pub async fn begin(
     connection: &mut MySqlConnection,
     context: &Context,

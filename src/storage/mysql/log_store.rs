@@ -218,6 +218,18 @@ impl LogStore for MysqlStore {
         .await
     }
 
+    async fn take_back(&self, of: &SourceFilter, after_second: i64) -> Result<(), StoreError> {
+        let of = Arc::new(of.clone());
+        self.write(move |connection, context| {
+            let of = of.clone();
+            Box::pin(async move {
+                coverage::take_back(connection, context, &of, after_second).await?;
+                Ok::<_, StoreError>(End::Commit(()))
+            })
+        })
+        .await
+    }
+
     async fn would_reopen(
         &self,
         of: &SourceFilter,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tokio::sync::Notify;
 
+use super::presence::Presence;
 use super::{SqliteOptions, connect};
 
 /// How often the second connection looks.
@@ -41,13 +42,39 @@ pub async fn after_commit(
 ) -> Result<(), sqlx::Error> {
     let commits = progress.commits.fetch_add(1, Ordering::AcqRel) + 1;
     if commits.is_multiple_of(COMMITS_PER_LOG) {
-        // Busy with a reader: the next time will do.
-        sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *connection).await?;
-        sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(&mut *connection).await?;
-        let restore = format!("PRAGMA busy_timeout = {}", lock_wait.as_millis());
-        sqlx::query(AssertSqlSafe(restore)).execute(&mut *connection).await?;
+        at_once(connection, "PRAGMA wal_checkpoint(RESTART)", lock_wait).await?;
     }
     Ok(())
+}
+
+/// Called by the writer before it goes on after a failure. On a disk that was full, what the log holds needs room in the
+/// database: whatever is written before that takes the room away from it, and the log could never begin anew. An error
+/// where there is no room yet.
+pub async fn after_failure(connection: &mut SqliteConnection, lock_wait: Duration) -> Result<(), sqlx::Error> {
+    match at_once(connection, "PRAGMA wal_checkpoint(TRUNCATE)", lock_wait).await {
+        Err(error) if is_full(&error) => Err(error),
+        // The write itself will tell.
+        _ => Ok(()),
+    }
+}
+
+/// Waits for nobody: busy with a reader or another writer, the next time will do.
+async fn at_once(
+    connection: &mut SqliteConnection,
+    checkpoint: &'static str,
+    lock_wait: Duration,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *connection).await?;
+    let copied = sqlx::query(checkpoint).execute(&mut *connection).await;
+    let restore = format!("PRAGMA busy_timeout = {}", lock_wait.as_millis());
+    sqlx::query(AssertSqlSafe(restore)).execute(&mut *connection).await?;
+    copied.map(drop)
+}
+
+fn is_full(error: &sqlx::Error) -> bool {
+    /// SQLITE_FULL.
+    const FULL: &str = "13";
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == FULL)
 }
 
 /// Copies everything and empties the log.
@@ -57,19 +84,21 @@ pub async fn fold(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> 
 }
 
 /// Copies pages whenever something was committed, until the writer closes.
-pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
+pub async fn run(options: SqliteOptions, progress: Arc<Progress>, presence: Option<Arc<Presence>>) {
     let mut connection: Option<SqliteConnection> = None;
     let mut copied = 0;
     while !progress.is_closed.load(Ordering::Acquire) {
         // An elapsed pause is no error, it is the time to look.
         tokio::time::timeout(PAUSE, progress.closing.notified()).await.ok();
         let commits = progress.commits.load(Ordering::Acquire);
-        if commits == copied {
+        // What took the database's place is left alone.
+        let is_there = presence.as_ref().is_none_or(|presence| presence.check().is_ok());
+        if commits == copied || !is_there {
             continue;
         }
         let mut current = match connection.take() {
             Some(current) => current,
-            None => match connect::writer(&options, false).await {
+            None => match connect::writer(&options, false, "ledger-copier").await {
                 Ok(fresh) => fresh,
                 Err(error) => {
                     tracing::debug!(%error, "the write-ahead log is not copied for now");
@@ -90,6 +119,7 @@ pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
             Err(error) => tracing::debug!(%error, "the write-ahead log is not copied for now"),
         }
     }
+    // The owner has seen to it that this is not the last connection to something else.
     if let Some(connection) = connection {
         connection.close().await.ok();
     }

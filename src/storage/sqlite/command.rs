@@ -52,6 +52,7 @@ pub enum LogCommand {
     Cover(SourceFilter, Span, UnixMillis, Reply<()>),
     BeginCoverage(SourceFilter, i64, Reply<i64>),
     Reopen(SourceFilter, UnixMillis, Reply<()>),
+    TakeBack(SourceFilter, i64, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
     SetNote(String, String, Reply<()>),
     SettleRefunds(Vec<TaskPlace>, Reply<RefundsSettled>),

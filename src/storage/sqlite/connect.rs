@@ -1,12 +1,14 @@
 //! Opens connections to the database file, with the settings that the promises need.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqliteConnection, SqlitePool};
 
 use super::SqliteOptions;
+use super::presence::Presence;
 
 /// Page cache of the writer: 64 MiB, in KiB and negative, as SQLite wants it.
 const WRITER_CACHE: &str = "-65536";
@@ -42,10 +44,16 @@ fn synchronous() -> SqliteSynchronous {
     SqliteSynchronous::Full
 }
 
-/// The writing connection; `create` makes the file where there is none.
-pub async fn writer(options: &SqliteOptions, create: bool) -> Result<SqliteConnection, sqlx::Error> {
+/// The writing connection; `create` makes the file where there is none. `thread` is the name of its thread, which does
+/// what it asks of the disk.
+pub async fn writer(
+    options: &SqliteOptions,
+    create: bool,
+    thread: &'static str,
+) -> Result<SqliteConnection, sqlx::Error> {
     base(options)
         .create_if_missing(create)
+        .thread_name(move |_| thread.to_owned())
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous())
         .pragma("cache_size", WRITER_CACHE)
@@ -80,9 +88,15 @@ pub async fn still_file(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
 }
 
 /// Connections that only read, made as they are needed. In WAL mode they never wait for the writer.
-pub fn readers(options: &SqliteOptions) -> SqlitePool {
+/// None is made to what took the database's place.
+pub fn readers(options: &SqliteOptions, presence: Option<&Arc<Presence>>) -> SqlitePool {
+    let presence = presence.cloned();
     SqlitePoolOptions::new()
         .max_connections(options.max_readers)
         .acquire_timeout(READER_WAIT)
+        .after_connect(move |_, _| {
+            let checked = presence.as_ref().map_or(Ok(()), |presence| presence.check());
+            Box::pin(async move { checked.map_err(|lost| sqlx::Error::Io(std::io::Error::other(lost))) })
+        })
         .connect_lazy_with(base(options).create_if_missing(false).pragma("query_only", "ON"))
 }

@@ -142,6 +142,22 @@ pub async fn reopen(
     Ok(())
 }
 
+pub async fn take_back(
+    connection: &mut SqliteConnection,
+    of: &SourceFilter,
+    after_second: i64,
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for sql in [
+        "DELETE FROM hookledger_spans WHERE source = ?1 AND filter = ?2 AND from_second > ?3",
+        "UPDATE hookledger_spans SET until_second = ?3 WHERE source = ?1 AND filter = ?2 AND until_second > ?3",
+    ] {
+        sqlx::query(sql).bind(&of.source).bind(&of.filter).bind(after_second).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
 pub async fn begin(connection: &mut SqliteConnection, of: &SourceFilter, from_second: i64) -> Result<i64, StoreError> {
     let name = of.coverage_name();
     sqlx::query("INSERT INTO hookledger_meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING")

@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::storage::{DiskUsage, StoreError};
 
 /// Size of the database with its write-ahead log, and the free space beside them.
-pub async fn usage(database: PathBuf) -> Result<DiskUsage, StoreError> {
+/// `look` is done there as well, where it may take its time.
+pub async fn usage(database: PathBuf, look: impl FnOnce() + Send + 'static) -> Result<DiskUsage, StoreError> {
     // A file system that hangs must hold up nobody else.
-    let measured = tokio::task::spawn_blocking(move || measure(&database)).await;
+    let measured = tokio::task::spawn_blocking(move || {
+        look();
+        measure(&database)
+    });
+    let measured = measured.await;
     measured
         .map_err(io::Error::other)
         .flatten()

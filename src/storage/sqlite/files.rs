@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags};
+
 /// Links that are followed from one to the next.
 const MAX_LINKS: usize = 40;
 
@@ -39,6 +41,11 @@ pub fn resolved(path: &Path) -> PathBuf {
 /// Something has this name, be it a link to nowhere.
 pub fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
+}
+
+/// An error where this user may not write to the file. Opens nothing: see `presence`.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::accessat(rustix::fs::CWD, path, Access::WRITE_OK, AtFlags::EACCESS)?)
 }
 
 /// Makes the folder of `path` with those above it, for this user's eyes only: the ledger and the secret lie there.

@@ -6,7 +6,7 @@ use sqlx::migrate::Migrate;
 use sqlx::{Connection, SqliteConnection};
 
 use super::migrate::{MIGRATIONS, MIGRATIONS_TABLE};
-use super::{MigrateError, SqliteOptions, connect};
+use super::{MigrateError, SqliteOptions, connect, presence};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Found {
     Nothing,
     /// A file of zero bytes.
     EmptyFile,
+    /// A file of another kind.
+    Junk,
     Database(Contents),
 }
 
@@ -54,6 +56,11 @@ pub async fn look(options: &SqliteOptions) -> Result<Found, MigrateError> {
         // SQLite would throw away the write-ahead log beside an emptied file: it must not be opened.
         Ok(metadata) if metadata.len() == 0 => return Ok(Found::EmptyFile),
         _ => {}
+    }
+    // By itself: SQLite would take the first page from a write-ahead log beside it.
+    let is_database = presence::is_database(&options.path);
+    if !is_database.map_err(|error| MigrateError::Unreadable(options.path.display().to_string(), error))? {
+        return Ok(Found::Junk);
     }
     let mut connection = connect::looker(options).await?;
     let contents = contents(&mut connection).await?;

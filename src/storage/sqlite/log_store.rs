@@ -125,6 +125,11 @@ impl LogStore for SqliteStore {
         self.write(|reply| Command::Log(LogCommand::Reopen(of, proved_before, reply))).await
     }
 
+    async fn take_back(&self, of: &SourceFilter, after_second: i64) -> Result<(), StoreError> {
+        let of = of.clone();
+        self.write(|reply| Command::Log(LogCommand::TakeBack(of, after_second, reply))).await
+    }
+
     async fn would_reopen(
         &self,
         of: &SourceFilter,

@@ -45,6 +45,7 @@ pub fn check(options: &SqliteOptions, found: &Found) -> Result<(), MigrateError>
     match found {
         Found::Nothing => Err(lost("is missing")),
         Found::EmptyFile => Err(lost("is an empty file")),
+        Found::Junk => Err(lost("is no SQLite database")),
         Found::Database(contents) if contents.versions.is_empty() => Err(lost("has no tables of hookledger")),
         Found::Database(contents) => match &contents.installation {
             None => Err(lost("has no installation id")),

@@ -1,5 +1,7 @@
 //! Creates the database and brings its tables up to date; refuses one that a newer version has changed.
 
+use std::io::ErrorKind;
+
 use sqlx::migrate::{MigrateError as SqlxMigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection, SqlSafeStr};
 use uuid::Uuid;
@@ -39,13 +41,22 @@ pub enum MigrateError {
          another database was put in its place. Put the right one back; or, if this one is meant, remove {marker} by hand"
     )]
     Replaced { database: String, installation: String, remembered: String, marker: String },
+    #[error("{0} is no SQLite database, and is left alone: set database.url to another file, or move this one away")]
+    NoDatabase(String),
     #[error("{0} cannot be used, which remembers whose database this is: {1}")]
     Marker(String, std::io::Error),
     #[error("{0}: only one process may write to a database; stop that one, or set database.url to another file")]
     Held(Holder),
+    #[error("the database {0} cannot be read ({1}): give the file to the user that hookledger runs as")]
+    Unreadable(String, std::io::Error),
+    #[error(
+        "the database {0} cannot be written to ({1}): give the file to the user that hookledger runs as, or mount its \
+         file system for writing"
+    )]
+    ReadOnly(String, std::io::Error),
     #[error("the folder {0} cannot be made: {1}")]
     Folder(String, std::io::Error),
-    #[error("the lock file {0} cannot be used: {1}")]
+    #[error("the lock file {0} cannot be used ({1}): whoever writes to the database must be able to write beside it")]
     Lock(String, std::io::Error),
     #[error("the database is of an earlier version (it has {0:?}): run `hookledger migrate`")]
     Outdated(Vec<i64>),
@@ -95,14 +106,18 @@ pub fn make_folder(options: &SqliteOptions) -> Result<(), MigrateError> {
 
 /// Creates what is missing, under the lock; refuses to do so where something else is missing.
 pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
+    check_writable(options)?;
     let found = inspect::look(options).await?;
     marker::check(options, &found)?;
+    if found == Found::Junk {
+        return Err(MigrateError::NoDatabase(options.path.display().to_string()));
+    }
     // Made here, since the library would let everybody read it.
     let path = files::resolved(&options.path);
     if !path.exists() {
         files::create_new(&path).map_err(|error| MigrateError::Folder(path.display().to_string(), error))?;
     }
-    let mut connection = connect::writer(options, true).await?;
+    let mut connection = connect::writer(options, true, "migrator").await?;
     match migrator().run(&mut connection).await {
         Ok(()) => {}
         Err(SqlxMigrateError::Execute(error)) => return Err(MigrateError::Open(error)),
@@ -120,6 +135,17 @@ pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
     marker::keep(&options.path, &installation)
 }
 
+/// Refuses a database that this user may not write to, where there is one: SQLite would open it all the same, to read.
+pub fn check_writable(options: &SqliteOptions) -> Result<(), MigrateError> {
+    let path = files::resolved(&options.path);
+    match files::check_writable(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(MigrateError::ReadOnly(path.display().to_string(), error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the database says of itself, if it is there, is the one that was here before, and no newer version changed it.
 pub async fn known(options: &SqliteOptions) -> Result<Contents, MigrateError> {
     let found = inspect::look(options).await?;
@@ -127,6 +153,7 @@ pub async fn known(options: &SqliteOptions) -> Result<Contents, MigrateError> {
     let contents = match found {
         Found::Nothing => return Err(MigrateError::Missing(options.path.display().to_string())),
         Found::EmptyFile => return Err(MigrateError::Outdated(Vec::new())),
+        Found::Junk => return Err(MigrateError::NoDatabase(options.path.display().to_string())),
         Found::Database(contents) => contents,
     };
     if contents.age() == Age::Foreign && !contents.versions.is_empty() {

@@ -13,6 +13,7 @@ mod command;
 mod connect;
 mod coverage;
 mod disk;
+mod disk_thread;
 mod disputes;
 mod error;
 mod fenced;
@@ -25,6 +26,8 @@ mod log_store;
 mod looks;
 mod marker;
 mod migrate;
+mod opening;
+mod presence;
 mod prices;
 mod record;
 mod refunds;
@@ -113,48 +116,6 @@ pub async fn check(options: &SqliteOptions) -> Result<(), MigrateError> {
 }
 
 impl SqliteStore {
-    /// Opens a database that exists and is up to date, to read in it.
-    pub async fn open(options: SqliteOptions, clock: SharedClock) -> Result<Self, MigrateError> {
-        let installation = migrate::check(&options).await?;
-        let (readers, balance_readers) = (connect::readers(&options), connect::readers(&options));
-        let path = options.path.clone();
-        let has_log = coverage::has_rows(&readers).await?;
-        let writer = Writer::start(options, clock.clone(), installation, has_log).map_err(MigrateError::Thread)?;
-        Ok(SqliteStore { writer, readers, balance_readers, clock, path, noticed: Arc::default() })
-    }
-
-    /// The same, to write to it as well. A database that an earlier version made is remembered from here on.
-    pub async fn open_locked(
-        options: SqliteOptions,
-        clock: SharedClock,
-        _lock: &DatabaseLock,
-    ) -> Result<Self, MigrateError> {
-        marker::keep(&options.path, &migrate::check(&options).await?)?;
-        SqliteStore::open(options, clock).await
-    }
-
-    /// One try to open the database for a daemon, which keeps it locked until its process ends. `migrates`: it may be
-    /// created and brought up to date.
-    pub async fn open_for_daemon(
-        options: &SqliteOptions,
-        clock: SharedClock,
-        migrates: bool,
-    ) -> Result<Self, MigrateError> {
-        if migrates {
-            migrate::make_folder(options)?;
-        } else {
-            // Where there is no database, not even a lock file is made.
-            migrate::check(options).await?;
-        }
-        let lock = DatabaseLock::take(options, Role::Daemon, Duration::ZERO).await?;
-        if migrates {
-            migrate::run(options).await?;
-        }
-        let store = SqliteStore::open_locked(options.clone(), clock, &lock).await?;
-        lock.keep();
-        Ok(store)
-    }
-
     async fn write<T, E: From<StoreError>>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
@@ -245,7 +206,8 @@ impl LedgerStore for SqliteStore {
     }
 
     async fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
-        disk::usage(self.path.clone()).await
+        let writer = self.writer.clone();
+        disk::usage(self.path.clone(), move || writer.look()).await
     }
 
     async fn ambiguous_tokens(&self, limit: usize) -> Result<Vec<AmbiguousToken>, StoreError> {

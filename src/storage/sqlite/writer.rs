@@ -16,9 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::checkpoint::{self, Progress};
 use super::command::{Command, Forgotten, LogCommand, Reply};
 use super::fenced::{self, CurrentFence};
+use super::presence::Presence;
 use super::{
-    SqliteOptions, audit, books_write, connect, coverage, prices, record, refunds, retention, settle, source_looks,
-    task_refunds, tokens,
+    SqliteOptions, audit, books_write, connect, coverage, disk_thread, prices, record, refunds, retention, settle,
+    source_looks, task_refunds, tokens,
 };
 use crate::clock::SharedClock;
 use crate::domain::ids::RecordIds;
@@ -57,6 +58,7 @@ pub struct Writer {
     /// Around what is submitted here.
     pub(super) fence: Option<Fence>,
     pub(super) pulse: Arc<OwnerPulse>,
+    presence: Option<Arc<Presence>>,
 }
 
 impl Writer {
@@ -66,6 +68,7 @@ impl Writer {
         clock: SharedClock,
         installation: String,
         has_log: bool,
+        presence: Option<Arc<Presence>>,
     ) -> std::io::Result<Self> {
         let (commands, queue) = mpsc::channel(QUEUE);
         let is_writable = Arc::new(AtomicBool::new(true));
@@ -75,9 +78,9 @@ impl Writer {
         let (ids, skew) = (RecordIds::new(), skew::Noted::default());
         let context = Context { has_log, options, policy: policy.clone(), clock, installation, ids, skew };
         let progress = Arc::new(Progress::default());
-        let copying = checkpoint::run(context.options.clone(), progress.clone());
+        let copying = checkpoint::run(context.options.clone(), progress.clone(), presence.clone());
         let deadline = PATIENCE.max(context.options.lock_wait * LOCK_WAITS);
-        let pulse = Arc::new(OwnerPulse::new("ledger-writer", deadline));
+        let pulse = Arc::new(OwnerPulse::new("ledger-writer", deadline).with_disk(disk_thread::look));
         let owner = Owner {
             context,
             connection: None,
@@ -85,6 +88,7 @@ impl Writer {
             pulse: pulse.clone(),
             is_writable: is_writable.clone(),
             progress,
+            presence: presence.clone(),
         };
         // A panic in the copying must not end the owner.
         let copying = AssertUnwindSafe(copying).catch_unwind();
@@ -99,7 +103,7 @@ impl Writer {
             runtime.block_on(work)
         };
         std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(work)?;
-        Ok(Writer { commands, policy, is_writable, fence: None, pulse })
+        Ok(Writer { commands, policy, is_writable, fence: None, pulse, presence })
     }
 
     /// For the next batch and those after it; the one under way keeps what it began with.
@@ -124,6 +128,13 @@ impl Writer {
         self.is_writable.load(Ordering::Acquire) && !self.commands.is_closed()
     }
 
+    /// Looks whether the files are still those that were opened, also where nobody writes. Asks the file system.
+    pub fn look(&self) {
+        if !is_there(self.presence.as_deref()) {
+            self.is_writable.store(false, Ordering::Release);
+        }
+    }
+
     /// Lets what waits finish, then closes the connection.
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
@@ -140,6 +151,7 @@ struct Owner {
     pulse: Arc<OwnerPulse>,
     is_writable: Arc<AtomicBool>,
     progress: Arc<Progress>,
+    presence: Option<Arc<Presence>>,
 }
 
 impl Owner {
@@ -225,6 +237,9 @@ impl Owner {
                 })
                 .await
             }
+            LogCommand::TakeBack(of, after_second, reply) => {
+                self.answer(reply, async |writes, _| coverage::take_back(writes, &of, after_second).await).await
+            }
             LogCommand::SetRowAside(row, reason, reply) => {
                 self.answer(reply, async |writes, context| {
                     coverage::set_row_aside(writes, context, &row, &reason).await
@@ -278,6 +293,12 @@ impl Owner {
     /// Leaves everything in the database file itself, for whoever copies that alone. A program that wrote nothing has
     /// no connection here, and must not disturb a daemon that runs beside it.
     async fn fold_log(&mut self) {
+        if let Some(presence) = &self.presence
+            && presence.end().await.is_err()
+        {
+            // What lies there is left to a person, with the log beside it: a last connection would fold that in.
+            return std::mem::forget(self.connection.take());
+        }
         let Some(mut connection) = self.connection.take() else {
             return;
         };
@@ -291,7 +312,7 @@ impl Owner {
     }
 
     async fn keep_log_short(&mut self) {
-        let Some(connection) = &mut self.connection else {
+        let Some(connection) = self.connection.as_mut().filter(|_| is_there(self.presence.as_deref())) else {
             return;
         };
         if checkpoint::after_commit(connection, &self.progress, self.context.options.lock_wait).await.is_err() {
@@ -300,12 +321,22 @@ impl Owner {
         }
     }
 
-    async fn connected(&mut self) -> Result<SqliteConnection, sqlx::Error> {
+    /// Refuses what would be written to a file that is not the ledger any more.
+    fn check_presence(&self) -> Result<(), StoreError> {
+        let Some(presence) = &self.presence else { return Ok(()) };
+        presence.check().map_err(|lost| StoreError::Unavailable(lost.to_string()))
+    }
+
+    async fn connected(&mut self) -> Result<SqliteConnection, StoreError> {
+        self.check_presence()?;
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        let mut connection = connect::writer(&self.context.options, false).await?;
+        let mut connection = connect::writer(&self.context.options, false, disk_thread::NAME).await?;
         fenced::guard(&mut connection, &self.fence).await?;
+        if !self.is_writable.load(Ordering::Acquire) {
+            checkpoint::after_failure(&mut connection, self.context.options.lock_wait).await?;
+        }
         Ok(connection)
     }
 
@@ -328,7 +359,7 @@ impl Owner {
             Ok(connection) => connection,
             Err(error) => {
                 self.is_writable.store(false, Ordering::Release);
-                reply.send(Err(StoreError::from(error).into())).ok();
+                reply.send(Err(error.into())).ok();
                 return;
             }
         };
@@ -340,6 +371,8 @@ impl Owner {
                 reply.send(Err(StoreError::Replaced.into())).ok();
             }
             Ok(result) => {
+                // Taken away since: what was committed there is not acknowledged.
+                let result = result.and_then(|done| Ok(self.check_presence().map(|()| done)?));
                 let failed = result.as_ref().err().and_then(AsStoreError::as_store_error);
                 let is_broken = matches!(failed, Some(StoreError::Unavailable(_)));
                 if is_broken || result.is_ok() {
@@ -354,4 +387,8 @@ impl Owner {
             Err(_panic) => drop(reply),
         }
     }
+}
+
+fn is_there(presence: Option<&Presence>) -> bool {
+    presence.is_none_or(|presence| presence.check().is_ok())
 }
