@@ -33,15 +33,19 @@ struct Rig {
 }
 
 impl Rig {
-    /// Nothing where that is not permitted, which is said.
     fn prepare(kib: u32) -> Option<Rig> {
+        Rig::prepare_with(kib, DaemonOptions::new())
+    }
+
+    /// Nothing where that is not permitted, which is said.
+    fn prepare_with(kib: u32, options: DaemonOptions) -> Option<Rig> {
         let folder = TestFolder::new();
         let Some(disk) = SmallDisk::mount(folder.path(), kib) else {
             tell_not_run("only where file systems may be mounted");
             return None;
         };
         let database = folder.path().join("hookledger.db");
-        let options = DaemonOptions::new()
+        let options = options
             .set("HOOKLEDGER__DATABASE__URL", format!("sqlite://{}", database.display()))
             .set("HOOKLEDGER__ADMIN__SOCKET", "{folder}/admin.sock")
             .set("HOOKLEDGER__DATABASE__START_TIMEOUT", "30s")
@@ -153,6 +157,23 @@ fn a_start_on_a_full_disk_waits_for_room() {
     fs::remove_file(ballast).unwrap();
     rig.daemon.wait_ready();
     rig.assert_charged(1);
+}
+
+#[test]
+fn a_first_start_on_a_full_disk_leaves_no_half_of_anything() {
+    only_on_sqlite!();
+    let Some(rig) = Rig::prepare_with(2048, DaemonOptions::new().without("WEBHOOK_SECRET")) else { return };
+    let ballast = rig.fill();
+    rig.daemon.launch();
+    assert_eq!(rig.daemon.wait_exit(PATIENCE), Some(2));
+    let log = rig.daemon.output().stderr;
+    assert!(log.contains("can't be created for a generated secret (No space left on device"), "{log}");
+    let left = fs::read_dir(ballast.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name != "ballast" && name != "mounted").collect();
+    assert!(left.is_empty(), "{left:?}");
+    fs::remove_file(ballast).unwrap();
+    rig.daemon.launch();
+    rig.daemon.wait_ready();
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! Faults that only an operating system can make: syncs that do not happen, writes that fail.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::crashes::{usage_bodies, with_users};
+use crate::disk_writes::FILES;
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::events::Usage;
-use crate::kit::process::send_signal;
 use crate::kit::sender::{Retry, start_delivery};
+use crate::kit::strace::Fault;
 use crate::kit::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -77,35 +76,6 @@ fn no_answer_leaves_before_its_sync() {
     assert!(too_early + 1 >= answers, "without syncs the same look finds the answers too early: {too_early}");
 }
 
-/// Lets every write of the daemon's threads fail from the given one on, until this goes out of scope.
-struct FullDisk {
-    strace: Child,
-}
-
-impl FullDisk {
-    fn from_write(first_failing: u32, daemon: &Daemon) -> Self {
-        let fault = format!("inject=pwrite64:error=ENOSPC:when={first_failing}+");
-        let log = daemon.folder().join(format!("strace-{first_failing}"));
-        let strace = Command::new("strace")
-            .args(["-f", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", &fault, "-p", &daemon.pid().to_string()])
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        wait_until("strace is attached", PATIENCE, || {
-            std::fs::read_to_string(&log).unwrap().contains("attached").then_some(())
-        });
-        FullDisk { strace }
-    }
-}
-
-impl Drop for FullDisk {
-    fn drop(&mut self) {
-        // An interrupt lets strace detach, where a kill would leave the daemon stopped.
-        send_signal("INT", self.strace.id());
-        self.strace.wait().ok();
-    }
-}
-
 #[test]
 fn a_full_disk_costs_time_and_nothing_else() {
     only_on_sqlite!();
@@ -114,7 +84,7 @@ fn a_full_disk_costs_time_and_nothing_else() {
     with_users(&daemon);
     let mut events = 0;
     for first_failing in (1..=24).chain([30, 40, 60]) {
-        let disk = FullDisk::from_write(first_failing, &daemon);
+        let disk = Fault::new("pwrite64", "error=ENOSPC", format!("{first_failing}+"), &FILES).begin(&daemon);
         let bodies = usage_bodies(EVENTS, &format!("full-{first_failing}"));
         let retry = Retry::until(PATIENCE, Duration::from_millis(20));
         let ongoing = start_delivery(daemon.address(), SECRET, bodies, 4, retry);

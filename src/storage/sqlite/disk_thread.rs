@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_thread_of_this_name_is_found() {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
         let work = move || stopped.recv().is_err();
         let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(work).unwrap();
         // A thread gives itself its name.

@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 
 use sqlx::migrate::{MigrateError as SqlxMigrateError, Migration, MigrationType, Migrator};
-use sqlx::{Connection, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Connection, SqlSafeStr};
 use uuid::Uuid;
 
 use super::inspect::{Age, Contents, Found};
 use super::lock::{Holder, Role};
-use super::{SqliteOptions, connect, files, inspect, marker};
+use super::{SqliteOptions, connect, files, inspect, marker, presence};
 use crate::failpoint::{self, InjectedFault};
 
 /// The migration tool's own table lies beside ours.
@@ -131,6 +131,11 @@ pub async fn run(options: &SqliteOptions) -> Result<(), MigrateError> {
     let installation: String = sqlx::query_scalar("SELECT value FROM hookledger_meta WHERE name = 'installation_id'")
         .fetch_one(&mut connection)
         .await?;
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut connection).await?;
+    let own = presence::application_id(&installation);
+    if application != i64::from(own) {
+        sqlx::query(AssertSqlSafe(format!("PRAGMA application_id = {own}"))).execute(&mut connection).await?;
+    }
     connection.close().await?;
     marker::keep(&options.path, &installation)
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sha2::{Digest, Sha256};
 use sqlx::{Connection, SqliteConnection};
 
 use super::{SqliteOptions, connect, files};
@@ -18,10 +19,15 @@ use super::{SqliteOptions, connect, files};
 /// What every database of SQLite begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// Where the header holds the size of a page, and how many there are.
+/// Where the header holds the size of a page, how often it was changed, how many pages there are, and whose it is.
 const PAGE_SIZE_AT: usize = 16;
+const CHANGES_AT: usize = 24;
 const PAGES_AT: usize = 28;
-const HEADER_BYTES: usize = 32;
+const APPLICATION_AT: usize = 68;
+const HEADER_BYTES: usize = 72;
+
+/// So many in a row find damage where there is some.
+const LOOKS: u32 = 3;
 
 /// What became of a file that is open.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,7 @@ struct State {
     anchor: Option<SqliteConnection>,
     /// Of the database, at the last look.
     bytes: u64,
+    header: Header,
     is_damaged: bool,
     was_lost: bool,
 }
@@ -76,7 +83,8 @@ impl Presence {
         let opened = opened.into_iter().collect::<io::Result<Vec<_>>>()?;
         let header = ManuallyDrop::new(File::open(&database)?);
         let bytes = header.metadata()?.len();
-        let state = State { anchor: Some(anchor), bytes, is_damaged: false, was_lost: false };
+        let found = Header::read(&header)?;
+        let state = State { anchor: Some(anchor), bytes, header: found, is_damaged: false, was_lost: false };
         Ok(Presence { opened, header, state: Mutex::new(state) })
     }
 
@@ -110,17 +118,31 @@ impl Presence {
     /// Damage stays: the next copying of pages may make a file look whole that is not.
     fn check_contents(&self, state: &mut State) -> Result<(), Lost> {
         let path = || self.opened[0].path.clone();
-        if !state.is_damaged {
-            let bytes = self.header.metadata().map_err(|error| Lost::Unseen(path(), error))?.len();
-            let mut header = [0; HEADER_BYTES];
-            state.is_damaged = match self.header.read_exact_at(&mut header, 0) {
-                Ok(()) => !header.starts_with(MAGIC) || (bytes < state.bytes && bytes < claimed_bytes(&header)),
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => true,
-                Err(error) => return Err(Lost::Unseen(path(), error)),
-            };
-            state.bytes = bytes;
+        // While the first page is written, a look may find half of it.
+        let mut looks_left = LOOKS;
+        while !state.is_damaged {
+            if self.is_whole(state).map_err(|error| Lost::Unseen(path(), error))? {
+                return Ok(());
+            }
+            looks_left -= 1;
+            state.is_damaged = looks_left == 0;
+            std::thread::yield_now();
         }
-        if state.is_damaged { Err(Lost::Damaged(path())) } else { Ok(()) }
+        Err(Lost::Damaged(path()))
+    }
+
+    fn is_whole(&self, state: &mut State) -> io::Result<bool> {
+        let bytes = self.header.metadata()?.len();
+        let header = match Header::read(&self.header) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        };
+        let is_cut_off = bytes < state.bytes && bytes < header.claimed_bytes;
+        let is_whole = !is_cut_off && header.follows(&state.header);
+        if is_whole {
+            (state.bytes, state.header) = (bytes, header);
+        }
+        Ok(is_whole)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,16 +168,46 @@ impl Opened {
     }
 }
 
-/// How large the file is by its own word. While pages are copied into it, it may say more than there is yet.
-fn claimed_bytes(header: &[u8; HEADER_BYTES]) -> u64 {
-    let number =
-        |at: usize, bytes: usize| header[at..at + bytes].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    let page_size = match number(PAGE_SIZE_AT, 2) {
-        // The largest size does not fit two bytes.
-        1 => 65_536,
-        size => size,
-    };
-    page_size * number(PAGES_AT, 4)
+/// What the first page says of the file.
+struct Header {
+    is_database: bool,
+    /// While pages are copied into the file, it may say more than there is yet.
+    claimed_bytes: u64,
+    /// Never fewer than before.
+    changes: u64,
+    application: u64,
+}
+
+impl Header {
+    fn read(file: &File) -> io::Result<Self> {
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact_at(&mut header, 0)?;
+        let number =
+            |at: usize, bytes: usize| header[at..at + bytes].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let page_size = match number(PAGE_SIZE_AT, 2) {
+            // The largest size does not fit two bytes.
+            1 => 65_536,
+            size => size,
+        };
+        Ok(Header {
+            is_database: header.starts_with(MAGIC),
+            claimed_bytes: page_size * number(PAGES_AT, 4),
+            changes: number(CHANGES_AT, 4),
+            application: number(APPLICATION_AT, 4),
+        })
+    }
+
+    /// Whether it can be the same file, later.
+    fn follows(&self, before: &Header) -> bool {
+        self.is_database && self.changes >= before.changes && self.application == before.application
+    }
+}
+
+/// By this number in its header a database is known as that of its installation, also where another one is written over
+/// it while it is open.
+pub fn application_id(installation: &str) -> i32 {
+    let digest = Sha256::digest(installation.as_bytes());
+    i32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
 
 /// Whether a file that no connection of this process has open begins as a database does; nothing where there is none.
