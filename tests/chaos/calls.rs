@@ -4,6 +4,7 @@
 //! whatever channel told of it. A call is certain once its row is in the log, or its event was acknowledged.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Quota units of one credit, as the daemon of a run is told: 1,000 credits and 500,000 units a dollar.
@@ -45,21 +46,21 @@ impl Calls {
         self.lock().sent += 1;
     }
 
-    pub fn acknowledged(&self, event_id: &str, number: i64) {
+    pub fn acknowledge(&self, event_id: &str, number: i64) {
         self.lock().acknowledged.insert(event_id.to_owned(), number);
     }
 
-    /// What must be charged of each number from this one on.
-    pub fn expected_from(&self, number: i64) -> BTreeMap<i64, Expected> {
+    /// What must be charged of each of these numbers.
+    pub fn expected(&self, numbers: Range<i64>) -> BTreeMap<i64, Expected> {
         let state = self.lock();
         let numbered = state.expected.iter().enumerate().map(|(index, call)| (index as i64 + 1, *call));
-        numbered.filter(|(own, call)| *own >= number && call.times > 0).collect()
+        numbered.filter(|(number, call)| numbers.contains(number) && call.times > 0).collect()
     }
 
-    /// The acknowledged events of calls from this number on.
-    pub fn acknowledged_from(&self, number: i64) -> BTreeMap<String, i64> {
+    /// The acknowledged events of the calls with these numbers.
+    pub fn acknowledged(&self, numbers: Range<i64>) -> BTreeMap<String, i64> {
         let state = self.lock();
-        let of_these = state.acknowledged.iter().filter(|(_, own)| **own >= number);
+        let of_these = state.acknowledged.iter().filter(|(_, number)| numbers.contains(*number));
         of_these.map(|(event_id, own)| (event_id.clone(), *own)).collect()
     }
 

@@ -1,15 +1,21 @@
 //! Whether the books are right: by the run's own count, by the rules that the kit knows, and by the daemon's own audit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::calls::{Calls, UNITS_PER_CREDIT};
 use crate::chaos::Chaos;
 use crate::kit::books::{Books, Row};
+use crate::kit::process::run;
 use crate::kit::wait::poll;
 use crate::rig::{CREDITS, Rig};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For a look at everything that hours have charged.
+const LONG: Duration = Duration::from_secs(600);
+/// So many numbers are looked at with one statement.
+const AT_ONCE: i64 = 50_000;
 const FEMTOS_PER_CREDIT: i128 = 1_000_000_000_000_000;
 /// At 1,000 credits and 500,000 quota units a dollar.
 const FEMTOS_PER_UNIT: i128 = FEMTOS_PER_CREDIT / UNITS_PER_CREDIT as i128;
@@ -22,19 +28,18 @@ impl Chaos {
         wait_for_quiet(&self.rig);
         let problems = own_count(&self.rig, self.first_number, self.operator.added());
         assert!(problems.is_empty(), "the books are wrong by the run's own count:\n{}", problems.join("\n"));
-        assert_whole(&self.rig);
+        self.rig.daemon.books().assert_whole();
+        self.rig.daemon.books().assert_carried_exactly();
+        assert_audited(&self.rig);
         let charges = refundable(&self.rig.daemon.books(), self.first_number);
         let number_of = |id: &String| self.rig.users.iter().position(|user| user == id).expect("the user is ours");
         self.operator.refundable = charges.iter().map(|(charge, user)| (charge.clone(), number_of(user))).collect();
     }
 }
 
-/// The kit's rules and the daemon's own audit.
-pub fn assert_whole(rig: &Rig) {
-    let books = rig.daemon.books();
-    books.assert_whole();
-    books.assert_carried_exactly();
-    let audit = rig.daemon.command(&["audit", "--strict"]);
+/// The daemon's own audit finds nothing.
+pub fn assert_audited(rig: &Rig) {
+    let audit = run(&mut rig.daemon.any_command(&["audit", "--strict"]), b"", LONG);
     assert!(
         audit.status.success(),
         "the audit found differences: {}{}",
@@ -49,7 +54,8 @@ pub fn wait_for_quiet(rig: &Rig) {
     let expected = rig.calls.count();
     let is_quiet = || books.count("hookledger_inbox") == 0 && books.count("hookledger_claims") >= expected;
     if poll(PATIENCE, || is_quiet().then_some(())).is_none() {
-        let waiting = books.rows("SELECT state, reason, count(*) AS events FROM hookledger_inbox GROUP BY state, reason");
+        let waiting =
+            books.rows("SELECT state, reason, count(*) AS events FROM hookledger_inbox GROUP BY state, reason");
         let problems = own_count(rig, 1, &[]);
         panic!("no quiet within {PATIENCE:?}: {waiting:?} wait;\n{}", problems.join("\n"));
     }
@@ -60,8 +66,11 @@ pub fn wait_for_quiet(rig: &Rig) {
 /// beginning; where that is not known, balances are not looked at.
 pub fn own_count(rig: &Rig, first_number: i64, added: &[i64]) -> Vec<String> {
     let books = rig.daemon.books();
-    let mut problems = wrong_charges(&books, &rig.calls, &rig.users, first_number);
-    problems.extend(wrong_events(&books, &rig.calls, first_number));
+    let mut problems = Vec::new();
+    for first in (first_number..rig.calls.next_number()).step_by(AT_ONCE as usize) {
+        problems.extend(wrong_charges(&books, &rig.calls, &rig.users, first..first + AT_ONCE));
+        problems.extend(wrong_events(&books, &rig.calls, first..first + AT_ONCE));
+    }
     let (claims, records) = (books.count("hookledger_claims"), books.count("usage_records"));
     let expected = rig.calls.count();
     if (claims, records) != (expected, expected) {
@@ -77,13 +86,18 @@ pub fn own_count(rig: &Rig, first_number: i64, added: &[i64]) -> Vec<String> {
     problems
 }
 
-fn wrong_charges(books: &Books, calls: &Calls, users: &[String], first_number: i64) -> Vec<String> {
+fn among(numbers: &Range<i64>) -> String {
+    format!("prompt_tokens >= {} AND prompt_tokens < {}", numbers.start, numbers.end)
+}
+
+fn wrong_charges(books: &Books, calls: &Calls, users: &[String], numbers: Range<i64>) -> Vec<String> {
+    let among = among(&numbers);
     let charged = books.rows(&format!(
         "SELECT prompt_tokens, user_id, count(*) AS times, CAST(sum(price_credits) AS SIGNED) AS credits,
              CAST(sum(price_femtos) AS SIGNED) AS femtos
-           FROM hookledger_claims WHERE prompt_tokens >= {first_number} GROUP BY prompt_tokens, user_id"
+           FROM hookledger_claims WHERE {among} GROUP BY prompt_tokens, user_id"
     ));
-    let mut expected = calls.expected_from(first_number);
+    let mut expected = calls.expected(numbers);
     let mut problems = Vec::new();
     for row in &charged {
         let number = whole(row, "prompt_tokens");
@@ -105,11 +119,10 @@ fn wrong_charges(books: &Books, calls: &Calls, users: &[String], first_number: i
 }
 
 /// Each event that got a 2xx is a side of one charge, of its own call, and no event is a side of two.
-fn wrong_events(books: &Books, calls: &Calls, first_number: i64) -> Vec<String> {
-    let rows = books.rows(&format!(
-        "SELECT event_id, prompt_tokens FROM hookledger_claims
-           WHERE prompt_tokens >= {first_number} AND event_id IS NOT NULL"
-    ));
+fn wrong_events(books: &Books, calls: &Calls, numbers: Range<i64>) -> Vec<String> {
+    let among = among(&numbers);
+    let rows = books
+        .rows(&format!("SELECT event_id, prompt_tokens FROM hookledger_claims WHERE {among} AND event_id IS NOT NULL"));
     let mut sides: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for row in &rows {
         sides.entry(text(row, "event_id")).or_default().push(whole(row, "prompt_tokens"));
@@ -117,10 +130,12 @@ fn wrong_events(books: &Books, calls: &Calls, first_number: i64) -> Vec<String> 
     let twice = sides.iter().filter(|(_, numbers)| numbers.len() > 1);
     let mut problems: Vec<String> =
         twice.map(|(event, numbers)| format!("event {event} is charged with calls {numbers:?}")).collect();
-    for (event, number) in calls.acknowledged_from(first_number) {
+    for (event, number) in calls.acknowledged(numbers) {
         match sides.get(&event).map(Vec::as_slice) {
             Some([own]) if *own == number => {}
-            other => problems.push(format!("event {event} of call {number} was acknowledged, and is charged as {other:?}")),
+            other => {
+                problems.push(format!("event {event} of call {number} was acknowledged, and is charged as {other:?}"))
+            }
         }
     }
     problems

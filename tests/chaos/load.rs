@@ -253,7 +253,7 @@ impl Sender {
         let status = self.request(SECRET, &event.body);
         let is_acknowledged = (200..300).contains(&status);
         if is_acknowledged {
-            self.shared.calls.acknowledged(&event.id, event.number);
+            self.shared.calls.acknowledge(&event.id, event.number);
         }
         let is_excused = status == 400 && self.shared.is_clock_moved.load(Ordering::SeqCst);
         assert!(is_excused || [0, 200, 202, 503].contains(&status), "undocumented answer {status} to {}", event.body);

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, which the lint does not recognise as tests
 
-#[allow(unused_imports)] // the kit's checks of itself are tests, and run in the behaviour suite
+#[allow(unused_imports, unused_macros)] // the kit's checks of itself are tests, and run in the behaviour suite
 #[macro_use]
 #[path = "../kit/mod.rs"]
 mod kit;

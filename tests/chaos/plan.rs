@@ -130,7 +130,8 @@ impl Plan {
 
     fn kill_at_a_point(&mut self, random: &mut Random) {
         let place = *random.pick(&points());
-        let passes = random.below(if place.starts_with("store.grant") || place.starts_with("store.refund") { 1 } else { 8 });
+        let passes =
+            random.below(if place.starts_with("store.grant") || place.starts_with("store.refund") { 1 } else { 8 });
         self.ending = Ending::AtPoint(place);
         self.fail_points = format!("{place}={passes}*off->1*return(kill)");
         // Long enough for a pass over the log, a wake-up or a command.
