@@ -26,6 +26,9 @@ impl Chaos {
         } else {
             self.rig.daemon.set_environment("FAILPOINTS", &plan.fail_points);
         }
+        if plan.is_clock_put_right {
+            self.rig.daemon.clock().set_offset_millis(self.latest_offset_millis);
+        }
         let mut hold = plan.starts_locked.then(|| self.rig.daemon.books().hold_writers());
         self.rig.daemon.launch();
         if hold.is_some() {

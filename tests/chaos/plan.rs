@@ -41,6 +41,8 @@ pub struct Plan {
     pub disturbances: Vec<Disturbance>,
     /// Another program holds the lock of all writers when it starts.
     pub starts_locked: bool,
+    /// A clock that jumped before goes right from here on.
+    pub is_clock_put_right: bool,
 }
 
 /// Where an actor passes with each message.
@@ -102,8 +104,9 @@ impl Plan {
             millis: random.below(500),
             disturbances: Vec::new(),
             starts_locked: random.chance(2, 100),
+            is_clock_put_right: random.chance(1, 2),
         };
-        let mut disturbed = 25;
+        let mut disturbed = 40;
         match roll {
             0..42 => {}
             42..48 => (plan.ending, plan.millis) = (Ending::KillStarting, random.below(100)),
@@ -112,7 +115,7 @@ impl Plan {
             84..96 => {
                 plan.fail_points = storm(random);
                 plan.millis = 2500 + random.below(1500);
-                disturbed = 50;
+                disturbed = 60;
             }
             _ => {
                 plan.fail_points = hangs(random);
@@ -130,8 +133,8 @@ impl Plan {
 
     fn kill_at_a_point(&mut self, random: &mut Random) {
         let place = *random.pick(&points());
-        let passes =
-            random.below(if place.starts_with("store.grant") || place.starts_with("store.refund") { 1 } else { 8 });
+        let is_of_a_command = place.starts_with("store.grant") || place.starts_with("store.refund");
+        let passes = random.below(if is_of_a_command { 1 } else { 4 });
         self.ending = Ending::AtPoint(place);
         self.fail_points = format!("{place}={passes}*off->1*return(kill)");
         // Long enough for a pass over the log, a wake-up or a command.
