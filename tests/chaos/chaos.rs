@@ -13,6 +13,7 @@ use crate::kit::wait::Stopwatch;
 use crate::load::{Load, Misfortunes, Pace, USERS};
 use crate::operator::Operator;
 use crate::plan::Plan;
+use crate::proof;
 use crate::rig::Rig;
 use crate::settings::Settings;
 use crate::table;
@@ -51,6 +52,8 @@ pub fn run(settings: &Settings) {
             chaos.round();
             let is_over = started.elapsed() >= settings.duration || chaos.is_enough();
             if is_over {
+                chaos.rig.daemon.kill();
+                proof::judge_finds_each(&chaos.rig, chaos.operator.added());
                 table::print(&database(), settings, &chaos.tally, started.elapsed());
                 return;
             }

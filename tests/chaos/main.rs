@@ -19,6 +19,8 @@ mod life;
 mod load;
 mod operator;
 mod plan;
+mod proof;
+mod ready;
 mod rig;
 mod settings;
 mod soak;
@@ -37,5 +39,6 @@ fn main() {
     match settings.mode {
         Mode::Chaos => chaos::run(&settings),
         Mode::Soak => soak::run(&settings),
+        Mode::Ready => ready::run(&settings),
     }
 }

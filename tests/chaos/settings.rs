@@ -8,6 +8,7 @@ use std::time::Duration;
 pub enum Mode {
     Chaos,
     Soak,
+    Ready,
 }
 
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ pub struct Settings {
 
 /// A short run, as `make test` makes it.
 const SHORT_SECS: u64 = 1;
-const SHORT_LIVES: usize = 12;
+const SHORT_LIVES: usize = 8;
 const LIVES: usize = 25;
 
 impl Settings {
@@ -38,7 +39,8 @@ impl Settings {
         let mode = match variable::<String>("CHAOS_MODE").as_deref() {
             None | Some("chaos") => Mode::Chaos,
             Some("soak") => Mode::Soak,
-            Some(other) => panic!("CHAOS_MODE={other} is neither chaos nor soak"),
+            Some("ready") => Mode::Ready,
+            Some(other) => panic!("CHAOS_MODE={other} is none of chaos, soak, ready"),
         };
         let lives = if secs.is_some() { LIVES } else { SHORT_LIVES };
         Settings {
