@@ -1,6 +1,5 @@
 //! The run: rounds of lives under load, each followed by quiet and a look at the books, until the time is up.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use crate::actors::ActorLog;
 use crate::kit::database::is_sqlite;
+use crate::kit::mariadb::shared_server;
 use crate::kit::random::Random;
 use crate::kit::wait::Stopwatch;
 use crate::load::{Load, Misfortunes, Pace, USERS};
@@ -26,6 +26,9 @@ const PACE: Pace = Pace { threads: 8, between: Duration::from_millis(50), misfor
 
 pub struct Chaos {
     pub settings: Settings,
+    /// Of everything that is chosen for a run, a generator for each life.
+    seeds: Random,
+    /// Of the life at hand: what is left out of one life, since it ended early, changes no other.
     pub random: Random,
     pub tally: Tally,
     pub operator: Operator,
@@ -76,11 +79,12 @@ fn repeat(settings: &Settings) -> String {
 }
 
 impl Chaos {
-    fn on_fresh_books(settings: &Settings, random: Random, tally: Tally) -> Self {
+    fn on_fresh_books(settings: &Settings, mut seeds: Random, tally: Tally) -> Self {
         let rig = Rig::start(&[]);
         Chaos {
             settings: settings.clone(),
-            random,
+            random: seeds.fork(),
+            seeds,
             tally,
             operator: Operator::new(USERS),
             actor_log: ActorLog::at(rig.daemon.folder().join("stderr")),
@@ -106,11 +110,12 @@ impl Chaos {
             self.rig.newapi.handle(),
             Arc::clone(&self.rig.calls),
             PACE,
-            &mut self.random,
+            &mut self.seeds,
             Arc::clone(&self.is_clock_moved),
         );
         self.kill(KILL_RANDOM);
         for _ in 0..self.settings.lives {
+            self.random = self.seeds.fork();
             let plan = Plan::random(&mut self.random);
             self.live(&plan);
             load.assert_going();
@@ -146,18 +151,12 @@ impl Drop for Chaos {
         // The daemon's own folder is kept by the kit, which says so.
         eprintln!("in round {} of: {}", self.tally.rounds + 1, repeat(&self.settings));
         if !is_sqlite() {
-            let guest = self.rig.daemon.guest();
-            let file = kept_dump(&self.rig);
-            let mut dump = Command::new("mariadb-dump");
-            dump.args(["--no-defaults", "--protocol=tcp", "--databases", guest.platform(), guest.state()]);
-            dump.arg(format!("--host={}", guest.admin().host)).arg(format!("--port={}", guest.admin().port));
-            dump.arg(format!("--user={}", guest.admin().user)).env("MYSQL_PWD", &guest.admin().password);
-            let is_kept = dump.arg("--result-file").arg(&file).status().is_ok_and(|status| status.success());
-            eprintln!("{}the databases as {}", if is_kept { "kept " } else { "could not keep " }, file.display());
+            let server = shared_server();
+            server.stop();
+            let (from, to) = (server.folder(), self.rig.daemon.folder().join("mariadb"));
+            let is_kept = Command::new("cp").arg("-a").arg(from).arg(&to).status().is_ok_and(|status| status.success());
+            eprintln!("{} the server's folder as {}", if is_kept { "kept" } else { "could not keep" }, to.display());
+            eprintln!("once its files name that place instead of {}: scripts/mariadb.sh start FOLDER", from.display());
         }
     }
-}
-
-fn kept_dump(rig: &Rig) -> PathBuf {
-    rig.daemon.folder().join("databases.sql")
 }

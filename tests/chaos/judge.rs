@@ -8,10 +8,12 @@ use crate::calls::{Calls, UNITS_PER_CREDIT};
 use crate::chaos::Chaos;
 use crate::kit::books::{Books, Row};
 use crate::kit::process::run;
-use crate::kit::wait::poll;
+use crate::kit::wait::{poll, wait_until};
 use crate::rig::{CREDITS, Rig};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// With which a command ends that a busy server or disk did not answer in time.
+const OUT_OF_REACH: i32 = 3;
 /// For a look at everything that hours have charged.
 const LONG: Duration = Duration::from_secs(600);
 /// So many numbers are looked at with one statement.
@@ -39,7 +41,10 @@ impl Chaos {
 
 /// The daemon's own audit finds nothing.
 pub fn assert_audited(rig: &Rig) {
-    let audit = run(&mut rig.daemon.any_command(&["audit", "--strict"]), b"", LONG);
+    let audit = wait_until("the audit reaches the database", PATIENCE, || {
+        let audit = run(&mut rig.daemon.any_command(&["audit", "--strict"]), b"", LONG);
+        (audit.status.code() != Some(OUT_OF_REACH)).then_some(audit)
+    });
     assert!(
         audit.status.success(),
         "the audit found differences: {}{}",

@@ -16,7 +16,7 @@ pub struct Settings {
     pub mode: Mode,
     /// `CHAOS_SECS`, or `MINUTES`. The round that is under way then is finished.
     pub duration: Duration,
-    /// `SEED`: of the choices. What they meet is up to the machine.
+    /// `SEED`, or `HOOKLEDGER_TEST_SEED`: of the choices. What they meet is up to the machine.
     pub seed: u64,
     /// `LIVES`: lives of the daemon between two looks at the books.
     pub lives: usize,
@@ -46,7 +46,9 @@ impl Settings {
         Settings {
             mode,
             duration: Duration::from_secs(secs.unwrap_or(SHORT_SECS)),
-            seed: variable("SEED").unwrap_or_else(|| rand::random::<u64>() >> 16),
+            seed: variable("SEED")
+                .or_else(|| variable("HOOKLEDGER_TEST_SEED"))
+                .unwrap_or_else(|| rand::random::<u64>() >> 16),
             lives: variable("LIVES").unwrap_or(lives).max(1),
             rate: variable("RATE").unwrap_or(100).max(1),
             enough_kills: variable("CHAOS_KILLS").unwrap_or(0),

@@ -1,6 +1,6 @@
 //! Hours at an even load with nothing broken: memory and descriptors stay flat, and the books are exact in the end.
 //!
-//! Webhooks come in, the log is swept, and what is settled is cleared two minutes later.
+//! Webhooks come in, the log is swept, and what is settled is cleared six minutes later.
 
 use std::fs;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("HOOKLEDGER__POLLING__SWEEP_INTERVAL", "20s"),
     ("HOOKLEDGER__POLLING__LOOKBACK", "20s"),
     ("HOOKLEDGER__POLLING__PROBE_INTERVAL", "10s"),
-    ("HOOKLEDGER__WEBHOOK__MAX_AGE", "60s"),
+    ("HOOKLEDGER__WEBHOOK__MAX_AGE", "5m"),
     ("HOOKLEDGER__WEBHOOK__MAX_FUTURE", "10s"),
-    ("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "2m"),
+    ("HOOKLEDGER__RETENTION__WEBHOOK_LOGS", "6m"),
     ("HOOKLEDGER__SUPERVISOR__MAX_RESTARTS", "0"),
     ("HOOKLEDGER__SUPERVISOR__WINDOW", "60s"),
     ("HOOKLEDGER__SUPERVISOR__HANG_TIMEOUT", "15s"),
@@ -103,8 +103,8 @@ fn sample(rig: &Rig, load: &Load, process: u32, duration: Duration) -> Vec<Sampl
 /// Prints a row a quarter; panics if the last holds more than the second by too much.
 fn judge(samples: &[Sample], duration: Duration) {
     let mean = |values: &[Sample], of: fn(&Sample) -> f64| values.iter().map(of).sum::<f64>() / values.len() as f64;
-    let (memory, descriptors): (fn(&Sample) -> f64, fn(&Sample) -> f64) =
-        (|sample| sample.resident_kib as f64, |sample| sample.descriptors as f64);
+    let memory = |sample: &Sample| sample.resident_kib as f64;
+    let descriptors = |sample: &Sample| sample.descriptors as f64;
     let quarters: Vec<&[Sample]> = samples.chunks(samples.len().div_ceil(QUARTERS).max(1)).collect();
     println!(
         "\n| quarter | memory, mean | largest | descriptors, mean | largest |\n| --- | ---: | ---: | ---: | ---: |"
