@@ -75,8 +75,8 @@ chaos: ## everything that can go wrong, at random, to a loaded daemon for MINUTE
 soak: ## an even load for MINUTES=60 at RATE=100 calls a second: memory and descriptors flat, books exact (DATABASE=mariadb)
 	@MINUTES=$(MINUTES) SEED=$(SEED) RATE=$(RATE) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh soak
 
-bench-ready: ## how long from a kill to ready with a million calls in the books (DATABASE=mariadb)
-	@SEED=$(SEED) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh ready
+bench-ready: ## how long from a kill to ready with CALLS=1000000 in the books (DATABASE=mariadb)
+	@CALLS=$(CALLS) SEED=$(SEED) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh ready
 
 tools:
 	@scripts/install-test-tools.sh

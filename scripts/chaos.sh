@@ -2,7 +2,7 @@
 # Runs the chaos or the soak of tests/chaos in a release build, bounded by MINUTES:
 #
 #   scripts/chaos.sh chaos   everything that can go wrong, at random, to a loaded daemon (MINUTES=5)
-#   scripts/chaos.sh ready   how long from a kill to ready with a million calls in the books, of 50 kills
+#   scripts/chaos.sh ready   how long from a kill to ready with CALLS=1000000 in the books, of 50 kills
 #   scripts/chaos.sh soak    an even load with nothing broken (MINUTES=60, RATE=100 calls a second)
 #
 # SEED=17 repeats the choices of a run, DATABASE=mariadb runs on a private MariaDB, LIVES=25 says how often the daemon

@@ -13,7 +13,6 @@ use crate::rig::Rig;
 use crate::settings::Settings;
 use crate::tally::Tally;
 
-const CALLS: i64 = 1_000_000;
 /// Made with one statement for each table.
 const AT_ONCE: i64 = 50_000;
 const USERS: i64 = 200;
@@ -24,13 +23,14 @@ const PACE: Pace = Pace { threads: 8, between: Duration::from_millis(80), misfor
 
 /// Bounded by the number of calls and of starts.
 pub fn run(settings: &Settings) {
-    println!("time to ready on {} with {CALLS} calls in the books ...", database());
+    let in_the_books = settings.calls;
+    println!("time to ready on {} with {in_the_books} calls in the books ...", database());
     let random = &mut Random::from_seed(settings.seed);
     let rig = Rig::start(&[]);
     rig.daemon.kill();
     let books = rig.daemon.books();
     let making = Stopwatch::start();
-    add_calls(&books);
+    add_calls(&books, in_the_books);
     println!("made within {:.0} s", making.elapsed().as_secs_f64());
     rig.daemon.launch();
     rig.daemon.wait_ready();
@@ -46,7 +46,7 @@ pub fn run(settings: &Settings) {
         tally.ready_after(since.elapsed());
     }
     load.close();
-    let expected = CALLS + rig.calls.count();
+    let expected = in_the_books + rig.calls.count();
     wait_until("all is charged", PATIENCE, || (books.count("hookledger_claims") == expected).then_some(()));
     let counts = ["hookledger_claims", "usage_records", "credit_transactions", "webhook_logs"];
     let counts = counts.map(|table| format!("{table} {}", books.count(table)));
@@ -84,7 +84,7 @@ fn made(from: i64, until: i64) -> String {
 }
 
 /// Calls of before, as the daemon books them: claim, usage record, transaction, log of the event, balance.
-fn add_calls(books: &Books) {
+fn add_calls(books: &Books, count: i64) {
     let users = made(0, USERS);
     books.execute(&format!(
         "INSERT INTO users (id, email, updatedAt) SELECT 'u' || u, 'u' || u || '@example.com', stamp FROM {users} AS made;
@@ -93,8 +93,8 @@ fn add_calls(books: &Books) {
          INSERT INTO credit_transactions (id, userId, type, amount, balance, createdAt)
            SELECT 'first-' || u, 'u' || u, 'RECHARGE', 1000000000, 1000000000, '2025-12-31 00:00:00.000' FROM {users} AS made"
     ));
-    for from in (0..CALLS).step_by(AT_ONCE as usize) {
-        let made = made(from, from + AT_ONCE);
+    for from in (0..count).step_by(AT_ONCE as usize) {
+        let made = made(from, count.min(from + AT_ONCE));
         books.execute(&format!(
             "INSERT INTO hookledger_claims (call_second, claim_id, source, event_id, event_at_ms, remote_key_id, model,
                  prompt_tokens, completion_tokens, price_units, price_credits, price_femtos, rate_micros, quota_per_unit,
@@ -115,11 +115,11 @@ fn add_calls(books: &Books) {
         ));
         books.execute(&format!(
             "INSERT INTO webhook_logs (id, eventId, payload, status, processedAt, createdAt)
-               SELECT 'w' || id, 'evt-' || n, 'a payload of three hundred bytes or so, which is not looked at any more',
+               SELECT 'w' || id, 'evt-' || n, '{{}}',
                  'processed', stamp, stamp FROM {made} AS made"
         ));
     }
-    let last = made(CALLS - USERS, CALLS);
+    let last = made(count - USERS, count);
     books.execute(&format!(
         "INSERT INTO user_credit_balances (id, userId, currentCredits, updatedAt)
            SELECT 'b' || u, 'u' || u, 1000000000 - taken, stamp FROM {last} AS made;

@@ -22,6 +22,8 @@ pub struct Settings {
     pub lives: usize,
     /// `RATE`: calls a second of a soak.
     pub rate: u64,
+    /// `CALLS`: in the books before the time to ready is measured; a multiple of 200.
+    pub calls: i64,
     /// `CHAOS_KILLS` and `CHAOS_FAILURES`: a run may end earlier once it has met that many; 0 for neither.
     pub enough_kills: u64,
     pub enough_failures: u64,
@@ -51,6 +53,7 @@ impl Settings {
                 .unwrap_or_else(|| rand::random::<u64>() >> 16),
             lives: variable("LIVES").unwrap_or(lives).max(1),
             rate: variable("RATE").unwrap_or(100).max(1),
+            calls: variable("CALLS").unwrap_or(1_000_000),
             enough_kills: variable("CHAOS_KILLS").unwrap_or(0),
             enough_failures: variable("CHAOS_FAILURES").unwrap_or(0),
         }
