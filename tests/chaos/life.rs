@@ -107,8 +107,10 @@ impl Chaos {
     }
 
     fn ended(&mut self, code: i32, plan: &Plan) {
+        // A fail point says nothing as it kills; a panic that cannot unwind aborts as well.
+        let is_silent = !self.log_tail().ends_with("aborting.");
         match (code, plan.ending) {
-            (ABORTED, Ending::AtPoint(place)) => self.tally.killed_at(place),
+            (ABORTED, Ending::AtPoint(place)) if is_silent => self.tally.killed_at(place),
             (SUPERVISOR_GAVE_UP, _) => self.gave_up(),
             _ => {
                 self.tally.count(OTHER_EXIT);

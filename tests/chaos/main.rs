@@ -33,6 +33,7 @@ fn main() {
     // What follows are the arguments of a test harness: a name filters.
     let filters: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if !filters.is_empty() && !filters.iter().any(|filter| filter.contains("chaos")) {
+        println!("chaos: not among {filters:?}");
         return;
     }
     let settings = Settings::read();
