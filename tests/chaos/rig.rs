@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// So quick that what takes minutes in an installation takes a second here. The budget of restarts is far above what is
 /// done to the actors, and its window so short that pauses between them stay short.
 const SETTINGS: &[(&str, &str)] = &[
+    // A clock that is a day and an hour ahead must not refuse for good what nothing else tells of.
+    ("HOOKLEDGER__WEBHOOK__MAX_AGE", "7d"),
     ("HOOKLEDGER__POLLING__MODE", "pull"),
     ("HOOKLEDGER__POLLING__PULL_INTERVAL", "1s"),
     ("HOOKLEDGER__POLLING__PROBE_INTERVAL", "1s"),

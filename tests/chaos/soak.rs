@@ -17,6 +17,7 @@ use crate::settings::Settings;
 
 const SENDERS: u64 = 8;
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(5);
+const WARM_UP: Duration = Duration::from_secs(90);
 const QUARTERS: usize = 4;
 /// What the last quarter may hold beyond the second.
 const MOST_GROWTH: f64 = 0.02;
@@ -60,8 +61,8 @@ pub fn run(settings: &Settings) {
         between: Duration::from_secs(SENDERS) / u32::try_from(settings.rate).expect("a rate is small"),
         misfortunes: Misfortunes::FEW,
     };
-    let calls = Arc::clone(&rig.calls);
-    let load = Load::start(rig.daemon.address(), rig.newapi.handle(), calls, pace, random, Arc::default());
+    warm_up(&rig, random, settings.duration / 10);
+    let load = load(&rig, random, pace);
     let samples = sample(&rig, &load, process, settings.duration);
     let answers = load.close();
     wait_for_quiet(&rig);
@@ -74,6 +75,20 @@ pub fn run(settings: &Settings) {
     println!("{} calls, each charged once; answers {:?}", rig.calls.count(), answers.right);
     println!("{} passes over the log, {} settled events cleared", told(runs), told(removed));
     judge(&samples, settings.duration);
+}
+
+fn load(rig: &Rig, random: &mut Random, pace: Pace) -> Load {
+    Load::start(rig.daemon.address(), rig.newapi.handle(), Arc::clone(&rig.calls), pace, random, Arc::default())
+}
+
+/// Senders that do not pause fill the caches, which at an even load would take as long as the soak itself.
+fn warm_up(rig: &Rig, random: &mut Random, longest: Duration) {
+    let (duration, began) = (WARM_UP.min(longest), Stopwatch::start());
+    let load = load(rig, random, Pace { threads: 16, between: Duration::ZERO, misfortunes: Misfortunes::FEW });
+    pause(duration);
+    load.close();
+    let (calls, secs) = (rig.calls.count(), began.elapsed().as_secs_f64());
+    println!("at full speed: {calls} calls in {secs:.0} s, {:.0} a second", calls as f64 / secs);
 }
 
 fn told(metric: Option<f64>) -> String {
