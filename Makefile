@@ -10,7 +10,7 @@ MORE_DATABASES ?= mariadb
 TEST_THREADS ?= 4
 
 .PHONY: help run build test check lint bench bench-audit bench-log bench-retention bench-server tools deny clean \
-  simulate simulate-planted check-units test-systemd test-deb deb
+  simulate simulate-planted chaos soak bench-ready check-units test-systemd test-deb deb
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ test: tools ## install what the tests need if it is missing, and run every test
 	HOOKLEDGER_TEST_DATABASE=sqlite RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked $(TEST_FEATURES)
 	@set -e; export RUST_TEST_THREADS=$(TEST_THREADS); for database in $(MORE_DATABASES); do \
 	  echo "The behaviour suite on $$database:"; \
-	  HOOKLEDGER_TEST_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test behaviour; \
+	  HOOKLEDGER_TEST_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test behaviour --test chaos; \
 	  SIMULATE_DATABASE=$$database $(CARGO) test --locked $(TEST_FEATURES) --test simulation -- seeds_hold found::; \
 	done
 
@@ -68,6 +68,15 @@ simulate: ## N seeds of the simulation from SEED on, on all cores (DATABASE=mari
 
 simulate-planted: ## how many seeds the simulation needs to find each planted bug
 	@SEED=$(SEED) CARGO=$(CARGO) scripts/simulate.sh planted
+
+chaos: ## everything that can go wrong, at random, to a loaded daemon for MINUTES=5; books checked (SEED, DATABASE=mariadb)
+	@MINUTES=$(MINUTES) SEED=$(SEED) LIVES=$(LIVES) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh chaos
+
+soak: ## an even load for MINUTES=60 at RATE=100 calls a second: memory and descriptors flat, books exact (DATABASE=mariadb)
+	@MINUTES=$(MINUTES) SEED=$(SEED) RATE=$(RATE) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh soak
+
+bench-ready: ## how long from a kill to ready with CALLS=1000000 in the books (DATABASE=mariadb)
+	@CALLS=$(CALLS) SEED=$(SEED) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh ready
 
 tools:
 	@scripts/install-test-tools.sh

@@ -13,6 +13,7 @@ pub mod lives;
 pub mod logger;
 pub mod mailbox;
 pub mod observed;
+mod own_thread;
 pub mod polling;
 pub mod progress;
 pub mod receiver;

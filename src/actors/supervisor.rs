@@ -19,7 +19,7 @@ use super::mailbox::Mailbox;
 use super::observed::Observed;
 use super::progress::{Progress, Pulse};
 use super::sentinel::Looks;
-use super::{ActorName, Directory};
+use super::{ActorName, Directory, own_thread};
 use crate::clock::SharedClock;
 use crate::config::SupervisorSettings;
 use crate::failpoint;
@@ -122,7 +122,7 @@ impl Supervisor {
         let children = specs.into_iter().map(|ChildSpec { actor, start, withdraw, look }| Child {
             actor,
             // A thread of its own: one actor's blocked thread must not hold up another.
-            arbiter: Arbiter::new(),
+            arbiter: own_thread::begin(),
             start,
             withdraw,
             look,
@@ -191,7 +191,7 @@ impl Supervisor {
         let Some(child) = self.child(actor) else { return };
         let Some(epoch) = child.life else { return };
         child.hung.push(epoch);
-        let left = std::mem::replace(&mut child.arbiter, Arbiter::new());
+        let left = std::mem::replace(&mut child.arbiter, own_thread::begin());
         left.stop();
         let error = Some(format!("no progress for {age:.1?}"));
         self.end(Down { actor, epoch, cause: Cause::Hang, error }, context);

@@ -88,7 +88,7 @@ fn looked_at(report: &AuditReport) -> String {
     let seen = &report.looked_at;
     let (charges, transactions) = (seen.charges, seen.transactions);
     let mut text = format!(
-        "Looked at {charges} charges, {transactions} transactions and {} refunds of {} users.\n",
+        "Looked at: charges {charges}, transactions {transactions}, refunds {}, users {}.\n",
         seen.refunds, seen.users
     );
     if seen.erased_charges > 0 {

@@ -102,18 +102,12 @@ pub struct Node {
     pub standing: Standing,
     /// Its charge is another program's: what it cost says nothing.
     pub is_adopted: bool,
+    /// The asynchronous task of a row that is not stored yet.
+    pub task_id: Option<Arc<str>>,
     partner: Option<(Place, TieRule)>,
 }
 
 impl Node {
-    /// The asynchronous task of a row that is not stored yet.
-    pub fn task_id(&self) -> Option<&Arc<str>> {
-        match &self.standing {
-            Standing::New(Side::Row(row)) | Standing::Open(Side::Row(row)) => row.task_id.as_ref(),
-            _ => None,
-        }
-    }
-
     /// The side as far as the books tell of it. None where it was priced in credits: such sides are never left over.
     pub fn as_side(&self) -> Option<Side> {
         let (prompt, completion) = (self.facts.prompt_tokens, self.facts.completion_tokens);
@@ -171,7 +165,11 @@ impl Neighbours {
         if let Some(request_id) = identity.request_id() {
             self.by_request.entry((facts.token, request_id.clone())).or_default().push(place);
         }
-        self.nodes.push(Node { identity, facts, standing, is_adopted, partner: None });
+        let task_id = match &standing {
+            Standing::New(Side::Row(row)) | Standing::Open(Side::Row(row)) => row.task_id.clone(),
+            _ => None,
+        };
+        self.nodes.push(Node { identity, facts, standing, is_adopted, task_id, partner: None });
         place
     }
 

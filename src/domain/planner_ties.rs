@@ -183,7 +183,7 @@ impl Planner<'_> {
                 reason: None,
                 units: node.facts.units.map_or(0, QuotaUnits::get),
                 is_refund: false,
-                task_id: node.task_id().cloned(),
+                task_id: node.task_id.clone(),
             };
             // A later tie of the same batch says what holds in the end.
             self.plan.rows.push(write);

@@ -66,6 +66,8 @@ pub struct TaskMember {
     pub is_submission: bool,
     /// Its charge, unless it is a refund.
     pub claim: Option<ChargeKey>,
+    /// Its price, as the row says it.
+    pub units: Option<QuotaUnits>,
 }
 
 /// What a charge is to groups.
@@ -76,6 +78,8 @@ pub struct TaskCharge {
     pub units: Option<QuotaUnits>,
     /// It is in no group.
     pub is_free: bool,
+    /// A group is tied to it.
+    pub is_tied: bool,
 }
 
 /// What the books said of everything that the rows touch.
@@ -162,8 +166,10 @@ impl TaskRow {
 pub fn plan_task_refunds(snapshot: TaskSnapshot, rounding: Rounding, now: UnixMillis, ids: &RecordIds) -> TaskPlan {
     let TaskSnapshot { rows, groups, members, charges, books, busy_users } = snapshot;
     let free = charges.iter().filter(|(_, charge)| charge.is_free).map(|(key, _)| key.clone()).collect();
+    let tied = charges.iter().filter(|(_, charge)| charge.is_tied).map(|(key, _)| key.clone()).collect();
     let refunds = RefundPlanner::new(books, rounding, now, ids);
-    let mut planner = TaskPlanner { groups, members, charges, free, busy_users, refunds, plan: TaskPlan::default() };
+    let mut planner =
+        TaskPlanner { groups, members, charges, free, tied, busy_users, refunds, plan: TaskPlan::default() };
     for row in &rows {
         planner.settle(row);
     }
@@ -176,6 +182,8 @@ struct TaskPlanner<'a> {
     charges: HashMap<ChargeKey, TaskCharge>,
     /// Charges that are in no group, by their time.
     free: BTreeSet<ChargeKey>,
+    /// Charges that a group is tied to.
+    tied: HashSet<ChargeKey>,
     busy_users: HashSet<UserId>,
     refunds: RefundPlanner<'a>,
     plan: TaskPlan,
@@ -217,32 +225,38 @@ impl TaskPlanner<'_> {
 
     /// The charge that the row's group is tied to, or is from now on.
     fn charge_of(&mut self, row: &TaskRow) -> Result<ChargeKey, StaysOpen> {
-        let Some(key) = row.key() else { return self.newest_charge(row) };
+        let Some(key) = row.key() else { return self.newest_charge(row, row.stated_units) };
         if let Some(charge) = self.groups.get(&key) {
             return Ok(charge.clone());
         }
         let members = self.members.get(&key).map(Vec::as_slice).unwrap_or_default();
-        let charge = match members.iter().find(|member| member.is_submission) {
-            Some(submission) => submission.claim.clone().ok_or(StaysOpen::NotBooked)?,
+        let charge = match submission(members) {
+            Some(TaskMember { claim, units, .. }) => match claim.clone().ok_or(StaysOpen::NotBooked)? {
+                // Another task's rows came before its submission, and were tied to this one: equal charges stand in for
+                // each other.
+                claim if self.tied.contains(&claim) => self.newest_charge(row, *units)?,
+                claim => claim,
+            },
             None => {
                 let first = members.iter().min_by_key(|member| member.order());
                 if first.is_some_and(|first| first.identity != row.identity) {
                     return Err(StaysOpen::FirstRowOpen);
                 }
-                self.newest_charge(row)?
+                self.newest_charge(row, row.stated_units)?
             }
         };
         if !planted::is_on("refund_of_a_used_charge") {
             self.free.remove(&charge);
         }
+        self.tied.insert(charge.clone());
         self.plan.groups.push((key.clone(), charge.clone()));
         self.groups.insert(key, charge.clone());
         Ok(charge)
     }
 
-    /// The newest charge before the row that is in no group, has the stated price and was not given back.
-    fn newest_charge(&self, row: &TaskRow) -> Result<ChargeKey, StaysOpen> {
-        let units = row.stated_units.ok_or(StaysOpen::NoAmount)?;
+    /// The newest charge before the row that is in no group, has this price and was not given back.
+    fn newest_charge(&self, row: &TaskRow, units: Option<QuotaUnits>) -> Result<ChargeKey, StaysOpen> {
+        let units = units.ok_or(StaysOpen::NoAmount)?;
         let booked = |key: &ChargeKey| {
             let (charge, booked) = (self.charges.get(key)?, self.refunds.charge(key)?);
             let is_meant = charge.token == row.token && booked.model == row.model && charge.units == Some(units);
@@ -283,8 +297,10 @@ impl TaskPlanner<'_> {
     /// The charges that the row may give back: the one that its group is tied to, and the task's further ones.
     fn charges_of(&self, row: &TaskRow, tied: &ChargeKey) -> Vec<GroupCharge> {
         let members = row.key().and_then(|key| self.members.get(&key)).map(Vec::as_slice).unwrap_or_default();
-        let further: BTreeSet<&ChargeKey> =
-            members.iter().filter_map(|member| member.claim.as_ref()).filter(|claim| *claim != tied).collect();
+        // Where its group is tied to an equal charge, that of the submission stands in for the other's.
+        let own = submission(members).and_then(|submission| submission.claim.as_ref());
+        let claims = members.iter().filter_map(|member| member.claim.as_ref());
+        let further: BTreeSet<&ChargeKey> = claims.filter(|claim| *claim != tied && Some(*claim) != own).collect();
         let whole = |key: &ChargeKey| {
             let units = self.charges.get(key).and_then(|charge| charge.units);
             Some((key.clone(), self.refunds.charge(key)?.clone(), units))
@@ -324,6 +340,11 @@ impl TaskPlanner<'_> {
         self.plan.credits += credits.get();
         Ok(())
     }
+}
+
+/// The row of the task's submission, if that was read and names the task.
+pub fn submission(members: &[TaskMember]) -> Option<&TaskMember> {
+    members.iter().filter(|member| member.is_submission).min_by_key(|member| member.order())
 }
 
 impl From<RefundRefusal> for StaysOpen {

@@ -67,7 +67,7 @@ impl Desk {
         };
         self.account.balance = Some(self.account.balance.unwrap().checked_sub(moved).unwrap());
         self.account.remainder = after;
-        let charge = TaskCharge { token: token(), units: price.units, is_free: true };
+        let charge = TaskCharge { token: token(), units: price.units, is_free: true, is_tied: false };
         self.charges.insert(key.clone(), (charge, booked));
         key
     }
@@ -98,11 +98,20 @@ impl Desk {
         let identity = row_at(second, &format!("{id}-{}", back.is_some()));
         let refund = back.map(|back| AskedBack { units: Some(units(back)), reason: None });
         let is_refund = refund.is_some();
-        let member = TaskMember { identity: identity.clone(), is_refund, is_submission: false, claim };
+        let member = TaskMember { identity: identity.clone(), is_refund, is_submission: false, claim, units: None };
         self.members.entry(task(id)).or_default().push(member);
         let (token, model, task_id) = (token(), "sora-2".into(), Some(id.into()));
         let stated_units = Some(units(stated));
         self.open.push(TaskRow { identity, token, model, task_id, stated_units, refund, open_reason: None });
+    }
+
+    /// The row of the submission is read, and names the task.
+    fn names_task(&mut self, charge: &ChargeKey, id: &str) {
+        let identity = row_at(charge.call_second, charge.id.as_str());
+        let (claim, units) = (Some(charge.clone()), self.charges[charge].0.units);
+        let member = TaskMember { identity, is_refund: false, is_submission: true, claim, units };
+        self.members.entry(task(id)).or_default().push(member);
+        self.charges.get_mut(charge).unwrap().0.is_free = self.groups.contains_key(&task(id));
     }
 
     /// Plans every open row and keeps what came of it. How many were given back.
@@ -115,8 +124,9 @@ impl Desk {
             ..TaskSnapshot::default()
         };
         for (key, (charge, booked)) in &self.charges {
-            let is_free = charge.is_free && !self.groups.values().any(|tied| tied == key);
-            snapshot.charges.insert(key.clone(), TaskCharge { is_free, ..charge.clone() });
+            let is_tied = self.groups.values().any(|tied| tied == key);
+            let is_free = charge.is_free && !is_tied;
+            snapshot.charges.insert(key.clone(), TaskCharge { is_free, is_tied, ..charge.clone() });
             snapshot.books.charges.insert(key.clone(), booked.clone());
         }
         snapshot.books.accounts.insert(user(), self.account.clone());
@@ -178,6 +188,22 @@ fn each_task_is_given_back_once_and_what_comes_twice_stays_open() {
     assert_eq!(desk.account(), (1000, 0));
     assert_eq!(desk.reason(), StaysOpen::NotEnough.to_string());
     assert_eq!(desk.open[1].open_reason.as_deref(), Some(&*StaysOpen::NoCharge.to_string()));
+}
+
+#[test]
+fn a_charge_that_another_task_was_given_before_its_row_was_read_is_stood_in_for_by_that_tasks_own() {
+    let mut desk = Desk::new(0);
+    let (first, second) = (desk.charge(1, "first", 10), desk.charge(2, "second", 10));
+    desk.asks_back(3, "a", 10, 10);
+    assert_eq!(desk.settle(), 1, "of the second charge, which is newer");
+    desk.names_task(&first, "a");
+    desk.names_task(&second, "b");
+    desk.asks_back(4, "a", 10, 10);
+    assert_eq!(desk.settle(), 0, "it is given back already");
+    desk.asks_back(5, "b", 6, 6);
+    desk.asks_back(6, "b", 4, 10);
+    assert_eq!(desk.settle(), 2);
+    assert_eq!((desk.account(), desk.left()), ((1000, 0), CreditFemtos::ZERO));
 }
 
 #[test]

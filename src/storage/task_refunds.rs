@@ -2,7 +2,7 @@
 //!
 //! Everything happens under the lock of the rows' tokens. What is given back is decided in `domain::task_refunds`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use crate::domain::log_snapshot::RowState;
 use crate::domain::money::QuotaUnits;
 use crate::domain::refund::{BookedCharge, ChargeKey, RefundSnapshot};
 use crate::domain::task_refunds::{
-    AskedBack, TaskCharge, TaskKey, TaskMember, TaskPlan, TaskRow, TaskRowState, TaskSnapshot,
+    AskedBack, TaskCharge, TaskKey, TaskMember, TaskPlan, TaskRow, TaskRowState, TaskSnapshot, submission,
 };
 
 /// Rows of one transaction. A look brings twice as many charges for each, so that none of them takes another's.
@@ -40,7 +40,8 @@ pub trait TaskLooks {
     /// Every row of these groups.
     async fn members(&mut self, tasks: &str) -> Result<Vec<(TaskKey, TaskMember)>, StoreError>;
 
-    /// The newest charges in no group of which nothing was given back, by `[token, units, until second, model]`.
+    /// The newest charges in no group of which nothing was given back, and which no task names as its submission's
+    /// unless its group is tied to another, by `[token, units, until second, model]`.
     async fn free_charges(&mut self, wanted: &str) -> Result<Vec<ChargeKey>, StoreError>;
 
     /// Locks and reads the accounts of these charges' users, by `[second, id]`.
@@ -62,13 +63,17 @@ pub async fn read(looks: &mut impl TaskLooks, places: &[TaskPlace]) -> Result<Ta
     for (key, member) in looks.members(&tasks).await? {
         members.entry(key).or_default().push(member);
     }
-    let wanted: BTreeMap<_, ()> = rows
+    let wanted: BTreeSet<_> = rows
         .iter()
         .filter(|row| !row.key().is_some_and(|key| groups.contains_key(&key)))
-        .filter_map(|row| Some(((row.token, row.stated_units?, row.identity.second, row.model.clone()), ())))
+        .filter_map(|row| {
+            let members = row.key().and_then(|key| members.get(&key)).map(Vec::as_slice).unwrap_or_default();
+            let units = submission(members).map_or(row.stated_units, |submission| submission.units);
+            Some((row.token, units?, row.identity.second, row.model.clone()))
+        })
         .collect();
     let wanted: Vec<Value> = wanted
-        .into_keys()
+        .into_iter()
         .map(|(token, units, second, model)| json!([token.get(), units.get(), second, &*model]))
         .collect();
     let free: BTreeSet<ChargeKey> = looks.free_charges(&parameter(&wanted)?).await?.into_iter().collect();
@@ -221,14 +226,15 @@ pub fn group(row: &impl BookRow) -> Result<(TaskKey, ChargeKey), StoreError> {
 }
 
 /// Columns: source, token, task, second, digest, number, whether it is a refund, whether it states no earlier price,
-/// and its charge's second and id.
+/// its charge's second and id, and its units.
 pub fn member(row: &impl BookRow) -> Result<(TaskKey, TaskMember), StoreError> {
     let key = task_key(row)?;
     let identity = row_identity(&key.source, row.number(3)?, &row.text(4)?, row.number(5)?)?;
     let is_refund = row.flag(6)?;
     let is_submission = !is_refund && row.flag(7)?;
     let claim = charge_key(row, 8)?.filter(|_| !is_refund);
-    Ok((key, TaskMember { identity, is_refund, is_submission, claim }))
+    let units = row.optional_number(10)?.and_then(QuotaUnits::new);
+    Ok((key, TaskMember { identity, is_refund, is_submission, claim, units }))
 }
 
 /// Columns: the charge's second and id.
@@ -236,11 +242,11 @@ pub fn free_charge(row: &impl BookRow) -> Result<ChargeKey, StoreError> {
     charge_key(row, 0)?.ok_or_else(|| unreadable("hookledger_claims", "no id"))
 }
 
-/// Columns: those of a charge as a refund needs it, its token, its price in units.
+/// Columns: those of a charge as a refund needs it, its token, its price in units, whether a group is tied to it.
 pub fn charge(row: &impl BookRow) -> Result<(ChargeKey, BookedCharge, TaskCharge), StoreError> {
     let (key, booked) = booked_charge(row)?;
     let units = row.optional_number(16)?.and_then(QuotaUnits::new);
-    Ok((key, booked, TaskCharge { token: token(row, 15)?, units, is_free: false }))
+    Ok((key, booked, TaskCharge { token: token(row, 15)?, units, is_free: false, is_tied: row.flag(17)? }))
 }
 
 fn task_key(row: &impl BookRow) -> Result<TaskKey, StoreError> {

@@ -6,7 +6,7 @@ use crate::audit_source::{compared, covered};
 use crate::commands::{fine, ran};
 use crate::kit::events::Usage;
 use crate::kit::newapi::{Call, NewApi};
-use crate::two_channels::{Rig, UNITS_PER_CREDIT};
+use crate::two_channels::{PULL, Rig, UNITS_PER_CREDIT};
 
 #[test]
 fn a_refund_that_is_missing_here_is_named() {
@@ -34,6 +34,24 @@ fn another_gateway_is_not_compared_with() {
     let ended = ran(&rig.daemon, &["audit", "--against-source"], &variables);
     assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{ended:?}");
     assert!(ended.stderr.contains("another new-api answers"), "{ended:?}");
+}
+
+#[test]
+fn only_calls_of_the_group_that_is_read_are_compared() {
+    let rig = Rig::start(&[PULL, ("HOOKLEDGER__NEWAPI__GROUP", "default")]);
+    rig.wait_for_a_pass();
+    rig.advance_secs(240);
+    let at = rig.now_secs() - 120;
+    rig.newapi.call(&rig.call(at));
+    let of_others = rig.newapi.call(&rig.call(at + 1).late()).log_id.unwrap();
+    rig.newapi.log(|log| log.change(of_others, |row| row.group = "vip".to_owned()));
+    rig.newapi.log(|log| log.reveal(of_others));
+    rig.wait_for_charges(1);
+    rig.cover_everything();
+    let (found, report) = compared(&rig);
+    assert!(found.is_empty(), "{report:#}");
+    rig.newapi.call(&rig.call(at + 3));
+    assert_eq!(compared(&rig).0, ["call_missing"]);
 }
 
 #[test]

@@ -26,6 +26,22 @@ impl Deadline {
     }
 }
 
+/// What has passed since a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    from: Instant,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Stopwatch { from: Instant::now() }
+    }
+
+    pub fn elapsed(self) -> Duration {
+        self.from.elapsed()
+    }
+}
+
 /// Polls until `probe` finds something; panics with `what` if it has not within `timeout`.
 #[track_caller]
 pub fn wait_until<T>(what: &str, timeout: Duration, probe: impl FnMut() -> Option<T>) -> T {

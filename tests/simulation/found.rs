@@ -2,7 +2,7 @@
 
 use super::random::Random;
 use super::run::run;
-use super::scenario::{Call, LogFault, Road, Rules, Scenario, Step, Telling};
+use super::scenario::{Call, LogFault, Road, Rules, Scenario, Step, TaskPart, Telling};
 use super::seeds::alone;
 
 fn rules(change: impl FnOnce(&mut Rules)) -> Rules {
@@ -265,4 +265,61 @@ fn a_price_is_corrected_in_the_batch_that_charged_it() {
         rules.row_ids = super::scenario::RowIds::Absent;
     };
     holds(rules(changed), steps);
+}
+
+/// A submission of 2000 units, or a row that gives as many back; both name their task.
+fn of_task(id: usize, row_after_secs: i64, task: TaskPart) -> Step {
+    match named(call(id, 0, 0, Some(row_after_secs))) {
+        Step::Call(call) => {
+            Step::Call(Call { model: 2, completion: 0, units: 2000, event_units: 2000, task: Some(task), ..call })
+        }
+        step => step,
+    }
+}
+
+fn submission(id: usize, task: usize, row_after_secs: i64) -> Step {
+    of_task(id, row_after_secs, TaskPart::Submission { task, named: true })
+}
+
+fn refund(id: usize, task: usize, row_after_secs: i64) -> Step {
+    of_task(id, row_after_secs, TaskPart::Refund { task, stated: 2000, as_negative: false })
+}
+
+/// A refund that was read before the row of its submission was tied to the charge of an equal task. Then it was given back
+/// a second time, of its own; and the other task's refund found nothing left.
+#[test]
+fn equal_tasks_whose_rows_come_late_are_each_given_back_once() {
+    for (first, second) in [(1, 1), (1, 2)] {
+        let steps = vec![
+            submission(1, 1, 0),
+            submission(2, 2, 998),
+            Step::Wait(700),
+            deliver(&[1]),
+            Step::Pass { reads_all: false },
+            refund(3, first, 0),
+            refund(4, second, 1555),
+        ];
+        let changed = |rules: &mut Rules| {
+            (rules.naming, rules.lookback_secs) = (super::scenario::Naming::RequestIds(100), 600);
+        };
+        holds(rules(changed), steps);
+    }
+}
+
+/// A row gave its event up to the row that the event names, and got a charge of its own: its task was given back of both.
+#[test]
+fn a_task_whose_row_got_another_charge_is_given_back_once() {
+    for (first, second) in [(2, 2), (1, 2), (2, 1)] {
+        let steps = vec![
+            submission(1, 1, 287),
+            submission(2, 2, 0),
+            deliver(&[1]),
+            Step::Wait(240),
+            Step::Pass { reads_all: true },
+            refund(3, first, 200),
+            refund(4, second, 0),
+        ];
+        let changed = |rules: &mut Rules| rules.naming = super::scenario::Naming::RequestIds(100);
+        holds(rules(changed), steps);
+    }
 }

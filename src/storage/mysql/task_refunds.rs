@@ -70,7 +70,7 @@ const GROUPS: &str = concat!(
 
 const MEMBERS: &str = concat!(
     "SELECT r.source, e.c1, r.task_id, r.row_second, r.row_digest, r.row_nth, r.is_refund = 1 OR r.units < 0, \
-       r.stated_units IS NULL, r.call_second, r.claim_id FROM ",
+       r.stated_units IS NULL, r.call_second, r.claim_id, r.units FROM ",
     tasks!(),
     " STRAIGHT_JOIN hookledger_rows AS r FORCE INDEX (rows_task) \
        ON r.task_id = e.c2 COLLATE utf8mb4_bin AND r.source = e.c0 COLLATE utf8mb4_bin \
@@ -98,7 +98,8 @@ macro_rules! units_of {
     };
 }
 
-/// A charge in no group, of which nothing was given back.
+/// A charge in no group, of which nothing was given back. One whose row names its task is that task's, unless that was tied
+/// to an equal one before the row was read.
 macro_rules! is_free {
     ($claim:literal) => {
         concat!(
@@ -114,7 +115,11 @@ macro_rules! is_free {
             $claim,
             ".row_nth AND t.source = ",
             $claim,
-            ".row_source AND t.task_id IS NOT NULL) \
+            ".row_source AND t.task_id IS NOT NULL AND (t.stated_units IS NOT NULL OR NOT EXISTS \
+               (SELECT 1 FROM hookledger_task_groups AS h WHERE h.task_id = t.task_id AND h.source = t.source \
+                 AND h.remote_key_id = ",
+            $claim,
+            ".remote_key_id))) \
              AND NOT EXISTS (SELECT 1 FROM hookledger_refunds AS f WHERE f.claim_id = ",
             $claim,
             ".claim_id)"
@@ -149,7 +154,8 @@ const CHARGES: &str = concat!(
        CAST(COALESCE((SELECT SUM(r.price_femtos) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0) AS SIGNED), \
        c.rounding, c.remote_key_id, ",
     units_of!("c"),
-    " FROM ",
+    ", EXISTS (SELECT 1 FROM hookledger_task_groups AS g WHERE g.call_second = c.call_second AND g.claim_id = c.claim_id) \
+     FROM ",
     charges!()
 );
 

@@ -36,7 +36,7 @@ const GROUPS: &str = "SELECT g.source, g.remote_key_id, g.task_id, g.call_second
        ON g.task_id = (e.value ->> 2) AND g.remote_key_id = (e.value ->> 1) AND g.source = (e.value ->> 0)";
 
 const MEMBERS: &str = "SELECT r.source, e.value ->> 1, r.task_id, r.row_second, r.row_digest, r.row_nth, \
-       r.is_refund = 1 OR r.units < 0, r.stated_units IS NULL, r.call_second, r.claim_id \
+       r.is_refund = 1 OR r.units < 0, r.stated_units IS NULL, r.call_second, r.claim_id, r.units \
      FROM jsonb_each(?1) AS e CROSS JOIN hookledger_rows AS r \
        ON r.task_id = (e.value ->> 2) AND r.source = (e.value ->> 0) \
      LEFT JOIN hookledger_claims AS c ON c.call_second = r.call_second AND c.claim_id = r.claim_id \
@@ -62,7 +62,8 @@ macro_rules! units_of {
     };
 }
 
-/// A charge in no group, of which nothing was given back.
+/// A charge in no group, of which nothing was given back. One whose row names its task is that task's, unless that was tied
+/// to an equal one before the row was read.
 macro_rules! is_free {
     ($claim:literal) => {
         concat!(
@@ -78,7 +79,11 @@ macro_rules! is_free {
             $claim,
             ".row_nth AND t.source = ",
             $claim,
-            ".row_source AND t.task_id IS NOT NULL) \
+            ".row_source AND t.task_id IS NOT NULL AND (t.stated_units IS NOT NULL OR NOT EXISTS \
+               (SELECT 1 FROM hookledger_task_groups AS h WHERE h.task_id = t.task_id AND h.source = t.source \
+                 AND h.remote_key_id = ",
+            $claim,
+            ".remote_key_id))) \
              AND NOT EXISTS (SELECT 1 FROM hookledger_refunds AS f WHERE f.claim_id = ",
             $claim,
             ".claim_id)"
@@ -113,7 +118,8 @@ const CHARGES: &str = concat!(
        COALESCE((SELECT SUM(r.price_femtos) FROM hookledger_refunds AS r WHERE r.claim_id = c.claim_id), 0), \
        c.rounding, c.remote_key_id, ",
     units_of!("c"),
-    " FROM jsonb_each(?1) AS e CROSS JOIN hookledger_claims AS c \
+    ", EXISTS (SELECT 1 FROM hookledger_task_groups AS g WHERE g.call_second = c.call_second AND g.claim_id = c.claim_id) \
+     FROM jsonb_each(?1) AS e CROSS JOIN hookledger_claims AS c \
      ON c.call_second = (e.value ->> 0) AND c.claim_id = (e.value ->> 1)"
 );
 
