@@ -188,3 +188,23 @@ fn a_database_that_was_overwritten_is_not_written_to_and_not_opened_again() {
         }
     }
 }
+
+#[test]
+fn a_database_that_an_operator_makes_smaller_is_not_taken_for_damaged() {
+    only_on_sqlite!();
+    let (daemon, _) = charged();
+    let bytes = || fs::metadata(daemon.database_file()).unwrap().len();
+    let (books, large) = (daemon.books(), 2 << 20);
+    books.execute(&format!("CREATE TABLE notes (text BLOB); INSERT INTO notes VALUES (randomblob({large}))"));
+    assert_eq!(daemon.post(event("large")).status, 200);
+    wait_until("it is copied into the database", PATIENCE, || (bytes() > large).then_some(()));
+    books.execute("DROP TABLE notes; VACUUM");
+    for number in 0..1000 {
+        assert_eq!(daemon.post(event(&format!("e-{number}"))).status, 200);
+        if bytes() < large && number > 20 {
+            break;
+        }
+    }
+    assert!(bytes() < large, "it was cut by SQLite itself");
+    assert!(daemon.is_ready() && !daemon.output().stderr.contains("overwritten"));
+}
