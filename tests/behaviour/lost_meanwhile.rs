@@ -2,7 +2,7 @@
 //! more, makes nothing in their place, and goes on with the very files that it had.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use crate::commands::{migrated, ran};
 use crate::crashes::assert_charged_once;
 use crate::kit::daemon::{Daemon, DaemonOptions};
 use crate::kit::events::Usage;
+use crate::kit::strace::Fault;
 use crate::kit::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -207,4 +208,29 @@ fn a_database_that_an_operator_makes_smaller_is_not_taken_for_damaged() {
     }
     assert!(bytes() < large, "it was cut by SQLite itself");
     assert!(daemon.is_ready() && !daemon.output().stderr.contains("overwritten"));
+}
+
+#[test]
+fn a_link_that_leads_elsewhere_meanwhile_leads_nobody_astray() {
+    only_on_sqlite!();
+    let link = "{folder}/link.db";
+    let daemon = Daemon::prepare(DaemonOptions::new().set("HOOKLEDGER__DATABASE__URL", format!("sqlite://{link}")));
+    let (real, link) = (daemon.database_file(), daemon.folder().join("link.db"));
+    symlink(real, &link).unwrap();
+    daemon.launch();
+    daemon.wait_ready();
+    let user = daemon.add_user("user@example.com", 1000);
+    daemon.add_key(&user, 1);
+    let other = migrated(DaemonOptions::new());
+    let before = fs::read(other.database_file()).unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink(other.database_file(), &link).unwrap();
+    // After a failure it opens a connection anew.
+    let fault = Fault::new("pwrite64", "error=EIO", 1, &["hookledger.db-wal"]).begin(&daemon);
+    let body = event("e");
+    assert!([202, 503].contains(&daemon.post(&body).status));
+    drop(fault);
+    wait_until("it is charged", PATIENCE, || (daemon.post(&body).status == 200).then_some(()));
+    assert_charged_once(&daemon.books(), 1);
+    assert!(fs::read(other.database_file()).unwrap() == before, "the other ledger was left alone");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::presence::Presence;
 use super::writer::Writer;
-use super::{DatabaseLock, MigrateError, Role, SqliteOptions, SqliteStore, connect, coverage, marker, migrate};
+use super::{DatabaseLock, MigrateError, Role, SqliteOptions, SqliteStore, connect, coverage, files, marker, migrate};
 use crate::clock::SharedClock;
 
 impl SqliteStore {
@@ -47,8 +47,10 @@ impl SqliteStore {
         migrate::check_writable(options)?;
         let installation = migrate::check(options).await?;
         marker::keep(&options.path, &installation)?;
-        let presence = Arc::new(Presence::begin(options).await?);
-        let store = SqliteStore::open_known(options.clone(), clock, installation, Some(presence)).await?;
+        // Whatever link led here, later connections are made to this very file.
+        let options = SqliteOptions { path: files::resolved(&options.path), ..options.clone() };
+        let presence = Arc::new(Presence::begin(&options).await?);
+        let store = SqliteStore::open_known(options, clock, installation, Some(presence)).await?;
         lock.keep();
         Ok(store)
     }
