@@ -22,6 +22,7 @@ use crate::actors::{ActorName, Directory};
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
 use crate::http::admin::AdminState;
+use crate::http::connection::Places;
 use crate::http::policy::RequestPolicy;
 use crate::http::server::HttpState;
 use crate::storage::Store;
@@ -100,6 +101,7 @@ impl Parts {
             policy: self.policy.clone(),
             in_flight: Semaphore::new(settings.server.max_in_flight),
             is_stopping,
+            places: Places::new(settings.server.max_connections),
         }
     }
 
