@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// What was read is looked at before more than this is: else small requests by the thousand would lie parsed in memory.
+/// What was read is looked at before more is, and no more than this is read ahead of the request at work: else small
+/// requests by the thousand would lie parsed in memory.
 const LOOK_BYTES: usize = 4 * 1024;
 
 /// A client who takes this much within the deadline is slow, and goes on.
@@ -40,6 +41,8 @@ pub struct Progress(Rc<ProgressCells>);
 #[derive(Debug, Default)]
 struct ProgressCells {
     is_at_work: Cell<bool>,
+    /// What comes belongs to the request that is at work.
+    is_taking_body: Cell<bool>,
     is_over: Cell<bool>,
 }
 
@@ -47,7 +50,13 @@ impl Progress {
     /// A request is at work until the guard is dropped: its own deadlines hold, not the connection's.
     pub fn begin(&self) -> WorkGuard {
         self.0.is_at_work.set(true);
+        self.0.is_taking_body.set(true);
         WorkGuard(self.clone())
+    }
+
+    /// The request that is at work has its whole body: what comes now belongs to the next ones.
+    pub fn has_body(&self) {
+        self.0.is_taking_body.set(false);
     }
 
     /// The answer that comes now is the last one.
@@ -115,6 +124,10 @@ pub struct ClientConnection<S> {
     blocked: Option<Blocked>,
     /// Bytes that were read at one go.
     read_at_once: usize,
+    /// Bytes that were read since nothing was at work.
+    read_ahead: usize,
+    /// Some of that was read while the server might not look at it: it is woken after each answer, or nobody would.
+    may_lie_unseen: bool,
     _place: Place,
 }
 
@@ -134,6 +147,8 @@ impl<S> ClientConnection<S> {
             due: Box::pin(sleep(deadlines.idle)),
             blocked: None,
             read_at_once: 0,
+            read_ahead: 0,
+            may_lie_unseen: false,
             _place: Place::take(places),
         }
     }
@@ -143,21 +158,40 @@ impl<S> ClientConnection<S> {
         self.progress.clone()
     }
 
+    /// The request at work needs nothing of what comes, and enough has come for the next ones.
+    fn is_full(&self) -> bool {
+        let progress = &self.progress.0;
+        progress.is_at_work.get() && !progress.is_taking_body.get() && self.read_ahead >= LOOK_BYTES
+    }
+
     fn received(&mut self, bytes: usize) {
         self.read_at_once += bytes;
+        // With nothing at work, all that came before was answered.
+        let is_at_work = self.progress.0.is_at_work.get();
+        self.read_ahead = if is_at_work { self.read_ahead + bytes } else { bytes };
+        self.may_lie_unseen |= is_at_work;
         if bytes > 0 && !self.is_receiving && !self.progress.0.is_over.get() {
             self.is_receiving = true;
             self.due.as_mut().reset(Instant::now() + self.deadlines.head);
         }
     }
 
-    fn is_overdue(&mut self, context: &mut Context<'_>) -> bool {
-        !self.progress.0.is_at_work.get() && self.due.as_mut().poll(context).is_ready()
+    /// Nothing more has come. True: something was due.
+    fn found_nothing(&mut self, context: &mut Context<'_>) -> bool {
+        self.read_at_once = 0;
+        if self.progress.0.is_at_work.get() {
+            return false;
+        }
+        self.may_lie_unseen = false;
+        self.due.as_mut().poll(context).is_ready()
     }
 
     /// Some of an answer was taken, all of it or only a part.
     fn taken(&mut self, bytes: usize, is_all: bool, context: &mut Context<'_>) {
         self.is_receiving = false;
+        if self.may_lie_unseen || self.blocked.is_some() {
+            context.waker().wake_by_ref();
+        }
         let more = if self.progress.0.is_over.get() { LAST_BYTES } else { self.deadlines.idle };
         self.due.as_mut().reset(Instant::now() + more);
         // Nothing else may ask it before it runs out: it has to know whom to wake.
@@ -186,8 +220,9 @@ fn too_slow(what: &str) -> io::Error {
 impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.blocked.is_some() {
-            // Who takes no answers gets no more requests read. Whoever waits to write is woken.
+        if this.blocked.is_some() || this.is_full() {
+            // The next answer that is taken wakes whoever reads.
+            this.may_lie_unseen = true;
             return Poll::Pending;
         }
         if this.read_at_once >= LOOK_BYTES {
@@ -206,8 +241,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                this.read_at_once = 0;
-                if this.is_overdue(context) {
+                if this.found_nothing(context) {
                     return Poll::Ready(Err(too_slow("the client sent no whole request in time")));
                 }
             }

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::answer::{Answer, TOO_BUSY, TRY_AGAIN};
+use super::connection::Progress;
 use super::policy::RequestPolicy;
 use super::server::HttpState;
 use super::source::client_address;
@@ -52,6 +53,9 @@ async fn take(request: &HttpRequest, payload: web::Payload, state: &HttpState) -
         Ok(body) => body,
         Err(answer) => return answer,
     };
+    if let Some(progress) = request.conn_data::<Progress>() {
+        progress.has_body();
+    }
     let Some(address) = client_address(request, &policy.trusted_proxies) else {
         return Answer::ForbiddenSource;
     };

@@ -112,6 +112,23 @@ fn what_is_sent_beyond_a_body_is_a_request_of_its_own() {
 }
 
 #[test]
+fn requests_that_come_while_others_wait_are_answered_too() {
+    // More than the server looks at while one is at work.
+    const FIRST: usize = 40;
+    let mut siege = Siege::begin(DaemonOptions::new());
+    let events: Vec<(Vec<u8>, String)> = (0..2 * FIRST).map(|_| siege.next_event()).collect();
+    let mut connection = siege.daemon.connection();
+    for some in events.chunks(FIRST) {
+        let packet: Vec<u8> = some.iter().flat_map(|(request, _)| request.clone()).collect();
+        connection.send(&packet).expect("they are taken");
+    }
+    for (_, event_id) in &events {
+        processed(event_id).assert_met(event_id, &connection.read_response().expect("an answer"));
+    }
+    siege.end();
+}
+
+#[test]
 fn many_requests_at_once_are_each_answered_in_their_order() {
     const EVENTS: usize = 300;
     let mut siege = Siege::begin(DaemonOptions::new());
