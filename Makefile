@@ -10,7 +10,7 @@ MORE_DATABASES ?= mariadb
 TEST_THREADS ?= 4
 
 .PHONY: help run build test check lint bench bench-audit bench-log bench-retention bench-server tools deny clean \
-  simulate simulate-planted check-units test-systemd test-deb deb
+  simulate simulate-planted check-units test-systemd test-deb deb fuzz bench-hostile
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ simulate: ## N seeds of the simulation from SEED on, on all cores (DATABASE=mari
 
 simulate-planted: ## how many seeds the simulation needs to find each planted bug
 	@SEED=$(SEED) CARGO=$(CARGO) scripts/simulate.sh planted
+
+bench-hostile: ## what hostile load costs good events, memory and descriptors: 10,000 idle connections, slow senders, forgers
+	CARGO=$(CARGO) scripts/bench-hostile.sh
+
+fuzz: ## feed junk to what reads others' bytes, MINUTES=5 shared by the targets (installs cargo-fuzz if it is missing)
+	CARGO=$(CARGO) scripts/fuzz.sh $(or $(MINUTES),5) $(TARGETS)
 
 tools:
 	@scripts/install-test-tools.sh

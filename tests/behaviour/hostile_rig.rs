@@ -76,6 +76,11 @@ impl Siege {
         (self.daemon.signed_request(Body::usage(&event_id).json()), event_id)
     }
 
+    /// So many more events of one credit each were answered 200.
+    pub fn sent_elsewhere(&mut self, events: i64) {
+        self.charged += events;
+    }
+
     /// So many connections at once, each of which was sent these bytes.
     #[track_caller]
     pub fn crowd(&self, count: usize, sent: &[u8]) -> Vec<Connection> {
