@@ -106,7 +106,7 @@ fn more_connections_than_there_may_be_shut_nobody_out() {
 fn connections_without_a_word_make_room_within_the_deadline() {
     const MOST: usize = 40;
     let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__MAX_CONNECTIONS", MOST);
-    let mut siege = Siege::begin(options.set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "1s"));
+    let mut siege = Siege::begin(options.set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "2s"));
     let silent = siege.crowd(3 * MOST, b"");
     siege.assert_within(MOST);
     siege.good("on a new connection, behind silent ones");

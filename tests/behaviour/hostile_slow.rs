@@ -100,7 +100,7 @@ fn who_takes_no_answers_is_given_up_and_holds_little() {
     let mut siege = Siege::begin(impatient());
     // What is answered at once, and what is answered a moment later.
     let small = http_request("GET", "/x", &[("Host", "h")], b"");
-    let requests = [small.repeat(100), events_request(&[("Host", "h")], "").repeat(100)].concat().repeat(200);
+    let requests = [small.repeat(100), events_request(&[("Host", "h")], "").repeat(100)].concat().repeat(800);
     let mut crowd = siege.crowd(CROWD, b"");
     let mut sent = vec![0; CROWD];
     // Up to where the daemon takes no more: its answers have nowhere to go.
