@@ -45,9 +45,6 @@ pub async fn receive(request: HttpRequest, payload: web::Payload, state: web::Da
 }
 
 async fn take(request: &HttpRequest, payload: web::Payload, state: &HttpState) -> Answer {
-    let Ok(_permit) = state.in_flight.try_acquire() else {
-        return Answer::Unavailable { message: TOO_BUSY };
-    };
     let policy = state.policy_of(request);
     let body = match read_body(request, payload, &policy).await {
         Ok(body) => body,
@@ -56,6 +53,10 @@ async fn take(request: &HttpRequest, payload: web::Payload, state: &HttpState) -
     if let Some(progress) = request.conn_data::<Progress>() {
         progress.has_body();
     }
+    // Not before: whoever sends slowly would take the place of those who do not.
+    let Ok(_permit) = state.in_flight.try_acquire() else {
+        return Answer::Unavailable { message: TOO_BUSY };
+    };
     let Some(address) = client_address(request, &policy.trusted_proxies) else {
         return Answer::ForbiddenSource;
     };
