@@ -10,7 +10,7 @@ MORE_DATABASES ?= mariadb
 TEST_THREADS ?= 4
 
 .PHONY: help run build test check lint bench bench-audit bench-log bench-retention bench-server tools deny clean \
-  simulate simulate-planted chaos soak bench-ready check-units test-systemd test-deb deb
+  simulate simulate-planted chaos soak bench-ready bench-hostile fuzz check-units test-systemd test-deb deb
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,12 @@ soak: ## an even load for MINUTES=60 at RATE=100 calls a second: memory and desc
 
 bench-ready: ## how long from a kill to ready with CALLS=1000000 in the books (DATABASE=mariadb)
 	@CALLS=$(CALLS) SEED=$(SEED) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh ready
+
+bench-hostile: ## what hostile load costs good events, memory and descriptors: 10,000 idle connections, slow senders, forgers
+	CARGO=$(CARGO) scripts/bench-hostile.sh
+
+fuzz: ## feed junk to what reads others' bytes, MINUTES=5 shared by the targets (installs cargo-fuzz if it is missing)
+	CARGO=$(CARGO) scripts/fuzz.sh $(or $(MINUTES),5) $(TARGETS)
 
 tools:
 	@scripts/install-test-tools.sh

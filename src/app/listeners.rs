@@ -7,8 +7,8 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web;
 
-use super::{StartError, descriptors};
-use crate::config::{ServerSettings, Settings};
+use super::StartError;
+use crate::config::Settings;
 use crate::http::admin::{AdminState, Listeners};
 use crate::http::server::{self, HttpState};
 use crate::systemd::InheritedSockets;
@@ -66,9 +66,7 @@ pub(super) fn listen(
         handles.push(server.handle());
         actix::spawn(server);
     };
-    let max_connections = descriptors::make_room(settings.server.max_connections);
-    let for_senders = ServerSettings { max_connections, ..settings.server.clone() };
-    let (server, public) = server::public(http.clone(), operators.clone(), &for_senders, webhook)
+    let (server, public) = server::public(http.clone(), operators.clone(), &settings.server, webhook)
         .map_err(|error| StartError::Listen(settings.server.listen, error))?;
     serve(public);
     let metrics_listener = match (metrics_socket, settings.metrics.listen) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use actix_web::web;
 use tokio::sync::Semaphore;
 
+use super::descriptors;
 use crate::actors::ledger::{Ledger, LedgerParts};
 use crate::actors::limits::Limits;
 use crate::actors::logger::{Logger, LoggerParts};
@@ -22,6 +23,7 @@ use crate::actors::{ActorName, Directory};
 use crate::clock::SharedClock;
 use crate::config::{Live, Settings};
 use crate::http::admin::AdminState;
+use crate::http::connection::Places;
 use crate::http::policy::RequestPolicy;
 use crate::http::server::HttpState;
 use crate::storage::Store;
@@ -100,6 +102,7 @@ impl Parts {
             policy: self.policy.clone(),
             in_flight: Semaphore::new(settings.server.max_in_flight),
             is_stopping,
+            places: Places::new(descriptors::make_room(settings.server.max_connections)),
         }
     }
 

@@ -5,6 +5,9 @@ use std::fmt;
 /// Significant digits that a number may have: a double prints 17, and the arithmetic after it stays inside `u128`.
 pub const MAX_DIGITS: usize = 28;
 
+/// Far beyond zero and infinity for every purpose here.
+const MAX_EXPONENT: i64 = i64::MAX / 4;
+
 /// A decimal of zero or more: `mantissa` x 10^`exponent`, with no trailing zeros in the mantissa.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Decimal {
@@ -55,7 +58,9 @@ impl Decimal {
         }
         let mantissa = trimmed.parse().map_err(|_| DecimalError::NotANumber)?;
         let dropped = (leading.len() - trimmed.len()) as i64 - fraction.len() as i64;
-        Ok(Decimal { mantissa, exponent: exponent.saturating_add(dropped) })
+        // Kept within what a text can say, so that what is written is read as the same number.
+        let exponent = exponent.saturating_add(dropped).clamp(-MAX_EXPONENT, MAX_EXPONENT);
+        Ok(Decimal { mantissa, exponent })
     }
 
     pub fn is_zero(self) -> bool {
@@ -129,7 +134,7 @@ fn split_exponent(text: &str) -> Result<(&str, i64), DecimalError> {
         return Err(DecimalError::NotANumber);
     }
     // An exponent of more than 18 digits means zero or infinity all the same.
-    let magnitude = unsigned.parse::<i64>().unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+    let magnitude = unsigned.parse::<i64>().unwrap_or(MAX_EXPONENT).min(MAX_EXPONENT);
     Ok((&text[..at], if digits.starts_with('-') { -magnitude } else { magnitude }))
 }
 
@@ -149,6 +154,14 @@ mod tests {
 
     fn decimal(text: &str) -> Decimal {
         Decimal::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same_number() {
+        for text in ["0.89e-300123459223372036854775807678", "12.50e99999999999999999999", "100e-4", "0.000226", "-0"] {
+            let number = decimal(text);
+            assert_eq!(decimal(&number.to_string()), number, "{text}");
+        }
     }
 
     #[test]

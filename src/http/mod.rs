@@ -5,6 +5,7 @@ pub mod access;
 pub mod admin;
 pub mod answer;
 pub mod balance;
+pub mod connection;
 pub mod health;
 pub mod policy;
 pub mod server;

@@ -9,15 +9,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_http::HttpService;
+use actix_rt::net::TcpStream;
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::http::ConnectionType;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
+use futures_util::future::ready;
 use tokio::sync::Semaphore;
 
 use super::admin::{self, AdminState};
 use super::answer::Answer;
+use super::connection::{ClientConnection, Deadlines, Places, Progress};
 use super::policy::RequestPolicy;
 use super::source::{client_address, is_within};
 use super::{balance, health, webhook};
@@ -37,6 +42,8 @@ pub struct HttpState {
     pub policy: Live<RequestPolicy>,
     pub in_flight: Semaphore,
     pub is_stopping: Arc<AtomicBool>,
+    /// Of clients' connections.
+    pub places: Arc<Places>,
 }
 
 impl HttpState {
@@ -86,48 +93,76 @@ pub fn public(
     settings: &ServerSettings,
     inherited: Vec<TcpListener>,
 ) -> std::io::Result<(SocketAddr, Server)> {
-    /// Connections that the kernel holds until they are accepted.
-    const BACKLOG: u32 = 4096;
+    let listeners = if inherited.is_empty() { vec![listen_on(settings.listen)?] } else { inherited };
+    let bound = listeners.first().map_or(Ok(settings.listen), TcpListener::local_addr)?;
     let workers = worker_count(settings.workers);
-    let server = HttpServer::new(move || {
-        let events = format!("{}/events", state.webhook_path);
-        let webhook_health = format!("{}/health", state.webhook_path);
-        App::new()
-            .app_data(state.clone())
-            .app_data(operators.clone())
-            .wrap(from_fn(only_allowed_sources))
-            .service(
-                web::resource(events)
-                    .route(web::post().to(webhook::receive))
-                    .default_service(web::to(webhook::wrong_method)),
-            )
-            .service(read_only(webhook_health, web::get().to(health::webhook_health)))
-            .configure(balance::routes)
-            .configure(admin::on_server)
-            .service(read_only("/healthz".to_owned(), web::get().to(health::alive)))
-            .service(read_only("/readyz".to_owned(), web::get().to(health::ready)))
-            .default_service(web::to(no_such_path))
-    });
-    let server = server
-        .backlog(BACKLOG)
+    let server = Server::build()
         .workers(workers)
-        .max_connections(settings.max_connections.div_ceil(workers))
-        .client_request_timeout(settings.header_timeout)
-        .client_disconnect_timeout(Duration::from_secs(1))
-        .keep_alive(settings.keep_alive)
+        .max_concurrent_connections(state.places.most().div_ceil(workers))
         .shutdown_timeout(settings.shutdown_timeout.as_secs().max(1))
         .disable_signals();
-    let server = if inherited.is_empty() {
-        server.bind(settings.listen)?
-    } else {
-        inherited.into_iter().try_fold(server, |server, listener| server.listen(listener))?
+    let stopping = server.graceful_shutdown_signal();
+    let (head, idle) = (settings.header_timeout, settings.keep_alive);
+    let service = move || {
+        let (stopping, state, routed) = (stopping.clone(), state.clone(), state.clone());
+        let operators = operators.clone();
+        let app = App::new().configure(move |config| public_routes(config, &routed, &operators));
+        let app = app.wrap(from_fn(on_the_road)).into_factory();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .client_request_timeout(head)
+            .client_disconnect_timeout(Duration::from_secs(1))
+            .keep_alive(idle)
+            .local_addr(bound)
+            .on_connect_ext(|connection: &ClientConnection<TcpStream>, data| {
+                data.insert(connection.progress());
+            })
+            .h1(map_config(app.map_err(|error| error.error_response()), |()| AppConfig::default()));
+        let accept = fn_service(move |stream: TcpStream| {
+            let deadlines = Deadlines { head, idle, answer: state.policy.get().body_timeout };
+            let peer = stream.peer_addr().ok();
+            ready(Ok((ClientConnection::new(stream, deadlines, &state.places), peer)))
+        });
+        accept.and_then(http)
     };
-    let bound = server.addrs().first().copied().unwrap_or(settings.listen);
+    let server = listeners
+        .into_iter()
+        .try_fold(server, |server, listener| server.listen("hookledger-clients", listener, service.clone()))?;
     Ok((bound, server.run()))
 }
 
 /// Operators and Prometheus: more at a time are no use.
 const FEW_CONNECTIONS: usize = 64;
+
+fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
+    /// Connections that the kernel holds until they are accepted.
+    const BACKLOG: i32 = 4096;
+    let listener = TcpListener::bind(address)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+fn public_routes(config: &mut web::ServiceConfig, state: &web::Data<HttpState>, operators: &web::Data<AdminState>) {
+    let events = format!("{}/events", state.webhook_path);
+    let webhook_health = format!("{}/health", state.webhook_path);
+    config
+        .app_data(state.clone())
+        .app_data(operators.clone())
+        .service(
+            web::resource(events)
+                .route(web::post().to(webhook::receive))
+                .default_service(web::to(webhook::wrong_method)),
+        )
+        .service(read_only(webhook_health, web::get().to(health::webhook_health)))
+        .configure(balance::routes)
+        .configure(admin::on_server)
+        .service(read_only("/healthz".to_owned(), web::get().to(health::alive)))
+        .service(read_only("/readyz".to_owned(), web::get().to(health::ready)))
+        .default_service(web::to(no_such_path));
+}
 
 pub(super) fn read_only(path: String, get: actix_web::Route) -> actix_web::Resource {
     let wrong_method = || async { Answer::WrongMethod { allowed: "GET" }.into_response() };
@@ -136,6 +171,26 @@ pub(super) fn read_only(path: String, get: actix_web::Route) -> actix_web::Resou
 
 async fn no_such_path() -> HttpResponse {
     Answer::NotFound.into_response()
+}
+
+/// What every request passes: its connection knows that it is at work, and whether this answer is the last one.
+async fn on_the_road(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let progress = request.request().conn_data::<Progress>().cloned();
+    let _at_work = progress.as_ref().map(Progress::begin);
+    let state = request.app_data::<web::Data<HttpState>>().cloned();
+    let mut response = only_allowed_sources(request, next).await?;
+    let head = response.response_mut().head_mut();
+    // When it stops, the next request is for whoever listens next.
+    if state.is_some_and(|state| state.is_stopping.load(Ordering::Acquire) || state.places.are_scarce()) {
+        head.set_connection_type(ConnectionType::Close);
+    }
+    if let (Some(progress), ConnectionType::Close) = (&progress, head.connection_type()) {
+        progress.end();
+    }
+    Ok(response)
 }
 
 /// The first check of all, and the moment from which a request keeps its policy. Health is anybody's to ask; the balance
@@ -163,12 +218,7 @@ async fn only_allowed_sources(
             return Ok(request.into_response(response).map_into_boxed_body());
         }
     }
-    let mut response = next.call(request).await?;
-    if state.is_stopping.load(Ordering::Acquire) {
-        // The next request is for whoever listens next.
-        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
-    }
-    Ok(response.map_into_boxed_body())
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 /// The listener for the command line: a socket file that only this user may open.

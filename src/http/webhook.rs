@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::answer::{Answer, TOO_BUSY, TRY_AGAIN};
+use super::connection::Progress;
 use super::policy::RequestPolicy;
 use super::server::HttpState;
 use super::source::client_address;
@@ -44,13 +45,17 @@ pub async fn receive(request: HttpRequest, payload: web::Payload, state: web::Da
 }
 
 async fn take(request: &HttpRequest, payload: web::Payload, state: &HttpState) -> Answer {
-    let Ok(_permit) = state.in_flight.try_acquire() else {
-        return Answer::Unavailable { message: TOO_BUSY };
-    };
     let policy = state.policy_of(request);
     let body = match read_body(request, payload, &policy).await {
         Ok(body) => body,
         Err(answer) => return answer,
+    };
+    if let Some(progress) = request.conn_data::<Progress>() {
+        progress.has_body();
+    }
+    // Not before: whoever sends slowly would take the place of those who do not.
+    let Ok(_permit) = state.in_flight.try_acquire() else {
+        return Answer::Unavailable { message: TOO_BUSY };
     };
     let Some(address) = client_address(request, &policy.trusted_proxies) else {
         return Answer::ForbiddenSource;

@@ -290,8 +290,13 @@ fn half_sent(daemon: &Daemon, event_id: &str) -> (Connection, Vec<u8>) {
 
 #[test]
 fn more_requests_than_may_be_at_work_are_told_to_come_back() {
-    let mut intake = Intake::start_with(DaemonOptions::new().set("HOOKLEDGER__SERVER__MAX_IN_FLIGHT", 1));
-    let (mut held, rest) = half_sent(&intake.daemon, "held");
+    let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__MAX_IN_FLIGHT", 1);
+    let options = options.set("HOOKLEDGER__SERVER__ACK_TIMEOUT", "9s");
+    let mut intake = Intake::start_with(options.fail_points("store.settle.begin=1*sleep(3000)"));
+    let mut held = intake.daemon.connection();
+    let request = intake.daemon.signed_request(Body::usage("held").json());
+    held.send(&request).expect("it is taken");
+    wait_until("one is at work", TIMEOUT, || (intake.daemon.post("[]").status == 503).then_some(()));
     for (what, body) in [("a malformed one", "[]".to_owned()), ("a good one", Body::usage("refused").json())] {
         let busy = intake.daemon.post(body);
         turned_away(503).assert_met(&format!("{what} beside the held one"), &busy);
@@ -300,17 +305,23 @@ fn more_requests_than_may_be_at_work_are_told_to_come_back() {
     for path in ["/healthz", "/readyz", "/api/webhooks/health"] {
         assert_eq!(intake.daemon.get(path).status, 200, "{path} is answered meanwhile");
     }
-    held.send(&rest).expect("the rest is taken");
     let answer = held.read_response().expect("the held request is answered");
     processed("held").assert_met("the held request", &answer);
-    intake.assert_left("one held and some refused", CHARGED);
-
-    // A client that goes away gives its place back.
-    let (held, _) = half_sent(&intake.daemon, "given up");
-    assert_eq!(intake.daemon.post("[]").status, 503);
-    drop(held);
     wait_until("its place is free", TIMEOUT, || (intake.daemon.post("[]").status == 400).then_some(()));
-    intake.assert_left("one that gave up", NOTHING);
+    intake.assert_left("one held and some refused", CHARGED);
+    intake.finish();
+}
+
+#[test]
+fn who_sends_slowly_takes_nobodys_place() {
+    let mut intake = Intake::start_with(DaemonOptions::new().set("HOOKLEDGER__SERVER__MAX_IN_FLIGHT", 1));
+    let (mut slow, rest) = half_sent(&intake.daemon, "slow");
+    let (given_up, _) = half_sent(&intake.daemon, "given up");
+    intake.check_body("beside slow senders", Body::usage("quick").json(), &processed("quick"), CHARGED);
+    drop(given_up);
+    slow.send(&rest).expect("the rest is taken");
+    processed("slow").assert_met("the slow one", &slow.read_response().expect("an answer"));
+    intake.assert_left("a slow one", CHARGED);
     intake.finish();
 }
 

@@ -32,6 +32,7 @@ mod documentation;
 mod faults;
 mod file_modes;
 mod gateway;
+mod hostile;
 mod intake;
 mod kills;
 mod limits;

@@ -32,6 +32,10 @@ fn source_files() -> Vec<(String, String)> {
     };
     let mut files: Vec<_> = files_below(&root().join("src"), ".rs").into_iter().map(read).collect();
     files.extend(files_below(&root().join("tests"), ".rs").into_iter().map(read));
+    // Not all of fuzz/: what is built and found lies there as well.
+    for folder in ["fuzz/src", "fuzz/fuzz_targets"] {
+        files.extend(files_below(&root().join(folder), ".rs").into_iter().map(read));
+    }
     assert!(files.len() > 50, "the walk found the tree");
     files
 }
@@ -72,6 +76,24 @@ fn banned_words_stay_out() {
         }
     }
     assert_none(offenders, "no marks of unfinished work and no unbounded sends");
+}
+
+#[test]
+fn every_fuzz_target_has_seeds_and_words_and_is_told_of() {
+    let page = fs::read_to_string(root().join("docs/TESTING.md")).unwrap();
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    let targets = files_below(&root().join("fuzz/fuzz_targets"), ".rs");
+    let names: Vec<String> =
+        targets.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    let is_lacking = |name: &&String| {
+        let seeds = root().join("fuzz/seeds").join(name);
+        !(fs::read_dir(seeds).is_ok_and(|seeds| seeds.count() >= 10)
+            && root().join(format!("fuzz/dictionaries/{name}.dict")).exists()
+            && manifest.contains(&format!("name = \"{name}\""))
+            && page.contains(&format!("| `{name}` |")))
+    };
+    assert!(names.len() >= 5, "{names:?}");
+    assert_none(names.iter().filter(is_lacking).cloned().collect(), "seeds, a dictionary, a place in docs/TESTING.md");
 }
 
 /// Folders below `src/` and what they may use of each other. docs/ARCHITECTURE.md shows this same table.

@@ -1,6 +1,7 @@
 //! Runs the real binary in a folder of its own: starts it, kills it, and starts it again on the same files.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -21,7 +22,9 @@ use super::wire::{Connection, http_request};
 pub const SECRET: &str = "kit-secret-0123456789abcdef0123456789";
 
 const DATABASE_URL: &str = "HOOKLEDGER__DATABASE__URL";
+/// The binary beside these tests; measurements name another one, of a release.
 const BINARY: &str = env!("CARGO_BIN_EXE_hookledger");
+const OTHER_BINARY: &str = "HOOKLEDGER_TEST_BINARY";
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Above `server.shutdown_timeout`.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -290,7 +293,7 @@ impl Daemon {
 
     /// The binary in the daemon's environment and folder, with no arguments yet.
     pub(super) fn bare_command(&self) -> Command {
-        self.in_environment(Command::new(BINARY))
+        self.in_environment(Command::new(binary()))
     }
 
     fn wrapped_command(&self) -> Command {
@@ -298,7 +301,7 @@ impl Daemon {
             return self.bare_command();
         };
         let mut command = Command::new(program);
-        command.args(words.iter().map(|word| self.filled(word))).arg(BINARY);
+        command.args(words.iter().map(|word| self.filled(word))).arg(binary());
         self.in_environment(command)
     }
 
@@ -353,6 +356,10 @@ impl Daemon {
         let lines: Vec<&str> = output.stderr.lines().collect();
         lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
     }
+}
+
+fn binary() -> OsString {
+    std::env::var_os(OTHER_BINARY).unwrap_or_else(|| BINARY.into())
 }
 
 impl Drop for Daemon {

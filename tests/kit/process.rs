@@ -65,3 +65,8 @@ pub fn resident_kib(process: u32) -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has a size");
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a size is a number")
 }
+
+/// Descriptors that a process has open.
+pub fn open_descriptors(process: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).expect("the process is there").count()
+}

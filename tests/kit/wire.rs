@@ -1,10 +1,12 @@
 //! A raw HTTP/1.1 client: sends exactly the bytes that a test wants, and reads what comes back.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::net::{self, AddressFamily, SendFlags, SocketType};
 
 use super::wait::Deadline;
 
@@ -87,6 +89,14 @@ impl Connection {
         Connection::over(Transport::Tcp(stream), timeout)
     }
 
+    /// The same from an address of this machine: all of 127.0.0.0/8 is there.
+    pub fn open_from(source: Ipv4Addr, address: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        net::bind(&socket, &SocketAddr::from((source, 0)))?;
+        net::connect(&socket, &address)?;
+        Connection::over(Transport::Tcp(TcpStream::from(socket)), timeout)
+    }
+
     pub fn open_unix(socket: &Path, timeout: Duration) -> io::Result<Self> {
         Connection::over(Transport::Unix(UnixStream::connect(socket)?), timeout)
     }
@@ -109,6 +119,11 @@ impl Connection {
     /// Sends bytes, and waits for nothing.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.transport.write_all(bytes)
+    }
+
+    /// Sends as much as is taken at once; how much that was.
+    pub fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.transport.write_at_once(bytes)
     }
 
     /// Reads the next answer to a request other than `HEAD`.
@@ -299,5 +314,23 @@ impl Transport {
             Transport::Tcp(stream) => stream.write_all(bytes),
             Transport::Unix(stream) => stream.write_all(bytes),
         }
+    }
+
+    fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Transport::Tcp(stream) => {
+                without_waiting(net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+            }
+            Transport::Unix(stream) => {
+                without_waiting(net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+            }
+        }
+    }
+}
+
+fn without_waiting(sent: rustix::io::Result<usize>) -> io::Result<usize> {
+    match sent {
+        Err(rustix::io::Errno::AGAIN) => Ok(0),
+        other => Ok(other?),
     }
 }
