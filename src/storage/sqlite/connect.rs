@@ -83,6 +83,10 @@ pub async fn still_file(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
 pub fn readers(options: &SqliteOptions) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(options.max_readers)
+        // A file does not go stale. Each connection has a thread, and memory that ended threads leave to their successors
+        // is not given back: a daemon would hold half as much again once all have been replaced.
+        .idle_timeout(None)
+        .max_lifetime(None)
         .acquire_timeout(READER_WAIT)
         .connect_lazy_with(base(options).create_if_missing(false).pragma("query_only", "ON"))
 }
