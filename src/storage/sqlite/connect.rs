@@ -93,6 +93,10 @@ pub fn readers(options: &SqliteOptions, presence: Option<&Arc<Presence>>) -> Sql
     let presence = presence.cloned();
     SqlitePoolOptions::new()
         .max_connections(options.max_readers)
+        // A file does not go stale. Each connection has a thread, and memory that ended threads leave to their successors
+        // is not given back: a daemon would hold half as much again once all have been replaced.
+        .idle_timeout(None)
+        .max_lifetime(None)
         .acquire_timeout(READER_WAIT)
         .after_connect(move |_, _| {
             let checked = presence.as_ref().map_or(Ok(()), |presence| presence.check());
