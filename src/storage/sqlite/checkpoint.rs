@@ -69,7 +69,7 @@ pub async fn run(options: SqliteOptions, progress: Arc<Progress>) {
         }
         let mut current = match connection.take() {
             Some(current) => current,
-            None => match connect::writer(&options, false).await {
+            None => match connect::checkpointer(&options).await {
                 Ok(fresh) => fresh,
                 Err(error) => {
                     tracing::debug!(%error, "the write-ahead log is not copied for now");

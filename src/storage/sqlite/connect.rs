@@ -44,17 +44,24 @@ fn synchronous() -> SqliteSynchronous {
 
 /// The writing connection; `create` makes the file where there is none.
 pub async fn writer(options: &SqliteOptions, create: bool) -> Result<SqliteConnection, sqlx::Error> {
+    writing(options, create).pragma("cache_size", WRITER_CACHE).connect().await
+}
+
+/// The connection that copies the write-ahead log into the file. It keeps no pages, and must not be allowed to: this build
+/// of SQLite has one cache for all connections, as large as what each is allowed together, and the others would use it.
+pub async fn checkpointer(options: &SqliteOptions) -> Result<SqliteConnection, sqlx::Error> {
+    writing(options, false).connect().await
+}
+
+fn writing(options: &SqliteOptions, create: bool) -> SqliteConnectOptions {
     base(options)
         .create_if_missing(create)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous())
-        .pragma("cache_size", WRITER_CACHE)
         .pragma("wal_autocheckpoint", AUTOCHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_KEPT)
         // What undoes a single statement is kept in memory, not in a file.
         .pragma("temp_store", "MEMORY")
-        .connect()
-        .await
 }
 
 /// One connection that only looks, at a database of whatever version.
@@ -83,10 +90,6 @@ pub async fn still_file(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
 pub fn readers(options: &SqliteOptions) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(options.max_readers)
-        // A file does not go stale. Each connection has a thread, and memory that ended threads leave to their successors
-        // is not given back: a daemon would hold half as much again once all have been replaced.
-        .idle_timeout(None)
-        .max_lifetime(None)
         .acquire_timeout(READER_WAIT)
         .connect_lazy_with(base(options).create_if_missing(false).pragma("query_only", "ON"))
 }
