@@ -98,7 +98,7 @@ pub async fn run(options: SqliteOptions, progress: Arc<Progress>, presence: Opti
         }
         let mut current = match connection.take() {
             Some(current) => current,
-            None => match connect::writer(&options, false, "ledger-copier").await {
+            None => match connect::checkpointer(&options).await {
                 Ok(fresh) => fresh,
                 Err(error) => {
                     tracing::debug!(%error, "the write-ahead log is not copied for now");

@@ -51,18 +51,25 @@ pub async fn writer(
     create: bool,
     thread: &'static str,
 ) -> Result<SqliteConnection, sqlx::Error> {
+    writing(options, create, thread).pragma("cache_size", WRITER_CACHE).connect().await
+}
+
+/// The connection that copies the write-ahead log into the file. It keeps no pages, and must not be allowed to: this build
+/// of SQLite has one cache for all connections, as large as what each is allowed together, and the others would use it.
+pub async fn checkpointer(options: &SqliteOptions) -> Result<SqliteConnection, sqlx::Error> {
+    writing(options, false, "ledger-copier").connect().await
+}
+
+fn writing(options: &SqliteOptions, create: bool, thread: &'static str) -> SqliteConnectOptions {
     base(options)
         .create_if_missing(create)
         .thread_name(move |_| thread.to_owned())
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous())
-        .pragma("cache_size", WRITER_CACHE)
         .pragma("wal_autocheckpoint", AUTOCHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_KEPT)
         // What undoes a single statement is kept in memory, not in a file.
         .pragma("temp_store", "MEMORY")
-        .connect()
-        .await
 }
 
 /// One connection that only looks, at a database of whatever version.
@@ -93,10 +100,6 @@ pub fn readers(options: &SqliteOptions, presence: Option<&Arc<Presence>>) -> Sql
     let presence = presence.cloned();
     SqlitePoolOptions::new()
         .max_connections(options.max_readers)
-        // A file does not go stale. Each connection has a thread, and memory that ended threads leave to their successors
-        // is not given back: a daemon would hold half as much again once all have been replaced.
-        .idle_timeout(None)
-        .max_lifetime(None)
         .acquire_timeout(READER_WAIT)
         .after_connect(move |_, _| {
             let checked = presence.as_ref().map_or(Ok(()), |presence| presence.check());
