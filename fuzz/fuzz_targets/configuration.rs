@@ -52,7 +52,8 @@ fn check(loaded: &Loaded) -> String {
     assert!(server.ack_timeout.as_secs() <= 9 && !server.header_timeout.is_zero());
     assert!((1..=4096).contains(&settings.ledger.max_batch) && (1..=100).contains(&settings.newapi.page_size));
     assert!((0.0..=1.0).contains(&settings.polling.stale_loss));
-    let report: Vec<String> = loaded.report.entries.iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect();
+    let report: Vec<String> =
+        loaded.report.entries.iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect();
     assert!(report.len() > 50, "every key is told of");
     format!("{settings:?}\n{}\n{}", loaded.warnings.join("\n"), report.join("\n"))
 }
@@ -61,7 +62,10 @@ fn check_problems(error: &ConfigError) -> String {
     assert!(!error.problems().is_empty(), "no settings, and no problem");
     for problem in error.problems() {
         assert!(!problem.message.is_empty() && !problem.place.is_empty(), "{problem:?}");
-        assert!(problem.key.as_ref().is_none_or(|key| !key.is_empty()) || problem.place.ends_with(".toml"), "{problem:?}");
+        assert!(
+            problem.key.as_ref().is_none_or(|key| !key.is_empty()) || problem.place.ends_with(".toml"),
+            "{problem:?}"
+        );
     }
     format!("{error}\n{error:?}")
 }

@@ -79,7 +79,8 @@ fn check(event: &UsageEvent) {
         "completionTokens": tokens.completion, "totalTokens": tokens.total, "logId": event.log_id,
         "requestId": event.request_id.as_ref().map(|id| id.as_str()), name: 0,
     });
-    let again = json!({ "eventId": event.event_id.as_str(), "eventType": "usage", "timestamp": timestamp, "data": data });
+    let again =
+        json!({ "eventId": event.event_id.as_str(), "eventType": "usage", "timestamp": timestamp, "data": data });
     // As it was written: no price passes through a float.
     let again = again.to_string().replacen(&format!("\"{name}\":0"), &format!("\"{name}\":{price}"), 1);
     match parse_body(again.as_bytes()) {

@@ -17,6 +17,9 @@ use tokio::time::{Instant, Sleep, sleep};
 /// requests by the thousand would lie parsed in memory.
 const LOOK_BYTES: usize = 4 * 1024;
 
+/// A long head is looked at from its start each time, so that it is looked at less often.
+const MOST_LOOK_BYTES: usize = 16 * 1024;
+
 /// A client who takes this much within the deadline is slow, and goes on.
 const TAKEN_BYTES: usize = 16 * 1024;
 
@@ -127,8 +130,9 @@ pub struct ClientConnection<S> {
     due: Pin<Box<Sleep>>,
     /// An answer waits for the client to take it.
     blocked: Option<Blocked>,
-    /// Bytes that were read at one go.
+    /// Bytes that were read at one go, and how many may be.
     read_at_once: usize,
+    look_bytes: usize,
     /// Bytes that were read since nothing was at work.
     read_ahead: usize,
     /// Some of that was read while the server might not look at it: it is woken after each answer, or nobody would.
@@ -152,6 +156,7 @@ impl<S> ClientConnection<S> {
             due: Box::pin(sleep(deadlines.idle)),
             blocked: None,
             read_at_once: 0,
+            look_bytes: LOOK_BYTES,
             read_ahead: 0,
             may_lie_unseen: false,
             _place: Place::take(places),
@@ -194,6 +199,7 @@ impl<S> ClientConnection<S> {
     /// Some of an answer was taken, all of it or only a part.
     fn taken(&mut self, bytes: usize, is_all: bool, context: &mut Context<'_>) {
         self.is_receiving = false;
+        self.look_bytes = LOOK_BYTES;
         if self.may_lie_unseen || self.blocked.is_some() {
             context.waker().wake_by_ref();
         }
@@ -230,8 +236,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
             this.may_lie_unseen = true;
             return Poll::Pending;
         }
-        if this.read_at_once >= LOOK_BYTES {
+        if this.read_at_once >= this.look_bytes {
             this.read_at_once = 0;
+            if !this.progress.0.is_at_work.get() {
+                this.look_bytes = (2 * this.look_bytes).min(MOST_LOOK_BYTES);
+            }
             context.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -116,10 +116,15 @@ impl Siege {
 
     /// Every good event was charged once, and nothing else was.
     #[track_caller]
-    pub fn end(mut self) {
-        self.good("afterwards");
+    pub fn assert_charged(&self) {
         assert_eq!(self.daemon.books().balance(&self.user), CREDITS - self.charged, "credits left");
         assert_eq!(self.daemon.books().count("usage_records"), self.charged, "usage records");
+    }
+
+    #[track_caller]
+    pub fn end(mut self) {
+        self.good("afterwards");
+        self.assert_charged();
         self.daemon.books().assert_whole();
         self.assert_within(0);
     }
