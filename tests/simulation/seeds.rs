@@ -7,7 +7,7 @@ use super::run::{report, run_seed};
 
 /// With all tests.
 const FIRST: u64 = 1;
-const COUNT: u64 = 1000;
+const COUNT: u64 = 2000;
 /// On a server, whose commits are durable.
 const COUNT_ON_A_SERVER: u64 = 50;
 
