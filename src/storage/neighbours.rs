@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::StoreError;
 use super::chains::{self, Chain, MOST_CHAINED, MOST_WIDENINGS, Wanted};
-use super::near_claim::NearClaim;
+use super::near_claim::{NearClaim, buckets};
 use super::rows::parameter;
 use super::stored::{self, LoggedRow, unreadable};
 use crate::domain::ids::{EventId, RemoteKeyId};
@@ -37,15 +37,15 @@ pub struct OpenRow {
 
 /// What each store looks up. Lists are JSON; every look is one statement.
 pub trait LogLooks {
-    /// Claims with an event whose second lies in the span, of these `[token, prompt, completion]`. Events of spans that
+    /// Claims with an event whose second lies in the span, of these `[bucket, token, prompt, completion]`. Events of spans that
     /// agreed by their figures count as tied to rows that nobody read: they are not among them.
     async fn events_between(&mut self, from: i64, until: i64, counts: &str) -> Result<Vec<NearClaim>, StoreError>;
 
     /// Claims whose side in this channel has one of these request ids.
     async fn with_request_ids(&mut self, channel: Channel, ids: &str) -> Result<Vec<NearClaim>, StoreError>;
 
-    /// Claims of a row alone, by `[token, from second, until second, prompt, completion]`; of very many, those in the
-    /// middle of their span.
+    /// Claims of a row alone, by `[bucket, token, prompt, completion, from second, until second]`; of very many, those
+    /// in the middle of their span.
     async fn untied_rows(&mut self, spans: &str) -> Result<Vec<NearClaim>, StoreError>;
 
     /// Events that wait beside a row or are disputed, by `[token, from ms, until ms]`.
@@ -222,7 +222,10 @@ async fn between(
     // Claims lie where their event does, and the row within reach may be that of an event beyond it.
     let reach = reach + windows.match_window;
     let (from, until) = (first.minus(reach).as_secs(), last.plus(reach).as_secs());
-    claims.add(looks.events_between(from, until, &parameter(&counts)?).await?);
+    let of_counts =
+        |bucket: i64| counts.iter().map(move |(token, prompt, completion)| (bucket, token, prompt, completion));
+    let list: Vec<_> = buckets(from, until).flat_map(of_counts).collect();
+    claims.add(looks.events_between(from, until, &parameter(&list)?).await?);
     Ok(())
 }
 
@@ -245,10 +248,10 @@ async fn near_rows(
     if spans.is_empty() {
         return Ok(());
     }
-    let list: Vec<(i64, i64, i64, i32, i32)> = spans
-        .iter()
-        .map(|((token, prompt, completion), (from, until))| (*token, *from, *until, *prompt, *completion))
-        .collect();
+    let of_span = |((token, prompt, completion), (from, until)): (Counts, (i64, i64))| {
+        buckets(from, until).map(move |bucket| (bucket, token, prompt, completion, from, until))
+    };
+    let list: Vec<_> = spans.into_iter().flat_map(of_span).collect();
     claims.add(looks.untied_rows(&parameter(&list)?).await?);
     let is_stretched = |side: &&Wanted| {
         let is_anywhere = claims.free(side, None) > 0 || wanted.iter().any(|other| side.may_have(other));

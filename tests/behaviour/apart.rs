@@ -68,15 +68,21 @@ fn books_of(daemon: &Daemon, user: &str) -> (i64, String, i64) {
 
 /// Keeps tables as they are now beside the platform's.
 fn keep(daemon: &Daemon, tables: &[&str]) {
-    let copies = tables.iter().map(|table| format!("CREATE TABLE kit_{table} AS SELECT * FROM {table};"));
-    daemon.books().execute(&copies.collect::<String>());
+    let books = daemon.books();
+    let copy =
+        |table: &&str| format!("CREATE TABLE kit_{table} AS SELECT {} FROM {table};", books.written_columns(table));
+    books.execute(&tables.iter().map(copy).collect::<String>());
 }
 
 /// Puts them back as they were kept.
 fn put_back(daemon: &Daemon, tables: &[&str]) {
-    let back =
-        tables.iter().map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kit_{table};"));
-    daemon.books().execute_unchecked(&format!("START TRANSACTION; {} COMMIT", back.collect::<String>()));
+    let books = daemon.books();
+    let back = |table: &&str| {
+        let columns = books.written_columns(table);
+        format!("DELETE FROM {table}; INSERT INTO {table} ({columns}) SELECT {columns} FROM kit_{table};")
+    };
+    let back: String = tables.iter().map(back).collect();
+    books.execute_unchecked(&format!("START TRANSACTION; {back} COMMIT"));
 }
 
 fn drop_state(daemon: &Daemon) {

@@ -273,9 +273,10 @@ fn people_are_told_what_whose_and_how_much() {
 
 /// Copies the rows of a table that a condition selects, changed.
 pub fn copy(books: &Books, table: &str, condition: &str, changes: &str) {
+    let columns = books.written_columns(table);
     books.execute(&format!(
-        "CREATE TABLE kit_copy AS SELECT * FROM {table} WHERE {condition}; UPDATE kit_copy SET {changes};
-         INSERT INTO {table} SELECT * FROM kit_copy; DROP TABLE kit_copy"
+        "CREATE TABLE kit_copy AS SELECT {columns} FROM {table} WHERE {condition}; UPDATE kit_copy SET {changes};
+         INSERT INTO {table} ({columns}) SELECT {columns} FROM kit_copy; DROP TABLE kit_copy"
     ));
 }
 

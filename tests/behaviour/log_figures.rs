@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::two_channels::Rig;
 use super::two_channels_proof::{day_of, sweep, swept_by_hand};
 use crate::kit::daemon::SECRET;
+use crate::kit::database::is_sqlite;
 use crate::kit::events::Usage;
 use crate::kit::newapi::{Call, Endpoint, Fault, NewApi};
 use crate::kit::sign::signed_request;
@@ -89,6 +90,51 @@ fn rows_a_second_of_a_catch_up() {
     wait_for_rows(&rig);
     let elapsed = started.elapsed().as_secs_f64();
     println!("catch-up: {ROWS} rows in {elapsed:.1} s, {:.0} rows/s", ROWS as f64 / elapsed);
+}
+
+/// Calls of that hour whose events were charged, a hundred and more in each second, as the daemon claims them.
+fn charged_events_of_an_hour(rig: &Rig, count: i64) {
+    let begin = rig.now_secs() - 5400;
+    let numbered = |name: &str| if is_sqlite() { format!("'{name}-' || n") } else { format!("CONCAT('{name}-', n)") };
+    let (charged, event) = (numbered("charged"), numbered("event"));
+    let numbers = if is_sqlite() {
+        format!(
+            "(WITH RECURSIVE counted(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counted WHERE n + 1 < {count})
+               SELECT n, {begin} + n * 3600 / {count} AS second FROM counted)"
+        )
+    } else {
+        format!("(SELECT seq AS n, {begin} + seq * 3600 DIV {count} AS second FROM seq_0_to_{})", count - 1)
+    };
+    rig.books().execute(&format!(
+        "INSERT INTO hookledger_claims (call_second, claim_id, source, event_id, event_at_ms, remote_key_id, model,
+             prompt_tokens, completion_tokens, price_units, price_credits, price_femtos, rate_micros, quota_per_unit,
+             user_id, key_id, credits_moved, credits_unpaid, remainder_before, remainder_after, settled_at_ms, rounding)
+           SELECT second, {charged}, 'webhook', {event}, second * 1000, 42, 'gpt-4', n % 1000, 7,
+             500, 1, 0, 1000000000, 500000, '{}', 'key', 1, 0, 0, 0, second * 1000, 'carry' FROM {numbers} AS made",
+        rig.user
+    ));
+}
+
+#[test]
+#[ignore = "a measurement: make bench-log"]
+fn rows_a_second_whose_events_were_lost_among_many_that_came() {
+    const CAME: i64 = 400_000;
+    const LOST: i64 = 5_000;
+    let rig = waiting_rig("0");
+    charged_events_of_an_hour(&rig, CAME);
+    let begin = rig.now_secs() - 5400;
+    for number in 0..LOST {
+        let call = Call::new(42, "gpt-4", begin + number * 3600 / LOST).tokens(5000 + number, 7).quota(500);
+        rig.newapi.call(&call);
+    }
+    rig.newapi.heal();
+    let started = Instant::now();
+    wait_until("every row is charged", LONG * 3, || (rig.charges() >= LOST).then_some(()));
+    let elapsed = started.elapsed().as_secs_f64();
+    println!(
+        "{LOST} rows whose events were lost, of an hour in which {CAME} came: {elapsed:.1} s, {:.0} rows/s",
+        LOST as f64 / elapsed
+    );
 }
 
 #[test]

@@ -201,6 +201,20 @@ DO 0"
         self.scalar_i64(&format!("SELECT count(*) FROM {table}"))
     }
 
+    /// The columns with which a row of a table is written, as a list in SQL: all but what the database computes.
+    #[track_caller]
+    pub fn written_columns(&self, table: &str) -> String {
+        self.scalar_text(&if self.is_sqlite() {
+            format!("SELECT group_concat('`' || name || '`', ', ') FROM pragma_table_info('{table}')")
+        } else {
+            format!(
+                "SELECT GROUP_CONCAT(DISTINCT '`', column_name, '`' SEPARATOR ', ') FROM information_schema.columns
+                   WHERE table_name = '{table}' AND coalesce(generation_expression, '') = ''
+                     AND table_schema NOT IN ('information_schema', 'performance_schema', 'mysql', 'sys')"
+            )
+        })
+    }
+
     /// A user's credits; 0 for one without a balance row.
     #[track_caller]
     pub fn balance(&self, user_id: &str) -> i64 {

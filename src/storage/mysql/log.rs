@@ -29,11 +29,14 @@ macro_rules! near_columns {
 const EVENTS_BETWEEN: &str = concat!(
     "SELECT ",
     near_columns!(),
-    " FROM hookledger_claims AS c WHERE c.call_second BETWEEN ? AND ? AND c.event_id IS NOT NULL \
-       AND (c.row_second IS NOT NULL OR NOT EXISTS (SELECT 1 FROM hookledger_spans AS s WHERE s.proof = 'agreed' \
-         AND c.call_second BETWEEN s.from_second AND s.until_second)) \
-       AND (c.remote_key_id, c.prompt_tokens, c.completion_tokens) IN (SELECT e.a, e.b, e.d FROM JSON_TABLE(?, \
-         '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', d BIGINT PATH '$[2]')) AS e)"
+    " FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', d BIGINT PATH '$[2]', \
+         f BIGINT PATH '$[3]')) AS e \
+       STRAIGHT_JOIN hookledger_claims AS c FORCE INDEX (near_event) \
+         ON c.call_bucket = e.a AND c.remote_key_id = e.b \
+         AND c.prompt_tokens = e.d AND c.completion_tokens = e.f AND c.call_second BETWEEN ? AND ? \
+         AND c.event_id IS NOT NULL \
+         AND (c.row_second IS NOT NULL OR NOT EXISTS (SELECT 1 FROM hookledger_spans AS s WHERE s.proof = 'agreed' \
+           AND c.call_second BETWEEN s.from_second AND s.until_second))"
 );
 
 const OF_REQUESTS: &str = concat!(
@@ -54,10 +57,11 @@ const UNTIED_ROWS: &str = concat!(
     "SELECT ",
     near_columns!(),
     " FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', d BIGINT PATH '$[2]', \
-         f BIGINT PATH '$[3]', g BIGINT PATH '$[4]')) AS e \
-       STRAIGHT_JOIN hookledger_claims AS c ON c.untied_row_token = e.a AND c.call_second BETWEEN e.b AND e.d \
-         AND c.prompt_tokens = e.f AND c.completion_tokens = e.g \
-     ORDER BY ABS(c.call_second * 2 - e.b - e.d) LIMIT 4000"
+         f BIGINT PATH '$[3]', g BIGINT PATH '$[4]', h BIGINT PATH '$[5]')) AS e \
+       STRAIGHT_JOIN hookledger_claims AS c FORCE INDEX (untied_row) \
+         ON c.call_bucket = e.a AND c.untied_row_token = e.b \
+         AND c.prompt_tokens = e.d AND c.completion_tokens = e.f AND c.call_second BETWEEN e.g AND e.h \
+     ORDER BY ABS(c.call_second * 2 - e.g - e.h) LIMIT 4000"
 );
 
 const OPEN_EVENTS: &str = "SELECT w.eventId, w.id, w.status, w.errorMsg, w.payload, i.attempts, i.reason FROM \
@@ -104,7 +108,7 @@ fn claims(rows: Vec<MySqlRow>) -> Result<Vec<NearClaim>, StoreError> {
 
 impl LogLooks for Looks<'_> {
     async fn events_between(&mut self, from: i64, until: i64, counts: &str) -> Result<Vec<NearClaim>, StoreError> {
-        let query = sqlx::query(self.context.sql(EVENTS_BETWEEN)).bind(from).bind(until).bind(counts.to_owned());
+        let query = sqlx::query(self.context.sql(EVENTS_BETWEEN)).bind(counts.to_owned()).bind(from).bind(until);
         claims(query.fetch_all(&mut *self.connection).await?)
     }
 

@@ -10,7 +10,7 @@ use super::server::ServerProblem;
 use crate::failpoint;
 use crate::storage::StoreError;
 
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (1, "own tables", include_str!("../../../migrations/mysql/0001_own_tables.sql")),
     (2, "taking over", include_str!("../../../migrations/mysql/0002_taking_over.sql")),
     (3, "own log rows", include_str!("../../../migrations/mysql/0003_own_log_rows.sql")),
@@ -18,10 +18,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (5, "groups of tasks", include_str!("../../../migrations/mysql/0005_task_groups.sql")),
     (6, "holds of the quota per unit", include_str!("../../../migrations/mysql/0006_quota_holds.sql")),
     (7, "audit", include_str!("../../../migrations/mysql/0007_audit.sql")),
+    (8, "near claims", include_str!("../../../migrations/mysql/0008_near_claims.sql")),
 ];
 
-/// ER_DUP_FIELDNAME
-const DUPLICATE_COLUMN: u16 = 1060;
+/// ER_DUP_FIELDNAME, and ER_CANT_DROP_FIELD_OR_KEY: the statement was carried out before.
+const DONE_BEFORE: [u16; 2] = [1060, 1091];
 
 /// The server can't take back what a migration has made, so each statement can be repeated, and the row comes last.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS hookledger_migrations (version BIGINT NOT NULL PRIMARY KEY, \
@@ -85,7 +86,7 @@ pub async fn run(options: &MysqlOptions, now_ms: i64) -> Result<(), MysqlOpenErr
         for statement in sql.split(";\n\n") {
             if let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await
                 // It was there before the version was noted: a migration that was cut off is repeated.
-                && super::error::number(&error) != Some(DUPLICATE_COLUMN)
+                && !super::error::number(&error).is_some_and(|number| DONE_BEFORE.contains(&number))
             {
                 return Err(error.into());
             }

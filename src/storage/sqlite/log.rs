@@ -26,11 +26,12 @@ macro_rules! near_columns {
 const EVENTS_BETWEEN: &str = concat!(
     "SELECT ",
     near_columns!(),
-    " FROM hookledger_claims AS c WHERE c.call_second BETWEEN ?1 AND ?2 AND c.event_id IS NOT NULL \
+    " FROM jsonb_each(?3) AS e CROSS JOIN hookledger_claims AS c \
+       ON c.call_bucket = (e.value ->> 0) AND c.remote_key_id = (e.value ->> 1) \
+       AND c.prompt_tokens = (e.value ->> 2) AND c.completion_tokens = (e.value ->> 3) \
+       AND c.call_second BETWEEN ?1 AND ?2 AND c.event_id IS NOT NULL \
        AND (c.row_second IS NOT NULL OR NOT EXISTS (SELECT 1 FROM hookledger_spans AS s WHERE s.proof = 'agreed' \
-         AND c.call_second BETWEEN s.from_second AND s.until_second)) \
-       AND (c.remote_key_id, c.prompt_tokens, c.completion_tokens) IN \
-         (SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?3))"
+         AND c.call_second BETWEEN s.from_second AND s.until_second))"
 );
 
 const OF_REQUESTS: &str = concat!(
@@ -49,9 +50,10 @@ const UNTIED_ROWS: &str = concat!(
     "SELECT ",
     near_columns!(),
     " FROM jsonb_each(?1) AS e CROSS JOIN hookledger_claims AS c \
-       ON c.untied_row_token = (e.value ->> 0) AND c.call_second BETWEEN (e.value ->> 1) AND (e.value ->> 2) \
-       AND c.prompt_tokens = (e.value ->> 3) AND c.completion_tokens = (e.value ->> 4) \
-     ORDER BY abs(c.call_second * 2 - (e.value ->> 1) - (e.value ->> 2)) LIMIT 4000"
+       ON c.call_bucket = (e.value ->> 0) AND c.untied_row_token = (e.value ->> 1) \
+       AND c.prompt_tokens = (e.value ->> 2) AND c.completion_tokens = (e.value ->> 3) \
+       AND c.call_second BETWEEN (e.value ->> 4) AND (e.value ->> 5) \
+     ORDER BY abs(c.call_second * 2 - (e.value ->> 4) - (e.value ->> 5)) LIMIT 4000"
 );
 
 const OPEN_EVENTS: &str = "SELECT w.eventId, w.id, CAST(w.status AS TEXT), CAST(w.errorMsg AS TEXT), \
@@ -227,4 +229,38 @@ pub async fn write(connection: &mut SqliteConnection, plan: &Plan, now: UnixMill
         sqlx::query(TIED_BY_REQUEST_ID).bind(now.as_millis().to_string()).execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection};
+
+    use super::super::migrate::MIGRATIONS;
+    use super::*;
+
+    /// How the database goes about a statement.
+    async fn plan(sql: &str) -> Vec<String> {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        for (.., sql) in MIGRATIONS {
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        }
+        let explained = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let rows = sqlx::query(explained).fetch_all(&mut connection).await.unwrap();
+        rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_near_is_found_however_much_the_same_hours_hold() {
+        for (sql, index, token) in [
+            (EVENTS_BETWEEN, "hookledger_claims_near_event", "remote_key_id"),
+            (UNTIED_ROWS, "hookledger_claims_untied_row", "untied_row_token"),
+        ] {
+            let plan = plan(sql).await;
+            let step = plan.iter().find(|step| step.contains(" c ")).expect("claims are looked at");
+            let terms = format!(
+                "(call_bucket=? AND {token}=? AND prompt_tokens=? AND completion_tokens=? AND call_second>? AND call_second<?)"
+            );
+            assert!(step.contains(index) && step.contains(&terms), "{plan:?}");
+        }
+    }
 }

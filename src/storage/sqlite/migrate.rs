@@ -14,7 +14,7 @@ use crate::failpoint::{self, InjectedFault};
 /// The migration tool's own table lies beside ours.
 pub const MIGRATIONS_TABLE: &str = "hookledger_migrations";
 
-pub const MIGRATIONS: [(i64, &str, &str); 8] = [
+pub const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "platform tables", include_str!("../../../migrations/sqlite/0001_platform_tables.sql")),
     (2, "own tables", include_str!("../../../migrations/sqlite/0002_own_tables.sql")),
     (3, "retries and tokens", include_str!("../../../migrations/sqlite/0003_retries_and_tokens.sql")),
@@ -23,6 +23,7 @@ pub const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "groups of tasks", include_str!("../../../migrations/sqlite/0006_task_groups.sql")),
     (7, "holds of the quota per unit", include_str!("../../../migrations/sqlite/0007_quota_holds.sql")),
     (8, "audit", include_str!("../../../migrations/sqlite/0008_audit.sql")),
+    (9, "near claims", include_str!("../../../migrations/sqlite/0009_near_claims.sql")),
 ];
 
 /// Why the database cannot be brought up to date or opened.
