@@ -3,7 +3,7 @@
 //! Each call has its own number of prompt tokens (a pair of equal calls share one), by which its charge is found
 //! whatever channel told of it. A call is certain once its row is in the log, or its event was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -28,8 +28,8 @@ pub struct Calls {
 struct State {
     /// By number, from 1 on.
     expected: Vec<Expected>,
-    /// Events that got a 2xx, and the number of their call.
-    acknowledged: BTreeMap<String, i64>,
+    /// Events that got a 2xx, after the number of their call.
+    acknowledged: BTreeSet<(i64, String)>,
     /// Events that were sent at least once.
     sent: u64,
 }
@@ -47,21 +47,21 @@ impl Calls {
     }
 
     pub fn acknowledge(&self, event_id: &str, number: i64) {
-        self.lock().acknowledged.insert(event_id.to_owned(), number);
+        self.lock().acknowledged.insert((number, event_id.to_owned()));
     }
 
     /// What must be charged of each of these numbers.
     pub fn expected(&self, numbers: Range<i64>) -> BTreeMap<i64, Expected> {
         let state = self.lock();
-        let numbered = state.expected.iter().enumerate().map(|(index, call)| (index as i64 + 1, *call));
-        numbered.filter(|(number, call)| numbers.contains(number) && call.times > 0).collect()
+        let known = numbers.start.max(1)..numbers.end.min(state.expected.len() as i64 + 1);
+        let numbered = known.map(|number| (number, state.expected[number as usize - 1]));
+        numbered.filter(|(_, call)| call.times > 0).collect()
     }
 
     /// The acknowledged events of the calls with these numbers.
-    pub fn acknowledged(&self, numbers: Range<i64>) -> BTreeMap<String, i64> {
-        let state = self.lock();
-        let of_these = state.acknowledged.iter().filter(|(_, number)| numbers.contains(*number));
-        of_these.map(|(event_id, own)| (event_id.clone(), *own)).collect()
+    pub fn acknowledged(&self, numbers: Range<i64>) -> BTreeSet<(i64, String)> {
+        let (from, to) = ((numbers.start, String::new()), (numbers.end, String::new()));
+        self.lock().acknowledged.range(from..to).cloned().collect()
     }
 
     /// The number that the next call will have.

@@ -15,9 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// With which a command ends that a busy server or disk did not answer in time.
 const OUT_OF_REACH: i32 = 3;
 /// For a look at everything that hours have charged.
-const LONG: Duration = Duration::from_secs(600);
-/// So many numbers are looked at with one statement.
-const AT_ONCE: i64 = 50_000;
+const LONG: Duration = Duration::from_secs(1800);
+/// So many numbers are looked at with one statement, which reads all claims.
+const AT_ONCE: i64 = 500_000;
 const FEMTOS_PER_CREDIT: i128 = 1_000_000_000_000_000;
 /// At 1,000 credits and 500,000 quota units a dollar.
 const FEMTOS_PER_UNIT: i128 = FEMTOS_PER_CREDIT / UNITS_PER_CREDIT as i128;
@@ -135,7 +135,7 @@ fn wrong_events(books: &Books, calls: &Calls, numbers: Range<i64>) -> Vec<String
     let twice = sides.iter().filter(|(_, numbers)| numbers.len() > 1);
     let mut problems: Vec<String> =
         twice.map(|(event, numbers)| format!("event {event} is charged with calls {numbers:?}")).collect();
-    for (event, number) in calls.acknowledged(numbers) {
+    for (number, event) in calls.acknowledged(numbers) {
         match sides.get(&event).map(Vec::as_slice) {
             Some([own]) if *own == number => {}
             other => {

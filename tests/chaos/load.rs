@@ -15,7 +15,7 @@ use crate::kit::events::{Usage, ping};
 use crate::kit::newapi::{Call, Called, NewApiHandle};
 use crate::kit::random::Random;
 use crate::kit::sign::signed_request;
-use crate::kit::wait::{Deadline, pause};
+use crate::kit::wait::{Deadline, Stopwatch, pause};
 use crate::kit::wire::Connection;
 
 pub const USERS: usize = 5;
@@ -26,6 +26,8 @@ const FORGERS_SECRET: &str = "somebody-elses-0123456789abcdef01234567";
 const ATTEMPTS: usize = 4;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// So much of the time that answers took is made up for: a thread does not hurry for minutes after an outage.
+const CAUGHT_UP: Duration = Duration::from_secs(1);
 /// Events that a thread keeps back at most.
 const HELD: usize = 16;
 /// How long what was kept back may take to arrive once everything works.
@@ -54,7 +56,8 @@ impl Misfortunes {
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     pub threads: usize,
-    /// Of each thread, from one call to the next, give or take a half; longer if answers take longer.
+    /// Of each thread, from one call to the next, give or take a half. What slow answers took is made up for, up to
+    /// [`CAUGHT_UP`].
     pub between: Duration,
     pub misfortunes: Misfortunes,
 }
@@ -159,6 +162,7 @@ struct Sender {
 
 impl Sender {
     fn work(mut self) {
+        let (clock, mut due) = (Stopwatch::start(), Duration::ZERO);
         while !self.shared.is_closing.load(Ordering::SeqCst) {
             self.one_call();
             if !self.held.is_empty() && (self.held.len() > HELD || self.random.chance(1, 4)) {
@@ -167,8 +171,10 @@ impl Sender {
                 let event = self.held.remove(index).expect("it is among them");
                 self.deliver(event);
             }
-            let between = self.shared.pace.between;
-            pause(between.mul_f64(0.5 + self.random.below(1000) as f64 / 1000.0));
+            let between = self.shared.pace.between.mul_f64(0.5 + self.random.below(1000) as f64 / 1000.0);
+            let now = clock.elapsed();
+            due = (due + between).max(now.saturating_sub(CAUGHT_UP));
+            pause(due.saturating_sub(now));
         }
         let deadline = Deadline::after(LAST_DELIVERIES);
         for event in std::mem::take(&mut self.held) {

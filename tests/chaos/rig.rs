@@ -9,8 +9,8 @@ use crate::kit::newapi::{NewApi, Token};
 use crate::kit::wait::wait_until;
 use crate::load::{USERS, token_of};
 
-/// What each user has in the beginning.
-pub const CREDITS: i64 = 1_000_000;
+/// What each user has in the beginning: enough for hours at any speed.
+pub const CREDITS: i64 = 1_000_000_000;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -15,7 +15,7 @@ use crate::load::{Load, Misfortunes, Pace};
 use crate::rig::Rig;
 use crate::settings::Settings;
 
-const SENDERS: u64 = 8;
+const SENDERS: u64 = 16;
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_secs(90);
 const QUARTERS: usize = 4;
@@ -63,8 +63,11 @@ pub fn run(settings: &Settings) {
     };
     warm_up(&rig, random, settings.duration / 10);
     let load = load(&rig, random, pace);
+    let (before, began) = (rig.calls.count(), Stopwatch::start());
     let samples = sample(&rig, &load, process, settings.duration);
+    let rate = (rig.calls.count() - before) as f64 / began.elapsed().as_secs_f64();
     let answers = load.close();
+    println!("{rate:.0} calls a second of {} that were asked for", settings.rate);
     wait_for_quiet(&rig);
     let problems = own_count(&rig, 1, &vec![0; rig.users.len()]);
     assert!(problems.is_empty(), "the books are wrong by the run's own count:\n{}", problems.join("\n"));
@@ -84,7 +87,8 @@ fn load(rig: &Rig, random: &mut Random, pace: Pace) -> Load {
 /// Senders that do not pause fill the caches, which at an even load would take as long as the soak itself.
 fn warm_up(rig: &Rig, random: &mut Random, longest: Duration) {
     let (duration, began) = (WARM_UP.min(longest), Stopwatch::start());
-    let load = load(rig, random, Pace { threads: 16, between: Duration::ZERO, misfortunes: Misfortunes::FEW });
+    let load =
+        load(rig, random, Pace { threads: SENDERS as usize, between: Duration::ZERO, misfortunes: Misfortunes::FEW });
     pause(duration);
     load.close();
     let (calls, secs) = (rig.calls.count(), began.elapsed().as_secs_f64());
