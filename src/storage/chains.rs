@@ -17,6 +17,13 @@ pub const MOST_WIDENINGS: u32 = 4;
 /// More claims than these are not gathered for the sake of chains.
 pub const MOST_CHAINED: usize = 10_000;
 
+/// Seconds of a bucket, `hookledger_claims.call_bucket`: so long that few of them hold what is near, and so short that
+/// the one in which calls are made stays in the database's cache.
+const BUCKET_SECS: i64 = 4096;
+
+/// Claims of one bucket, token, and count of prompt and completion tokens.
+pub type InBucket = (i64, i64, i32, i32);
+
 /// One side as looks need it.
 pub struct Wanted {
     pub facts: Facts,
@@ -32,6 +39,13 @@ impl Wanted {
 
     pub fn at(&self) -> UnixMillis {
         self.facts.at
+    }
+
+    /// Where claims within reach are looked up.
+    pub fn in_buckets(&self, reach: Duration) -> impl Iterator<Item = InBucket> + use<> {
+        let (token, prompt, completion) = self.counts();
+        let (from, until) = (self.at().minus(reach).as_secs(), self.at().plus(reach).as_secs());
+        (from / BUCKET_SECS..=until / BUCKET_SECS).map(move |bucket| (bucket, token, prompt, completion))
     }
 
     /// Token, prompt and completion tokens.

@@ -2,7 +2,6 @@
 //!
 //! No SQL here. What the sides of a claim are to matching is said in `neighbours`.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::StoreError;
@@ -17,15 +16,6 @@ use crate::domain::pricing::{ExactPrice, Rounding};
 use crate::domain::refund::ChargeKey;
 use crate::domain::side::SideIdentity;
 use crate::domain::time::UnixMillis;
-
-/// Seconds of a bucket, `hookledger_claims.call_bucket`: claims near a side are looked up within it, by its token and
-/// counts. Two or three of them hold the widest look that the default windows lead to.
-const BUCKET_SECS: i64 = 16_384;
-
-/// The buckets that hold these seconds.
-pub fn buckets(from_second: i64, until_second: i64) -> RangeInclusive<i64> {
-    from_second / BUCKET_SECS..=until_second / BUCKET_SECS
-}
 
 /// A claim with its two sides.
 #[derive(Debug, Clone)]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreError;
-use super::chains::{self, Chain, MOST_CHAINED, MOST_WIDENINGS, Wanted};
-use super::near_claim::{NearClaim, buckets};
+use super::chains::{self, Chain, InBucket, MOST_CHAINED, MOST_WIDENINGS, Wanted};
+use super::near_claim::NearClaim;
 use super::rows::parameter;
 use super::stored::{self, LoggedRow, unreadable};
 use crate::domain::ids::{EventId, RemoteKeyId};
@@ -218,13 +218,10 @@ async fn between(
     else {
         return Ok(());
     };
-    let counts: BTreeSet<Counts> = sides.iter().map(|side| side.counts()).collect();
     // Claims lie where their event does, and the row within reach may be that of an event beyond it.
     let reach = reach + windows.match_window;
     let (from, until) = (first.minus(reach).as_secs(), last.plus(reach).as_secs());
-    let of_counts =
-        |bucket: i64| counts.iter().map(move |(token, prompt, completion)| (bucket, token, prompt, completion));
-    let list: Vec<_> = buckets(from, until).flat_map(of_counts).collect();
+    let list: BTreeSet<InBucket> = sides.iter().flat_map(|side| side.in_buckets(reach)).collect();
     claims.add(looks.events_between(from, until, &parameter(&list)?).await?);
     Ok(())
 }
@@ -237,10 +234,10 @@ async fn near_rows(
     claims: &mut Claims,
 ) -> Result<(), StoreError> {
     let events: Vec<&Wanted> = wanted.iter().filter(|side| side.channel == Channel::Webhook).collect();
+    // What is free at the end of a chain is known from afar.
+    let reach = windows.dispute_window * 2_u32.pow(MOST_WIDENINGS);
     let mut spans: BTreeMap<Counts, (i64, i64)> = BTreeMap::new();
     for event in &events {
-        // What is free at the end of a chain is known from afar.
-        let reach = windows.dispute_window * 2_u32.pow(MOST_WIDENINGS);
         let (from, until) = (event.at().minus(reach).as_secs(), event.at().plus(reach).as_secs());
         let span = spans.entry(event.counts()).or_insert((from, until));
         *span = (span.0.min(from), span.1.max(until));
@@ -248,10 +245,11 @@ async fn near_rows(
     if spans.is_empty() {
         return Ok(());
     }
-    let of_span = |((token, prompt, completion), (from, until)): (Counts, (i64, i64))| {
-        buckets(from, until).map(move |bucket| (bucket, token, prompt, completion, from, until))
+    let in_span = |(bucket, token, prompt, completion): InBucket| {
+        let (from, until) = spans[&(token, prompt, completion)];
+        (bucket, token, prompt, completion, from, until)
     };
-    let list: Vec<_> = spans.into_iter().flat_map(of_span).collect();
+    let list: BTreeSet<_> = events.iter().flat_map(|event| event.in_buckets(reach)).map(in_span).collect();
     claims.add(looks.untied_rows(&parameter(&list)?).await?);
     let is_stretched = |side: &&Wanted| {
         let is_anywhere = claims.free(side, None) > 0 || wanted.iter().any(|other| side.may_have(other));

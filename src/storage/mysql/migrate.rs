@@ -21,7 +21,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (8, "near claims", include_str!("../../../migrations/mysql/0008_near_claims.sql")),
 ];
 
-/// ER_DUP_FIELDNAME, and ER_CANT_DROP_FIELD_OR_KEY: the statement was carried out before.
+/// ER_DUP_FIELDNAME of a statement that adds, ER_CANT_DROP_FIELD_OR_KEY of one that only drops: it was carried out before.
 const DONE_BEFORE: [u16; 2] = [1060, 1091];
 
 /// The server can't take back what a migration has made, so each statement can be repeated, and the row comes last.
