@@ -11,7 +11,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::log_row::RowIdentity;
 use crate::domain::log_snapshot::TaskMark;
 use crate::domain::money::QuotaUnits;
-use crate::domain::settlement::{Charge, ClaimSide, Correction, Plan, Tie};
+use crate::domain::settlement::{ClaimSide, Correction, Plan, Tie};
 use crate::domain::side::SideIdentity;
 
 /// The columns of a claim's row: source, second, digest, number, request id, log id; all null where it has none.
@@ -29,12 +29,11 @@ pub fn row_columns(side: Option<&ClaimSide>) -> Value {
     ])
 }
 
-/// Seconds of charges whose event alone is known; none: there are no such.
-pub fn seconds_of_events(plan: &Plan) -> Result<Option<String>, StoreError> {
-    let is_alone = |charge: &&Charge| charge.event.is_some() && charge.row.is_none();
-    let charged = plan.charges.iter().filter(is_alone).map(|charge| charge.content.called_at.as_secs());
-    let adopted = plan.adopted.iter().filter(|adopted| is_alone(&&adopted.charge));
-    let seconds: BTreeSet<i64> = charged.chain(adopted.map(|adopted| adopted.recorded_at.as_secs())).collect();
+/// Seconds of what is charged; none: nothing is.
+pub fn seconds_of_charges(plan: &Plan) -> Result<Option<String>, StoreError> {
+    let charged = plan.charges.iter().map(|charge| charge.content.called_at.as_secs());
+    let adopted = plan.adopted.iter().map(|adopted| adopted.recorded_at.as_secs());
+    let seconds: BTreeSet<i64> = charged.chain(adopted).collect();
     if seconds.is_empty() { Ok(None) } else { parameter(&seconds).map(Some) }
 }
 

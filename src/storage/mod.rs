@@ -3,6 +3,7 @@
 //! Nothing above this folder knows SQL or which database runs. A store decides nothing about money: it reads a
 //! snapshot under its locks, lets `domain` plan, writes the plan, commits, and only then answers.
 
+mod agreed;
 pub mod audit;
 mod audit_rows;
 pub mod backup;

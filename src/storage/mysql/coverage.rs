@@ -8,6 +8,7 @@ use crate::domain::log_snapshot::{NumberedRow, RowWrite};
 use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
+use crate::storage::agreed::{AgreedSpan, SpanLooks};
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
 use crate::storage::neighbours::stored_row;
 use crate::storage::stored::unreadable;
@@ -96,7 +97,7 @@ pub async fn cover(
     Ok(())
 }
 
-/// Events that came for spans that had agreed open them at once: from now on they look for their rows. Spans are seldom
+/// What is charged in spans that had agreed opens them at once: from now on it looks for its rows. Spans are seldom
 /// among them, and only those are locked.
 pub async fn open_for(connection: &mut MySqlConnection, context: &Context, seconds: String) -> Result<(), StoreError> {
     let hit = "SELECT s.source, s.filter, s.from_second FROM hookledger_spans AS s WHERE s.proof = 'agreed' AND EXISTS \
@@ -112,46 +113,41 @@ pub async fn open_for(connection: &mut MySqlConnection, context: &Context, secon
     Ok(())
 }
 
-// A proof that is dated ahead of the clock says nothing of what came after it.
-const IS_STALE: &str = "s.source = ? AND s.filter = ? \
-     AND s.proof = 'agreed' AND (s.proved_at_ms < ? OR s.proved_at_ms > ? OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
-       WHERE c.call_second BETWEEN s.from_second AND s.until_second AND c.settled_at_ms >= s.proved_at_ms))";
+/// Looks by readers alone.
+pub struct Looks<'a>(pub &'a MySqlPool, pub &'a Names);
 
-pub async fn would_reopen(
-    readers: &MySqlPool,
-    names: &Names,
-    of: &SourceFilter,
-    proved_before: UnixMillis,
-    now: UnixMillis,
-) -> Result<Vec<Span>, StoreError> {
-    let sql = format!(
-        "SELECT s.from_second, s.until_second FROM hookledger_spans AS s WHERE {IS_STALE} ORDER BY s.from_second"
-    );
-    let rows: Vec<(i64, i64)> = sqlx::query_as(names.sql(&sql))
-        .bind(of.source.clone())
-        .bind(of.filter.clone())
-        .bind(proved_before.as_millis())
-        .bind(now.as_millis())
-        .fetch_all(readers)
-        .await?;
-    let span = |(from_second, until_second)| Span { from_second, until_second, proof: Proof::Reopened };
-    Ok(rows.into_iter().map(span).collect())
+impl SpanLooks for Looks<'_> {
+    async fn agreed(&self, of: &SourceFilter) -> Result<Vec<AgreedSpan>, StoreError> {
+        let sql = "SELECT from_second, until_second, proved_at_ms FROM hookledger_spans \
+                   WHERE source = ? AND filter = ? AND proof = 'agreed' ORDER BY from_second";
+        let query = sqlx::query_as(self.1.sql(sql)).bind(&of.source).bind(&of.filter);
+        let rows: Vec<(i64, i64, i64)> = query.fetch_all(self.0).await?;
+        Ok(rows.into_iter().map(|(from, until, proved_at)| AgreedSpan(from, until, proved_at)).collect())
+    }
+
+    async fn charged_since(&self, spans: &str) -> Result<Vec<AgreedSpan>, StoreError> {
+        let sql = "SELECT e.a, e.b, e.d FROM JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', \
+                     d BIGINT PATH '$[2]')) AS e \
+                   WHERE EXISTS (SELECT 1 FROM hookledger_claims AS c \
+                     WHERE c.call_second BETWEEN e.a AND e.b AND c.settled_at_ms >= e.d)";
+        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(self.1.sql(sql)).bind(spans).fetch_all(self.0).await?;
+        Ok(rows.into_iter().map(|(from, until, proved_at)| AgreedSpan(from, until, proved_at)).collect())
+    }
 }
 
+/// `spans`: as [`AgreedSpan`] is listed.
 pub async fn reopen(
     connection: &mut MySqlConnection,
     context: &Context,
     of: &SourceFilter,
-    proved_before: UnixMillis,
+    spans: &str,
 ) -> Result<(), StoreError> {
-    let sql = format!("UPDATE hookledger_spans AS s SET s.proof = 'reopened' WHERE {IS_STALE}");
-    sqlx::query(context.sql(&sql))
-        .bind(of.source.clone())
-        .bind(of.filter.clone())
-        .bind(proved_before.as_millis())
-        .bind(context.clock.now().as_millis())
-        .execute(connection)
-        .await?;
+    let sql = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (a BIGINT PATH '$[0]', b BIGINT PATH '$[1]', d BIGINT PATH '$[2]')) AS e \
+               STRAIGHT_JOIN hookledger_spans AS s FORCE INDEX (PRIMARY) ON s.source = ? AND s.filter = ? \
+                 AND s.from_second = e.a AND s.until_second = e.b AND s.proved_at_ms = e.d \
+               SET s.proof = 'reopened' WHERE s.proof = 'agreed'";
+    let query = sqlx::query(context.sql(sql)).bind(spans.to_owned());
+    query.bind(of.source.clone()).bind(of.filter.clone()).execute(connection).await?;
     Ok(())
 }
 

@@ -15,13 +15,25 @@ use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::failpoint;
 use crate::storage::StoreError;
+use crate::storage::agreed::{self, AgreedSpan};
 use crate::storage::log::{
     Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, RowPart, SourceFilter, Span,
     TaskPage, Trial, Tried,
 };
 use crate::storage::noticed::{Noticed, Notices};
+use crate::storage::rows::parameter;
 
 impl MysqlStore {
+    async fn stale(
+        &self,
+        of: &SourceFilter,
+        proved_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Vec<AgreedSpan>, StoreError> {
+        let looks = coverage::Looks(&self.readers, &self.context.names);
+        agreed::stale(&looks, &self.checked_spans, of, proved_before, now).await
+    }
+
     pub(super) async fn settle_batch(&self, lane: usize, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
         let plan = self.shards[lane % self.shards.len()].transact(settle_work(batch, purpose)).await?;
         self.noticed.committed(&plan, purpose);
@@ -207,11 +219,15 @@ impl LogStore for MysqlStore {
     }
 
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
-        let of = Arc::new(of.clone());
+        let stale = self.stale(of, proved_before, self.context.clock.now()).await?;
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let list = Arc::new((of.clone(), parameter(&stale)?));
         self.write(move |connection, context| {
-            let of = of.clone();
+            let list = list.clone();
             Box::pin(async move {
-                coverage::reopen(connection, context, &of, proved_before).await?;
+                coverage::reopen(connection, context, &list.0, &list.1).await?;
                 Ok::<_, StoreError>(End::Commit(()))
             })
         })
@@ -236,7 +252,8 @@ impl LogStore for MysqlStore {
         proved_before: UnixMillis,
         now: UnixMillis,
     ) -> Result<Vec<Span>, StoreError> {
-        coverage::would_reopen(&self.readers, &self.context.names, of, proved_before, now).await
+        let stale = self.stale(of, proved_before, now).await?;
+        Ok(stale.into_iter().map(AgreedSpan::reopened).collect())
     }
 
     async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {

@@ -56,6 +56,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::{MySqlConnection, MySqlPool};
 
+use super::agreed::CheckedSpans;
 use super::noticed::Noticed;
 use super::removal::Removal;
 use super::takeover::{FoundHistory, TakenOver};
@@ -96,6 +97,7 @@ pub struct MysqlStore {
     turn: Arc<AtomicUsize>,
     last_look: Arc<LastLook>,
     noticed: Arc<Noticed>,
+    checked_spans: Arc<CheckedSpans>,
 }
 
 /// Makes the own tables and brings them up to date.
@@ -148,8 +150,18 @@ impl MysqlStore {
         let shards = (0..count).map(|number| Shard::start(number, context.clone()));
         let shards = shards.collect::<Result<_, _>>().map_err(MysqlOpenError::Thread)?;
         let recorder = Shard::start(count, context.clone()).map_err(MysqlOpenError::Thread)?;
-        let (turn, last_look, apart, noticed) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
-        let store = MysqlStore { shards, recorder, readers, balance_readers, context, turn, last_look, apart, noticed };
+        let store = MysqlStore {
+            shards,
+            recorder,
+            readers,
+            balance_readers,
+            context,
+            turn: Arc::default(),
+            last_look: Arc::default(),
+            apart: Arc::default(),
+            noticed: Arc::default(),
+            checked_spans: Arc::default(),
+        };
         // Before anything is settled or given.
         store.look_apart().await?;
         Ok(store)
@@ -376,16 +388,5 @@ impl LedgerStore for MysqlStore {
         futures_util::future::join_all(self.owners().map(Shard::close)).await;
         self.readers.close().await;
         self.balance_readers.close().await;
-    }
-}
-
-impl MysqlStore {
-    async fn remove(&self, removal: Removal) -> Result<u64, StoreError> {
-        let removal = Arc::new(removal);
-        self.write(move |connection, context| {
-            let removal = removal.clone();
-            Box::pin(async move { retention::remove(connection, context, &removal).await })
-        })
-        .await
     }
 }

@@ -4,12 +4,13 @@
 //! the form of ours and our own tables tell of it: a claim of its event, or its id itself. Any other stays.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use sqlx::{MySqlConnection, MySqlPool};
 
 use super::context::{Context, Names};
 use super::shard::End;
-use super::{snapshot, takeover};
+use super::{MysqlStore, snapshot, takeover};
 use crate::domain::ids::RecordId;
 use crate::domain::retention::BookTimes;
 use crate::domain::time::UnixMillis;
@@ -18,6 +19,17 @@ use crate::storage::removal::Removal;
 use crate::storage::rows::parameter;
 use crate::storage::stored::{ClaimKey, claim_key, own_event_id, usage_event};
 use crate::storage::{OldRows, Page, PagePlace, StoreError};
+
+impl MysqlStore {
+    pub(super) async fn remove(&self, removal: Removal) -> Result<u64, StoreError> {
+        let removal = Arc::new(removal);
+        self.write(move |connection, context| {
+            let removal = removal.clone();
+            Box::pin(async move { remove(connection, context, &removal).await })
+        })
+        .await
+    }
+}
 
 /// What the books say of time. Parked tokens may wait for ever and hold nothing up.
 pub async fn times(readers: &MySqlPool, names: &Names) -> Result<BookTimes, StoreError> {

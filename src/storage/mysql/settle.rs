@@ -45,7 +45,7 @@ pub async fn settle(
     log::make_room(connection, context, &plan).await?;
     write::plan(connection, context, &plan, &taken, now).await?;
     log::write(connection, context, &plan, now).await?;
-    if let Some(seconds) = log_writes::seconds_of_events(&plan)?.filter(|_| looks_for_rows) {
+    if let Some(seconds) = log_writes::seconds_of_charges(&plan)?.filter(|_| looks_for_rows) {
         coverage::open_for(connection, context, seconds).await?;
     }
     if let Some((name, value)) = context.skew.news(&plan, now) {

@@ -44,7 +44,7 @@ const BEHIND_ALL_IDS: &str = "\u{10FFFF}";
 
 const PAGE_END: &str = "SELECT id FROM usage_records WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2";
 
-const UNCLAIMED: &str = "SELECT r.id, CAST(strftime('%s', r.timestamp) AS INTEGER), k.userId, r.creditCost, r.rawMeta \
+pub(super) const UNCLAIMED: &str = "SELECT r.id, CAST(strftime('%s', r.timestamp) AS INTEGER), k.userId, r.creditCost, r.rawMeta \
      FROM usage_records AS r LEFT JOIN hookledger_claims AS c \
        ON c.call_second = CAST(strftime('%s', r.timestamp) AS INTEGER) AND c.claim_id = r.id \
      LEFT JOIN api_keys AS k ON k.id = r.apiKeyId \
@@ -271,32 +271,4 @@ pub async fn accept(
     .execute(connection)
     .await?;
     Ok(AcceptedDifference { id: new.id.clone(), reason: new.reason.clone(), accepted_at: now.to_column() })
-}
-
-#[cfg(test)]
-mod tests {
-    use sqlx::{Connection, Row};
-
-    use super::*;
-
-    /// How the database goes about a statement over tables of these names and keys.
-    async fn plan(sql: &str) -> Vec<String> {
-        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        for table in [
-            "usage_records (id TEXT NOT NULL PRIMARY KEY, timestamp TEXT, apiKeyId TEXT, creditCost INTEGER, rawMeta TEXT)",
-            "api_keys (id TEXT NOT NULL PRIMARY KEY, userId TEXT)",
-            "hookledger_claims (call_second INTEGER, claim_id TEXT, PRIMARY KEY (call_second, claim_id)) WITHOUT ROWID",
-        ] {
-            sqlx::query(sqlx::AssertSqlSafe(format!("CREATE TABLE {table}"))).execute(&mut connection).await.unwrap();
-        }
-        let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-        let rows = sqlx::query(explained).fetch_all(&mut connection).await.unwrap();
-        rows.iter().map(|row| row.get("detail")).collect()
-    }
-
-    #[tokio::test]
-    async fn a_page_of_usage_records_ends_where_the_next_one_begins() {
-        let plan = plan(UNCLAIMED).await;
-        assert!(plan[0].starts_with("SEARCH r ") && plan[0].contains("(id>? AND id<?)"), "{plan:?}");
-    }
 }

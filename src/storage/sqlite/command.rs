@@ -51,7 +51,7 @@ pub enum LogCommand {
     TryRows(Batch, Trial, Reply<Tried>),
     Cover(SourceFilter, Span, UnixMillis, Reply<()>),
     BeginCoverage(SourceFilter, i64, Reply<i64>),
-    Reopen(SourceFilter, UnixMillis, Reply<()>),
+    Reopen(SourceFilter, String, Reply<()>),
     TakeBack(SourceFilter, i64, Reply<()>),
     SetRowAside(Box<NumberedRow>, String, Reply<()>),
     SetNote(String, String, Reply<()>),

@@ -13,6 +13,9 @@ use super::presence::Presence;
 /// Page cache of the writer: 64 MiB, in KiB and negative, as SQLite wants it.
 const WRITER_CACHE: &str = "-65536";
 
+/// Page cache of each reader: they go through what is long ago, where a cache helps little, or look up single rows.
+const READER_CACHE: &str = "-1024";
+
 /// Pages in the write-ahead log after which a commit copies by itself: a net below `checkpoint`.
 const AUTOCHECKPOINT_PAGES: &str = "64000";
 
@@ -105,5 +108,7 @@ pub fn readers(options: &SqliteOptions, presence: Option<&Arc<Presence>>) -> Sql
             let checked = presence.as_ref().map_or(Ok(()), |presence| presence.check());
             Box::pin(async move { checked.map_err(|lost| sqlx::Error::Io(std::io::Error::other(lost))) })
         })
-        .connect_lazy_with(base(options).create_if_missing(false).pragma("query_only", "ON"))
+        .connect_lazy_with(
+            base(options).create_if_missing(false).pragma("query_only", "ON").pragma("cache_size", READER_CACHE),
+        )
 }

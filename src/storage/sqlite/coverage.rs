@@ -1,6 +1,6 @@
 //! What was read of new-api's log: spans that follow each other, and what was counted of rows that nobody pays for.
 
-use sqlx::{AssertSqlSafe, Connection, SqliteConnection, SqlitePool};
+use sqlx::{Connection, SqliteConnection, SqlitePool};
 
 use super::writer::Context;
 use crate::domain::ids::RemoteKeyId;
@@ -8,6 +8,7 @@ use crate::domain::log_snapshot::{NumberedRow, RowWrite};
 use crate::domain::settlement::Plan;
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
+use crate::storage::agreed::{AgreedSpan, SpanLooks};
 use crate::storage::log::{BookFigures, Figures, Proof, RowLoss, SourceFilter, Span};
 use crate::storage::neighbours::stored_row;
 use crate::storage::stored::unreadable;
@@ -90,7 +91,7 @@ pub async fn cover(
     Ok(())
 }
 
-/// Events that came for spans that had agreed open them at once: from now on they look for their rows.
+/// What is charged in spans that had agreed opens them at once: from now on it looks for its rows.
 pub async fn open_for(connection: &mut SqliteConnection, seconds: String) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE hookledger_spans SET proof = 'reopened' WHERE proof = 'agreed' \
@@ -102,43 +103,33 @@ pub async fn open_for(connection: &mut SqliteConnection, seconds: String) -> Res
     Ok(())
 }
 
-// A proof that is dated ahead of the clock says nothing of what came after it.
-const IS_STALE: &str = "source = ?1 AND filter = ?2 AND proof = 'agreed' \
-     AND (proved_at_ms < ?3 OR proved_at_ms > ?4 OR EXISTS (SELECT 1 FROM hookledger_claims AS c \
-       WHERE c.call_second BETWEEN from_second AND until_second AND c.settled_at_ms >= proved_at_ms))";
+/// Looks by readers alone.
+pub struct Looks<'a>(pub &'a SqlitePool);
 
-pub async fn would_reopen(
-    readers: &SqlitePool,
-    of: &SourceFilter,
-    proved_before: UnixMillis,
-    now: UnixMillis,
-) -> Result<Vec<Span>, StoreError> {
-    let sql = format!("SELECT from_second, until_second FROM hookledger_spans WHERE {IS_STALE} ORDER BY from_second");
-    let rows: Vec<(i64, i64)> = sqlx::query_as(AssertSqlSafe(sql))
-        .bind(&of.source)
-        .bind(&of.filter)
-        .bind(proved_before.as_millis())
-        .bind(now.as_millis())
-        .fetch_all(readers)
-        .await?;
-    let span = |(from_second, until_second)| Span { from_second, until_second, proof: Proof::Reopened };
-    Ok(rows.into_iter().map(span).collect())
+impl SpanLooks for Looks<'_> {
+    async fn agreed(&self, of: &SourceFilter) -> Result<Vec<AgreedSpan>, StoreError> {
+        let sql = "SELECT from_second, until_second, proved_at_ms FROM hookledger_spans \
+                   WHERE source = ?1 AND filter = ?2 AND proof = 'agreed' ORDER BY from_second";
+        let rows: Vec<(i64, i64, i64)> =
+            sqlx::query_as(sql).bind(&of.source).bind(&of.filter).fetch_all(self.0).await?;
+        Ok(rows.into_iter().map(|(from, until, proved_at)| AgreedSpan(from, until, proved_at)).collect())
+    }
+
+    async fn charged_since(&self, spans: &str) -> Result<Vec<AgreedSpan>, StoreError> {
+        let sql = "SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?1) \
+                   WHERE EXISTS (SELECT 1 FROM hookledger_claims AS c \
+                     WHERE c.call_second BETWEEN (value ->> 0) AND (value ->> 1) AND c.settled_at_ms >= (value ->> 2))";
+        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(sql).bind(spans).fetch_all(self.0).await?;
+        Ok(rows.into_iter().map(|(from, until, proved_at)| AgreedSpan(from, until, proved_at)).collect())
+    }
 }
 
-pub async fn reopen(
-    connection: &mut SqliteConnection,
-    of: &SourceFilter,
-    proved_before: UnixMillis,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    let sql = format!("UPDATE hookledger_spans SET proof = 'reopened' WHERE {IS_STALE}");
-    sqlx::query(AssertSqlSafe(sql))
-        .bind(&of.source)
-        .bind(&of.filter)
-        .bind(proved_before.as_millis())
-        .bind(now.as_millis())
-        .execute(connection)
-        .await?;
+/// `spans`: as [`AgreedSpan`] is listed.
+pub async fn reopen(connection: &mut SqliteConnection, of: &SourceFilter, spans: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE hookledger_spans SET proof = 'reopened' WHERE source = ?1 AND filter = ?2 AND proof = 'agreed' \
+               AND (from_second, until_second, proved_at_ms) IN \
+                 (SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?3))";
+    sqlx::query(sql).bind(&of.source).bind(&of.filter).bind(spans).execute(connection).await?;
     Ok(())
 }
 
@@ -241,9 +232,11 @@ pub async fn row_loss(
     Ok(RowLoss { rows: row.0, without_event: row.1, newest_second: row.2 })
 }
 
-// Tokens with one owner, and their rows from their grace on.
-const OWNED_MEANWHILE: &str = "SELECT MIN(u.row_second), MAX(u.row_second) \
-     FROM (SELECT DISTINCT remote_key_id AS token FROM hookledger_unowned_rows) AS t \
+// Tokens with one owner, and their rows from their grace on. From token to token: there may be very many rows of each.
+pub(super) const OWNED_MEANWHILE: &str = "WITH RECURSIVE t (token) AS (SELECT MIN(remote_key_id) FROM hookledger_unowned_rows \
+       UNION ALL SELECT (SELECT MIN(n.remote_key_id) FROM hookledger_unowned_rows AS n WHERE n.remote_key_id > t.token) \
+       FROM t WHERE t.token IS NOT NULL) \
+     SELECT MIN(u.row_second), MAX(u.row_second) FROM t \
      CROSS JOIN api_keys AS k ON k.remoteKeyId = CAST(t.token AS TEXT) \
      CROSS JOIN hookledger_unowned_rows AS u ON u.remote_key_id = t.token AND u.source = ?1 \
        AND u.row_second >= CAST(strftime('%s', k.createdAt) AS INTEGER) - ?2 \
@@ -263,11 +256,14 @@ pub async fn owned_meanwhile(
         .await?)
 }
 
-const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content \
-     FROM (SELECT DISTINCT open_token AS token FROM hookledger_rows WHERE open_token > 0 AND state = 'ambiguous') AS t \
+// Few rows are open. Left to choose, the database goes through all rows in the order that is asked for.
+pub(super) const WOKEN_ROWS: &str = "SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content \
+     FROM (SELECT DISTINCT open_token AS token FROM hookledger_rows INDEXED BY hookledger_rows_open \
+       WHERE open_token > 0 AND state = 'ambiguous') AS t \
      CROSS JOIN hookledger_rows AS r ON r.open_token = t.token AND r.state = 'ambiguous' \
      WHERE (SELECT COUNT(DISTINCT k.userId) FROM api_keys AS k WHERE k.remoteKeyId = CAST(t.token AS TEXT)) < 2 \
-     UNION ALL SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content FROM hookledger_rows AS r \
+     UNION ALL SELECT r.source, r.row_second, r.row_digest, r.row_nth, r.content \
+       FROM hookledger_rows AS r INDEXED BY hookledger_rows_open \
        WHERE r.open_token > 0 AND r.state = 'held' AND NOT EXISTS (SELECT 1 FROM hookledger_quota_holds AS h \
          WHERE h.named_second IS NULL AND r.row_second BETWEEN h.from_second AND h.until_second) \
      ORDER BY 2, 3, 4 LIMIT ?1";

@@ -23,7 +23,7 @@ macro_rules! near_columns {
     };
 }
 
-const EVENTS_BETWEEN: &str = concat!(
+pub(super) const EVENTS_BETWEEN: &str = concat!(
     "SELECT ",
     near_columns!(),
     " FROM jsonb_each(?3) AS e CROSS JOIN hookledger_claims AS c \
@@ -46,7 +46,7 @@ const OF_ROW_REQUESTS: &str = concat!(
     " FROM jsonb_each(?1) AS e CROSS JOIN hookledger_claims AS c ON c.row_request_id = e.value"
 );
 
-const UNTIED_ROWS: &str = concat!(
+pub(super) const UNTIED_ROWS: &str = concat!(
     "SELECT ",
     near_columns!(),
     " FROM jsonb_each(?1) AS e CROSS JOIN hookledger_claims AS c \
@@ -229,38 +229,4 @@ pub async fn write(connection: &mut SqliteConnection, plan: &Plan, now: UnixMill
         sqlx::query(TIED_BY_REQUEST_ID).bind(now.as_millis().to_string()).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use sqlx::{AssertSqlSafe, Connection};
-
-    use super::super::migrate::MIGRATIONS;
-    use super::*;
-
-    /// How the database goes about a statement.
-    async fn plan(sql: &str) -> Vec<String> {
-        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        for (.., sql) in MIGRATIONS {
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-        }
-        let explained = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-        let rows = sqlx::query(explained).fetch_all(&mut connection).await.unwrap();
-        rows.iter().map(|row| row.get("detail")).collect()
-    }
-
-    #[tokio::test]
-    async fn what_is_near_is_found_however_much_the_same_hours_hold() {
-        for (sql, index, token) in [
-            (EVENTS_BETWEEN, "hookledger_claims_near_event", "remote_key_id"),
-            (UNTIED_ROWS, "hookledger_claims_untied_row", "untied_row_token"),
-        ] {
-            let plan = plan(sql).await;
-            let step = plan.iter().find(|step| step.contains(" c ")).expect("claims are looked at");
-            let terms = format!(
-                "(call_bucket=? AND {token}=? AND prompt_tokens=? AND completion_tokens=? AND call_second>? AND call_second<?)"
-            );
-            assert!(step.contains(index) && step.contains(&terms), "{plan:?}");
-        }
-    }
 }

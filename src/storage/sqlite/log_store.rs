@@ -9,13 +9,24 @@ use crate::domain::log_snapshot::{NumberedRow, RowOutcome};
 use crate::domain::settlement::{Batch, Plan, Purpose};
 use crate::domain::time::UnixMillis;
 use crate::storage::StoreError;
+use crate::storage::agreed::{self, AgreedSpan};
 use crate::storage::log::{
     Agreement, BookFigures, KnownRow, LogStore, NewestId, RefundsSettled, RowLoss, SourceFilter, Span, TaskPage, Trial,
     Tried,
 };
 use crate::storage::noticed::{Noticed, Notices};
+use crate::storage::rows::parameter;
 
 impl SqliteStore {
+    async fn stale(
+        &self,
+        of: &SourceFilter,
+        proved_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Vec<AgreedSpan>, StoreError> {
+        agreed::stale(&coverage::Looks(&self.readers), &self.checked_spans, of, proved_before, now).await
+    }
+
     pub(super) async fn settle_batch(&self, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
         let plan = self.write(|reply| Command::Settle(batch, purpose, reply)).await?;
         self.noticed.committed(&plan, purpose);
@@ -121,8 +132,12 @@ impl LogStore for SqliteStore {
     }
 
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
-        let of = of.clone();
-        self.write(|reply| Command::Log(LogCommand::Reopen(of, proved_before, reply))).await
+        let stale = self.stale(of, proved_before, self.clock.now()).await?;
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let (of, spans) = (of.clone(), parameter(&stale)?);
+        self.write(|reply| Command::Log(LogCommand::Reopen(of, spans, reply))).await
     }
 
     async fn take_back(&self, of: &SourceFilter, after_second: i64) -> Result<(), StoreError> {
@@ -136,7 +151,8 @@ impl LogStore for SqliteStore {
         proved_before: UnixMillis,
         now: UnixMillis,
     ) -> Result<Vec<Span>, StoreError> {
-        coverage::would_reopen(&self.readers, of, proved_before, now).await
+        let stale = self.stale(of, proved_before, now).await?;
+        Ok(stale.into_iter().map(AgreedSpan::reopened).collect())
     }
 
     async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {

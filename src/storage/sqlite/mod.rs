@@ -29,6 +29,8 @@ mod migrate;
 mod opening;
 mod presence;
 mod prices;
+#[cfg(test)]
+mod query_plans;
 mod record;
 mod refunds;
 mod restore;
@@ -49,6 +51,7 @@ use async_trait::async_trait;
 use sqlx::SqlitePool;
 use tokio::sync::oneshot;
 
+use super::agreed::CheckedSpans;
 use super::books::{
     Books, BooksError, Created, CreditsView, EventDetail, EventFilter, EventView, Granted, Ignored, KeyBalance,
     KeySelector, KeyView, NewAdjustment, NewGrant, NewIgnore, NewKey, NewUser, TransactionView, UnmatchedToken,
@@ -98,6 +101,7 @@ pub struct SqliteStore {
     clock: SharedClock,
     path: PathBuf,
     noticed: Arc<Noticed>,
+    checked_spans: Arc<CheckedSpans>,
 }
 
 /// Makes the folder that the database is to lie in, if it is missing.

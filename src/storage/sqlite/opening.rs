@@ -67,6 +67,7 @@ impl SqliteStore {
         let has_log = coverage::has_rows(&readers).await?;
         let writer = Writer::start(options, clock.clone(), installation, has_log, presence);
         let writer = writer.map_err(MigrateError::Thread)?;
-        Ok(SqliteStore { writer, readers, balance_readers, clock, path, noticed: Arc::default() })
+        let (noticed, checked_spans) = Default::default();
+        Ok(SqliteStore { writer, readers, balance_readers, clock, path, noticed, checked_spans })
     }
 }

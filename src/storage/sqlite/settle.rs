@@ -68,7 +68,7 @@ async fn write_plan(
     log::make_room(transaction, &plan).await?;
     write::plan(transaction, context, &plan, now).await?;
     log::write(transaction, &plan, now).await?;
-    if let Some(seconds) = log_writes::seconds_of_events(&plan)?.filter(|_| looks_for_rows) {
+    if let Some(seconds) = log_writes::seconds_of_charges(&plan)?.filter(|_| looks_for_rows) {
         coverage::open_for(transaction, seconds).await?;
     }
     if let Some((name, value)) = context.skew.news(&plan, now) {

@@ -231,11 +231,8 @@ impl Owner {
             LogCommand::Cover(of, span, proved_at, reply) => {
                 self.answer(reply, async |writes, _| coverage::cover(writes, &of, span, proved_at).await).await
             }
-            LogCommand::Reopen(of, before, reply) => {
-                self.answer(reply, async |writes, context| {
-                    coverage::reopen(writes, &of, before, context.clock.now()).await
-                })
-                .await
+            LogCommand::Reopen(of, spans, reply) => {
+                self.answer(reply, async |writes, _| coverage::reopen(writes, &of, &spans).await).await
             }
             LogCommand::TakeBack(of, after_second, reply) => {
                 self.answer(reply, async |writes, _| coverage::take_back(writes, &of, after_second).await).await
