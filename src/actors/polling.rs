@@ -26,6 +26,11 @@ const RECHECK_EVERY: Duration = Duration::from_secs(86_400);
 /// Over how long it is judged whether both channels agree.
 const AGREE_OVER_SECS: i64 = 3600;
 
+/// A look at the last hour that takes longer than this is not repeated at once, but only when so many times as long has
+/// passed.
+const LONG_LOOK: Duration = Duration::from_millis(500);
+const LONG_LOOKS_APART: u32 = 20;
+
 /// What is known of the gateway, for whoever tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceLook {
@@ -63,6 +68,8 @@ struct Times {
     state: Option<ChannelState>,
     /// Something waits for what only a pass can tell.
     is_awaited: bool,
+    /// The last hour was so long to look at that it is not looked at again before this.
+    channel_told_until: Option<Instant>,
 }
 
 impl Polling {
@@ -252,7 +259,20 @@ impl Polling {
         self.tell_channel().await;
     }
 
+    /// Tells how the channel did in the last hour, which costs what that hour held: at 1,000 calls a second some seconds.
     async fn tell_channel(&self) {
+        self.conditions.price_differences(self.store.noticed().price_differences(), self.clock.now());
+        metrics::moved(self.store.noticed().take_moved());
+        let began = Instant::now();
+        if self.times().channel_told_until.is_some_and(|until| began < until) {
+            return;
+        }
+        self.look_at_last_hour().await;
+        let took = began.elapsed();
+        self.times().channel_told_until = (took > LONG_LOOK).then(|| began + took * LONG_LOOKS_APART);
+    }
+
+    async fn look_at_last_hour(&self) {
         let now = self.clock.now();
         let store: &dyn LogStore = self.store.as_ref();
         // What is younger than what is covered may still become disputed, or find its partner.
@@ -271,8 +291,6 @@ impl Polling {
             }
             Err(error) => tracing::warn!(%error, "how many events were lost could not be counted"),
         }
-        self.conditions.price_differences(store.noticed().price_differences(), now);
-        metrics::moved(store.noticed().take_moved());
     }
 
     /// The books price by another quota per unit of new-api's from this second on.
