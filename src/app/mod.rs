@@ -125,18 +125,21 @@ pub fn serve(load: Load, options: ServeOptions) -> Result<ExitCode, ConfigError>
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        let manager = ServiceManager::from_environment();
         let start = async {
             let (hangups, sockets) = (hangups.map_err(StartError::Signals)?, sockets?);
-            let origin = Origin { load, level, hangups, sockets, manager: ServiceManager::from_environment() };
+            let origin = Origin { load, level, hangups, sockets, manager: manager.clone() };
             Daemon::start(loaded, origin, options).await
         };
-        match start.await {
-            Ok(daemon) => Ok(daemon.run().await),
+        let code = match start.await {
+            Ok(daemon) => daemon.run().await,
             Err(error) => {
                 tracing::error!("hookledger cannot start: {error}");
-                Ok(error.exit_code())
+                error.exit_code()
             }
-        }
+        };
+        manager.finish();
+        Ok(code)
     });
     code.map(ExitCode::from)
 }

@@ -16,10 +16,19 @@ const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 /// Words that wait for a service manager which does not read.
 const MOST_WAITING: usize = 64;
 
+/// How long the end of the process waits for its last words to be sent.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+enum Word {
+    Say(String),
+    /// Everything before it was sent, or will not be.
+    Sent(SyncSender<()>),
+}
+
 /// Whoever started this process and wants to know how it does; or nobody. Clones speak to the same one.
 #[derive(Clone, Default)]
 pub struct ServiceManager {
-    words: Option<SyncSender<String>>,
+    words: Option<SyncSender<Word>>,
     is_ready: Arc<AtomicBool>,
     is_reload_refused: Arc<AtomicBool>,
 }
@@ -30,10 +39,17 @@ impl ServiceManager {
         if std::env::var_os(SOCKET_VARIABLE).is_none() {
             return ServiceManager::default();
         }
-        let (words, waiting) = sync_channel::<String>(MOST_WAITING);
+        let (words, waiting) = sync_channel(MOST_WAITING);
         let send_all = move || {
             let mut is_told = false;
-            for text in waiting {
+            for word in waiting {
+                let text = match word {
+                    Word::Say(text) => text,
+                    Word::Sent(reply) => {
+                        reply.try_send(()).ok();
+                        continue;
+                    }
+                };
                 // Once: where one word does not get through, the next hardly will.
                 if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&text)])
                     && !std::mem::replace(&mut is_told, true)
@@ -106,7 +122,16 @@ impl ServiceManager {
         let Some(words) = &self.words else { return };
         let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
         // Full: it does not read, and will be told the next time.
-        words.try_send(lines.join("\n")).ok();
+        words.try_send(Word::Say(lines.join("\n"))).ok();
+    }
+
+    /// Before the process ends: what was said so far is sent, if whoever hears it listens.
+    pub fn finish(&self) {
+        let Some(words) = &self.words else { return };
+        let (reply, sent) = sync_channel(1);
+        if words.try_send(Word::Sent(reply)).is_ok() {
+            sent.recv_timeout(LAST_WORDS).ok();
+        }
     }
 }
 
