@@ -72,7 +72,7 @@ simulate-planted: ## how many seeds the simulation needs to find each planted bu
 chaos: ## everything that can go wrong, at random, to a loaded daemon for MINUTES=5; books checked (SEED, DATABASE=mariadb)
 	@MINUTES=$(MINUTES) SEED=$(SEED) LIVES=$(LIVES) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh chaos
 
-soak: ## an even load for MINUTES=60 at RATE=100 calls a second: memory and descriptors flat, books exact (DATABASE=mariadb)
+soak: ## half of full speed (or RATE calls a second) for MINUTES=60: memory and descriptors flat, books exact (DATABASE=mariadb)
 	@MINUTES=$(MINUTES) SEED=$(SEED) RATE=$(RATE) DATABASE=$(DATABASE) CARGO=$(CARGO) scripts/chaos.sh soak
 
 bench-ready: ## how long from a kill to ready with CALLS=1000000 in the books (DATABASE=mariadb)

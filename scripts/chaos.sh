@@ -3,7 +3,7 @@
 #
 #   scripts/chaos.sh chaos   everything that can go wrong, at random, to a loaded daemon (MINUTES=5)
 #   scripts/chaos.sh ready   how long from a kill to ready with CALLS=1000000 in the books, of 50 kills
-#   scripts/chaos.sh soak    an even load with nothing broken (MINUTES=60, RATE=100 calls a second)
+#   scripts/chaos.sh soak    an even load with nothing broken, half of full speed or RATE calls a second (MINUTES=60)
 #
 # SEED=17 repeats the choices of a run, DATABASE=mariadb runs on a private MariaDB, LIVES=25 says how often the daemon
 # dies between two looks at the books. A chaos ends with the first look at which they are wrong; the database and the

@@ -46,28 +46,18 @@ struct Sample {
 
 /// Bounded by `settings.duration`.
 pub fn run(settings: &Settings) {
-    println!(
-        "soak on {}: {} calls a second for {:?}, seed {}",
-        database(),
-        settings.rate,
-        settings.duration,
-        settings.seed
-    );
+    println!("soak on {} for {:?}, seed {}", database(), settings.duration, settings.seed);
     let random = &mut Random::from_seed(settings.seed);
     let rig = Rig::start(SETTINGS);
     let process = rig.daemon.pid();
-    let pace = Pace {
-        threads: usize::try_from(SENDERS).expect("they are few"),
-        between: Duration::from_secs(SENDERS) / u32::try_from(settings.rate).expect("a rate is small"),
-        misfortunes: Misfortunes::FEW,
-    };
-    warm_up(&rig, random, settings.duration / 10);
-    let load = load(&rig, random, pace);
+    let full_speed = warm_up(&rig, random, settings.duration / 10);
+    let asked_for = settings.rate.map_or(full_speed / 2.0, |rate| rate as f64).max(1.0);
+    let load = load(&rig, random, Duration::from_secs(SENDERS).div_f64(asked_for));
     let (before, began) = (rig.calls.count(), Stopwatch::start());
     let samples = sample(&rig, &load, process, settings.duration);
     let rate = (rig.calls.count() - before) as f64 / began.elapsed().as_secs_f64();
     let answers = load.close();
-    println!("{rate:.0} calls a second of {} that were asked for", settings.rate);
+    println!("{rate:.0} calls a second of {asked_for:.0} that were asked for");
     wait_for_quiet(&rig);
     let problems = own_count(&rig, 1, &vec![0; rig.users.len()]);
     assert!(problems.is_empty(), "the books are wrong by the run's own count:\n{}", problems.join("\n"));
@@ -80,19 +70,24 @@ pub fn run(settings: &Settings) {
     judge(&samples, settings.duration);
 }
 
-fn load(rig: &Rig, random: &mut Random, pace: Pace) -> Load {
+/// `between`: of each sender, from one call to the next.
+fn load(rig: &Rig, random: &mut Random, between: Duration) -> Load {
+    let threads = usize::try_from(SENDERS).expect("they are few");
+    let pace = Pace { threads, between, misfortunes: Misfortunes::FEW };
     Load::start(rig.daemon.address(), rig.newapi.handle(), Arc::clone(&rig.calls), pace, random, Arc::default())
 }
 
-/// Senders that do not pause fill the caches, which at an even load would take as long as the soak itself.
-fn warm_up(rig: &Rig, random: &mut Random, longest: Duration) {
+/// Senders that do not pause fill the caches, which at an even load would take as long as the soak itself. Answers the
+/// calls a second.
+fn warm_up(rig: &Rig, random: &mut Random, longest: Duration) -> f64 {
     let (duration, began) = (WARM_UP.min(longest), Stopwatch::start());
-    let load =
-        load(rig, random, Pace { threads: SENDERS as usize, between: Duration::ZERO, misfortunes: Misfortunes::FEW });
+    let load = load(rig, random, Duration::ZERO);
     pause(duration);
     load.close();
     let (calls, secs) = (rig.calls.count(), began.elapsed().as_secs_f64());
-    println!("at full speed: {calls} calls in {secs:.0} s, {:.0} a second", calls as f64 / secs);
+    let full_speed = calls as f64 / secs;
+    println!("at full speed: {calls} calls in {secs:.0} s, {full_speed:.0} a second");
+    full_speed
 }
 
 fn told(metric: Option<f64>) -> String {

@@ -2,6 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::wait::wait_until;
 
 /// Below the range from which the system takes the ports of outgoing connections.
 const FIRST: u32 = 10_000;
@@ -23,4 +26,10 @@ pub fn free_address() -> SocketAddr {
         }
     }
     panic!("every port from {FIRST} on is taken");
+}
+
+/// Listens on one of them. A program that another test is just starting holds for an instant what was open here, the
+/// listener that found the address free as well.
+pub fn listen(address: SocketAddr) -> TcpListener {
+    wait_until("a free address can be listened on", Duration::from_secs(5), || TcpListener::bind(address).ok())
 }

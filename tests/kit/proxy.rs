@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::ports::free_address;
+use super::ports::{free_address, listen};
 use super::wait::{Deadline, wait_until};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ pub struct Proxy {
 impl Proxy {
     pub fn start(upstream: SocketAddr) -> Self {
         let address = free_address();
-        let listener = TcpListener::bind(address).expect("a free address can be listened on");
+        let listener = listen(address);
         let link = Arc::new(Link { address, upstream, state: Mutex::default(), changed: Condvar::new() });
         link.state().is_listening = true;
         let accepting = Arc::clone(&link);
@@ -271,7 +271,7 @@ fn accept_until_stopped(link: &Arc<Link>, first: TcpListener) {
         if state.door == Door::Stopped {
             return;
         }
-        listener = TcpListener::bind(link.address).expect("the proxy's own address is still free");
+        listener = listen(link.address);
         state.is_listening = true;
     }
 }

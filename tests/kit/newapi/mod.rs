@@ -29,7 +29,7 @@ pub mod world;
 mod self_check;
 mod self_check_faults;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub use rows::Row;
 pub use world::{Role, Token, User, World};
 
 use super::clock::MovableClock;
-use super::ports::free_address;
+use super::ports::{free_address, listen};
 use super::wait::wait_until;
 use faults::Limiter;
 use server::Server;
@@ -60,8 +60,7 @@ impl NewApi {
     /// A new installation: user 1 `root`, no tokens, an empty log, 500,000 quota units a dollar, the machine's clock.
     pub fn start() -> Self {
         let address = free_address();
-        let listener = TcpListener::bind(address).expect("a free address can be listened on");
-        let server = Server::start(listener, address);
+        let server = Server::start(listen(address), address);
         server.change(|state| state.date_skew_secs = Some(0));
         NewApi { handle: NewApiHandle { server } }
     }
