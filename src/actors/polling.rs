@@ -15,21 +15,13 @@ use crate::domain::channel::ChannelState;
 use crate::domain::money::QuotaPerUnit;
 use crate::domain::time::UnixMillis;
 use crate::gateway::{Gateway, StatedQuota};
-use crate::polling::{ChannelFacts, Eagerness, LogTurn, Pass, PassError, Report, Source, probe};
+use crate::polling::{ChannelFacts, Eagerness, LastHour, LogTurn, Pass, PassError, Report, Source, probe};
 use crate::storage::prices::QuotaChange;
 use crate::storage::{LogStore, Store, StoreError};
 use crate::telemetry::metrics;
 
 /// The figures of what was covered lately are compared again so often.
 const RECHECK_EVERY: Duration = Duration::from_secs(86_400);
-
-/// Over how long it is judged whether both channels agree.
-const AGREE_OVER_SECS: i64 = 3600;
-
-/// A look at the last hour that takes longer than this is not repeated at once, but only when so many times as long has
-/// passed.
-const LONG_LOOK: Duration = Duration::from_millis(500);
-const LONG_LOOKS_APART: u32 = 20;
 
 /// What is known of the gateway, for whoever tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +49,7 @@ pub struct Polling {
     pub syncs: Arc<SyncDesk>,
     conditions: Arc<SourceConditions>,
     times: Arc<Mutex<Times>>,
+    last_hour: Arc<LastHour>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,16 +61,14 @@ struct Times {
     state: Option<ChannelState>,
     /// Something waits for what only a pass can tell.
     is_awaited: bool,
-    /// The last hour was so long to look at that it is not looked at again before this.
-    channel_told_until: Option<Instant>,
 }
 
 impl Polling {
     pub fn new(store: Arc<dyn Store>, clock: SharedClock, live: Live<Settings>, observed: Arc<Observed>) -> Self {
         let source = Source::new(live.clone());
         let conditions = Arc::new(SourceConditions::new(observed.clone()));
-        let (turn, syncs, times) = (Arc::default(), Arc::default(), Arc::default());
-        Polling { store, clock, live, observed, source, turn, syncs, conditions, times }
+        let (turn, syncs, times, last_hour) = Default::default();
+        Polling { store, clock, live, observed, source, turn, syncs, conditions, times, last_hour }
     }
 
     /// For one life of the Scheduler. Whoever reads the log for an earlier one may keep its turn for ever, but commits
@@ -259,38 +250,28 @@ impl Polling {
         self.tell_channel().await;
     }
 
-    /// Tells how the channel did in the last hour, which costs what that hour held: at 1,000 calls a second some seconds.
     async fn tell_channel(&self) {
-        self.conditions.price_differences(self.store.noticed().price_differences(), self.clock.now());
-        metrics::moved(self.store.noticed().take_moved());
-        let began = Instant::now();
-        if self.times().channel_told_until.is_some_and(|until| began < until) {
-            return;
-        }
-        self.look_at_last_hour().await;
-        let took = began.elapsed();
-        self.times().channel_told_until = (took > LONG_LOOK).then(|| began + took * LONG_LOOKS_APART);
-    }
-
-    async fn look_at_last_hour(&self) {
         let now = self.clock.now();
         let store: &dyn LogStore = self.store.as_ref();
         // What is younger than what is covered may still become disputed, or find its partner.
         let until = self.observed.reading().coverage.map_or(now.as_secs(), |coverage| coverage.covered_until);
         let looked = async {
-            let facts = ChannelFacts::look(&self.source, store, now).await?;
             let is_awaited =
                 !store.tokens_with_waiting_sides(None, 1).await?.is_empty() || !store.woken_rows(1).await?.is_empty();
-            Ok::<_, StoreError>((facts, store.agreement(until - AGREE_OVER_SECS + 1, until).await?, is_awaited))
+            let hour = self.last_hour.look(store, self.source.source_filter(), now, until).await?;
+            Ok::<_, StoreError>((hour, is_awaited))
         };
         match looked.await {
-            Ok((facts, agreement, is_awaited)) => {
+            Ok(((loss, agreement), is_awaited)) => {
                 self.times().is_awaited = is_awaited;
+                let facts = ChannelFacts::of(&self.source, loss);
                 self.conditions.compared(facts, agreement, self.rules().is_pull, now);
                 self.observed.channel.log_says(facts);
             }
             Err(error) => tracing::warn!(%error, "how many events were lost could not be counted"),
         }
+        self.conditions.price_differences(store.noticed().price_differences(), now);
+        metrics::moved(store.noticed().take_moved());
     }
 
     /// The books price by another quota per unit of new-api's from this second on.

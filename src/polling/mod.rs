@@ -20,7 +20,7 @@ mod trial;
 mod turn;
 mod waiting;
 
-pub use channel_facts::ChannelFacts;
+pub use channel_facts::{ChannelFacts, LastHour};
 pub use figures::{RowsMissing, Verdict, compare_booked};
 pub use gaps::{Gap, covered_gaps};
 pub use pass::{Coverage, Eagerness, Pass, PassError, Report};

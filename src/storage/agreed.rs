@@ -1,8 +1,8 @@
 //! Spans that had agreed by their figures, and which of them are to be read after all. Which looks that takes is decided
 //! here, for every database; what the spans rest on is in `proof`.
 //!
-//! A charge opens the agreed span that it falls into as it is written. Only one that was under way while the span was laid
-//! goes by it: so each span is looked through for such charges until none can be under way any more, and then no more.
+//! A charge opens the agreed span that it falls into as it is written. One that was under way while the span was laid may
+//! go by it: so each span is looked through for such charges until none can be under way any more, and then no more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -16,8 +16,8 @@ use super::proof::Proof;
 use super::rows::parameter;
 use crate::domain::time::UnixMillis;
 
-/// Far longer than a charge may be under way.
-const UNDER_WAY_AT_MOST: Duration = Duration::from_secs(600);
+/// Twice as long as the database's longest deadline lets a charge be under way.
+const UNDER_WAY_AT_MOST: Duration = Duration::from_secs(1200);
 
 /// A row of `hookledger_spans` whose proof is `agreed`: first second, last second, milliseconds of the proof. As JSON, a
 /// list of these.
@@ -25,6 +25,13 @@ const UNDER_WAY_AT_MOST: Duration = Duration::from_secs(600);
 pub struct AgreedSpan(pub i64, pub i64, pub i64);
 
 impl AgreedSpan {
+    /// From rows of these three columns.
+    pub fn listed(rows: Vec<(i64, i64, i64)>) -> Vec<Self> {
+        rows.into_iter()
+            .map(|(from_second, until_second, proved_at_ms)| Self(from_second, until_second, proved_at_ms))
+            .collect()
+    }
+
     pub fn reopened(self) -> Span {
         Span { from_second: self.0, until_second: self.1, proof: Proof::Reopened }
     }
@@ -75,4 +82,72 @@ pub async fn stale(
     stale.extend(charged);
     stale.sort_unstable_by_key(|span| span.0);
     Ok(stale)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    const MINUTE_MS: i64 = 60_000;
+
+    /// Spans that agreed, which of them were charged since, and what was asked for.
+    #[derive(Default)]
+    struct Fake {
+        agreed: Vec<AgreedSpan>,
+        charged: Vec<AgreedSpan>,
+        asked: RefCell<Vec<String>>,
+    }
+
+    impl SpanLooks for Fake {
+        async fn agreed(&self, _of: &SourceFilter) -> Result<Vec<AgreedSpan>, StoreError> {
+            Ok(self.agreed.clone())
+        }
+
+        async fn charged_since(&self, spans: &str) -> Result<Vec<AgreedSpan>, StoreError> {
+            self.asked.borrow_mut().push(spans.to_owned());
+            Ok(self.charged.clone())
+        }
+    }
+
+    impl Fake {
+        async fn stale(&self, checked: &CheckedSpans, now_ms: i64) -> Vec<AgreedSpan> {
+            let of = SourceFilter { source: "s".to_owned(), filter: String::new() };
+            let week_ago = UnixMillis::new(now_ms - 7 * 24 * 60 * MINUTE_MS);
+            stale(self, checked, &of, week_ago, UnixMillis::new(now_ms)).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_span_is_looked_through_until_no_charge_can_have_gone_by_it() {
+        let (proved, checked) = (1_000_000 * MINUTE_MS, CheckedSpans::default());
+        let fake = Fake { agreed: vec![AgreedSpan(10, 20, proved)], ..Fake::default() };
+        for minutes in [1, 19, 20, 21, 600] {
+            assert_eq!(fake.stale(&checked, proved + minutes * MINUTE_MS).await, []);
+        }
+        assert_eq!(fake.asked.borrow().len(), 3, "at 1, 19 and 20 minutes");
+        // Another life of the process knows nothing of that.
+        fake.stale(&CheckedSpans::default(), proved + 601 * MINUTE_MS).await;
+        assert_eq!(*fake.asked.borrow().last().unwrap(), format!("[[10,20,{proved}]]"));
+        assert_eq!(fake.asked.borrow().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_was_charged_since_its_proof_is_stale_however_late_that_is_seen() {
+        let (proved, checked) = (1_000_000 * MINUTE_MS, CheckedSpans::default());
+        let (span, other) = (AgreedSpan(10, 20, proved), AgreedSpan(30, 40, proved));
+        let fake = Fake { agreed: vec![span, other], charged: vec![span], ..Fake::default() };
+        assert_eq!(fake.stale(&checked, proved + 600 * MINUTE_MS).await, [span]);
+        // It was not reopened, as the pass was cut off: it is found again.
+        assert_eq!(fake.stale(&checked, proved + 601 * MINUTE_MS).await, [span]);
+    }
+
+    #[tokio::test]
+    async fn an_old_proof_is_stale_and_so_is_one_of_the_future() {
+        let (proved, checked) = (1_000_000 * MINUTE_MS, CheckedSpans::default());
+        let fake = Fake { agreed: vec![AgreedSpan(10, 20, proved)], ..Fake::default() };
+        assert_eq!(fake.stale(&checked, proved - 1).await, fake.agreed);
+        assert_eq!(fake.stale(&checked, proved + 8 * 24 * 60 * MINUTE_MS).await, fake.agreed);
+    }
 }

@@ -55,7 +55,7 @@ impl Span {
     /// What there is once this span, proved at `now`, was laid over others: what it covers of them goes, and what has the
     /// same proof and touches it becomes one with it. In the order of their seconds, each with when it was proved.
     ///
-    /// Proofs by figures stay apart, since each is opened again by its age and by the events that come after it.
+    /// Proofs by figures stay apart, since each is opened again by its age and by what is charged in it afterwards.
     pub fn laid_over(self, now: UnixMillis, near: impl Iterator<Item = (Span, UnixMillis)>) -> Vec<(Span, UnixMillis)> {
         let mut whole = self;
         let mut beside = Vec::new();
@@ -300,8 +300,8 @@ pub trait LogStore: Notices + Send + Sync + 'static {
     /// What was covered of this source, oldest first.
     async fn spans(&self, of: &SourceFilter) -> Result<Vec<Span>, StoreError>;
 
-    /// Opens spans that had agreed and for which an event came since, or that were proved before `proved_before`: they
-    /// are to be read.
+    /// Opens spans that had agreed and in which something was charged since, or that were proved before `proved_before`:
+    /// they are to be read.
     async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError>;
 
     /// Takes back what claims seconds behind this one.

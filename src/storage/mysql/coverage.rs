@@ -122,7 +122,7 @@ impl SpanLooks for Looks<'_> {
                    WHERE source = ? AND filter = ? AND proof = 'agreed' ORDER BY from_second";
         let query = sqlx::query_as(self.1.sql(sql)).bind(&of.source).bind(&of.filter);
         let rows: Vec<(i64, i64, i64)> = query.fetch_all(self.0).await?;
-        Ok(rows.into_iter().map(|(from, until, proved_at)| AgreedSpan(from, until, proved_at)).collect())
+        Ok(AgreedSpan::listed(rows))
     }
 
     async fn charged_since(&self, spans: &str) -> Result<Vec<AgreedSpan>, StoreError> {
@@ -131,7 +131,7 @@ impl SpanLooks for Looks<'_> {
                    WHERE EXISTS (SELECT 1 FROM hookledger_claims AS c \
                      WHERE c.call_second BETWEEN e.a AND e.b AND c.settled_at_ms >= e.d)";
         let rows: Vec<(i64, i64, i64)> = sqlx::query_as(self.1.sql(sql)).bind(spans).fetch_all(self.0).await?;
-        Ok(rows.into_iter().map(|(from, until, proved_at)| AgreedSpan(from, until, proved_at)).collect())
+        Ok(AgreedSpan::listed(rows))
     }
 }
 

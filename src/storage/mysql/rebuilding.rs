@@ -10,7 +10,7 @@ use super::belonging;
 use super::context::Context;
 use super::rebooking::{record_id, too_large, user_id};
 use super::repair::{Looked, page_rows, place_after};
-use super::{lock, write};
+use super::{coverage, lock, write};
 use crate::domain::event::{Content, Tokens};
 use crate::domain::ids::{EventId, KeyId, RemoteKeyId, UserId};
 use crate::domain::log_snapshot::RowWrite;
@@ -120,6 +120,8 @@ pub async fn claims(
     });
     let accounts = rebuilt_accounts(rebuilt, |user| locked.accounts.get(user)).map_err(too_large)?;
     write::each(connection, context, write::REBUILT_CLAIMS, &[], rows::claims(&charges)?, &[]).await?;
+    let seconds: BTreeSet<i64> = charges.iter().map(|charge| charge.content.called_at.as_secs()).collect();
+    coverage::open_for(connection, context, parameter(&seconds)?).await?;
     // Read again, its row is known.
     let rows_of_charges = Plan { rows: charges.iter().filter_map(RowWrite::of_charge).collect(), ..Plan::default() };
     super::log::write(connection, context, &rows_of_charges, context.clock.now()).await?;

@@ -39,13 +39,12 @@ pub async fn settle(
     let calls: Vec<Content> = batch.contents().chain(open.map(|side| side.content().clone())).collect();
     let reaches_back = purpose.reaches_before_takeover();
     snapshot.foreign = foreign::of_calls(connection, context, &calls, &keys_of_tokens, reaches_back).await?;
-    let looks_for_rows = snapshot.log.is_some();
     let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     log::make_room(connection, context, &plan).await?;
     write::plan(connection, context, &plan, &taken, now).await?;
     log::write(connection, context, &plan, now).await?;
-    if let Some(seconds) = log_writes::seconds_of_charges(&plan)?.filter(|_| looks_for_rows) {
+    if let Some(seconds) = log_writes::seconds_of_charges(&plan)?.filter(|_| !purpose.is_dry_run()) {
         coverage::open_for(connection, context, seconds).await?;
     }
     if let Some((name, value)) = context.skew.news(&plan, now) {

@@ -13,7 +13,7 @@ use super::presence::Presence;
 /// Page cache of the writer: 64 MiB, in KiB and negative, as SQLite wants it.
 const WRITER_CACHE: &str = "-65536";
 
-/// Page cache of each reader: they go through what is long ago, where a cache helps little, or look up single rows.
+/// Page cache of each reader: they go through many rows once, where a cache helps little, or look up single ones.
 const READER_CACHE: &str = "-1024";
 
 /// Pages in the write-ahead log after which a commit copies by itself: a net below `checkpoint`.

@@ -103,6 +103,10 @@ pub async fn open_for(connection: &mut SqliteConnection, seconds: String) -> Res
     Ok(())
 }
 
+pub(super) const CHARGED_SINCE: &str = "SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?1) \
+     WHERE EXISTS (SELECT 1 FROM hookledger_claims AS c \
+       WHERE c.call_second BETWEEN (value ->> 0) AND (value ->> 1) AND c.settled_at_ms >= (value ->> 2))";
+
 /// Looks by readers alone.
 pub struct Looks<'a>(pub &'a SqlitePool);
 
@@ -112,15 +116,12 @@ impl SpanLooks for Looks<'_> {
                    WHERE source = ?1 AND filter = ?2 AND proof = 'agreed' ORDER BY from_second";
         let rows: Vec<(i64, i64, i64)> =
             sqlx::query_as(sql).bind(&of.source).bind(&of.filter).fetch_all(self.0).await?;
-        Ok(rows.into_iter().map(|(from, until, proved_at)| AgreedSpan(from, until, proved_at)).collect())
+        Ok(AgreedSpan::listed(rows))
     }
 
     async fn charged_since(&self, spans: &str) -> Result<Vec<AgreedSpan>, StoreError> {
-        let sql = "SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?1) \
-                   WHERE EXISTS (SELECT 1 FROM hookledger_claims AS c \
-                     WHERE c.call_second BETWEEN (value ->> 0) AND (value ->> 1) AND c.settled_at_ms >= (value ->> 2))";
-        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(sql).bind(spans).fetch_all(self.0).await?;
-        Ok(rows.into_iter().map(|(from, until, proved_at)| AgreedSpan(from, until, proved_at)).collect())
+        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(CHARGED_SINCE).bind(spans).fetch_all(self.0).await?;
+        Ok(AgreedSpan::listed(rows))
     }
 }
 

@@ -35,19 +35,29 @@ async fn what_is_near_is_found_however_much_the_same_hours_hold() {
     );
 }
 
+/// Panics if some step goes through all of a table.
+fn assert_no_scan(plan: &[String]) {
+    // `t` is what the statement itself has made.
+    let is_scan =
+        |step: &&String| step.starts_with("SCAN ") && *step != "SCAN t" && !step.starts_with("SCAN jsonb_each");
+    assert_eq!(plan.iter().find(is_scan), None, "{plan:#?}");
+}
+
 #[tokio::test]
 async fn open_rows_are_found_among_all_that_were_ever_read() {
-    let plan = plan(coverage::WOKEN_ROWS).await;
-    assert!(
-        !plan.iter().any(|step| step.starts_with("SCAN r") || step.starts_with("SCAN hookledger_rows")),
-        "{plan:#?}"
-    );
+    assert_no_scan(&plan(coverage::WOKEN_ROWS).await);
 }
 
 #[tokio::test]
 async fn tokens_that_nobody_had_are_found_among_all_their_calls() {
-    let plan = plan(coverage::OWNED_MEANWHILE).await;
-    assert!(!plan.iter().any(|step| step.starts_with("SCAN hookledger_unowned_rows")), "{plan:#?}");
+    assert_no_scan(&plan(coverage::OWNED_MEANWHILE).await);
+}
+
+#[tokio::test]
+async fn charges_since_a_proof_are_looked_for_in_its_seconds() {
+    let plan = plan(coverage::CHARGED_SINCE).await;
+    assert_no_scan(&plan);
+    assert_step(&plan, "SEARCH c USING PRIMARY KEY (call_second>? AND call_second<?)");
 }
 
 #[tokio::test]

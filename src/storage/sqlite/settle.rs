@@ -62,13 +62,12 @@ async fn write_plan(
         let looks = &mut log::Looks(transaction);
         snapshot.log = Some(neighbours::read(looks, batch, policy.windows, &snapshot.prices, now).await?);
     }
-    let looks_for_rows = snapshot.log.is_some();
     let plan = plan(batch, snapshot, policy, purpose, now, &context.ids);
     failpoint::hit("store.settle.planned")?;
     log::make_room(transaction, &plan).await?;
     write::plan(transaction, context, &plan, now).await?;
     log::write(transaction, &plan, now).await?;
-    if let Some(seconds) = log_writes::seconds_of_charges(&plan)?.filter(|_| looks_for_rows) {
+    if let Some(seconds) = log_writes::seconds_of_charges(&plan)?.filter(|_| !purpose.is_dry_run()) {
         coverage::open_for(transaction, seconds).await?;
     }
     if let Some((name, value)) = context.skew.news(&plan, now) {
