@@ -57,7 +57,7 @@ async fn tokens_that_nobody_had_are_found_among_all_their_calls() {
 async fn charges_since_a_proof_are_looked_for_in_its_seconds() {
     let plan = plan(coverage::CHARGED_SINCE).await;
     assert_no_scan(&plan);
-    assert_step(&plan, "SEARCH c USING PRIMARY KEY (call_second>? AND call_second<?)");
+    assert_step(&plan, "USING PRIMARY KEY (call_second>? AND call_second<?)");
 }
 
 #[tokio::test]
