@@ -11,6 +11,9 @@ use crate::storage::{LogStore, StoreError};
 /// Over how long lost events are counted, and it is judged whether both channels agree.
 const HOUR_SECS: i64 = 3600;
 
+/// Looked at with one statement: what it sees, the database has to keep for it while it lasts.
+const PIECE_SECS: i64 = 300;
+
 /// A look that takes longer than this is not repeated with every pass, but only when so many times as long has passed.
 const LONG_LOOK: Duration = Duration::from_millis(500);
 const LONG_LOOKS_APART: u32 = 20;
@@ -58,8 +61,13 @@ impl LastHour {
         if let Some(kept) = self.kept().as_ref().filter(|kept| kept.of == of && began < kept.until) {
             return Ok(kept.found);
         }
-        let loss = store.row_loss(&of, now.as_secs() - HOUR_SECS, now.as_secs()).await?;
-        let found = (loss, store.agreement(covered_until - HOUR_SECS + 1, covered_until).await?);
+        let mut found = (RowLoss::default(), Agreement::default());
+        for (from, until) in pieces(now.as_secs() - HOUR_SECS, now.as_secs()) {
+            found.0 = found.0.and(store.row_loss(&of, from, until).await?);
+        }
+        for (from, until) in pieces(covered_until - HOUR_SECS + 1, covered_until) {
+            found.1 = found.1.and(store.agreement(from, until).await?);
+        }
         let took = began.elapsed();
         let until = began + (took * LONG_LOOKS_APART).min(LONGEST_APART);
         *self.kept() = (took > LONG_LOOK).then_some(Kept { of, until, found });
@@ -69,4 +77,10 @@ impl LastHour {
     fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Spans of seconds that follow each other, both ends included.
+fn pieces(from_second: i64, until_second: i64) -> impl Iterator<Item = (i64, i64)> {
+    let starts = (from_second..=until_second).step_by(PIECE_SECS as usize);
+    starts.map(move |from| (from, until_second.min(from + PIECE_SECS - 1)))
 }

@@ -125,6 +125,17 @@ pub struct RowLoss {
     pub newest_second: Option<i64>,
 }
 
+impl RowLoss {
+    /// With what was found of other seconds.
+    pub fn and(self, other: Self) -> Self {
+        RowLoss {
+            rows: self.rows + other.rows,
+            without_event: self.without_event + other.without_event,
+            newest_second: self.newest_second.max(other.newest_second),
+        }
+    }
+}
+
 /// How the two channels told of the calls of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Agreement {
@@ -132,6 +143,13 @@ pub struct Agreement {
     pub calls: i64,
     /// Sides that are disputed.
     pub disputed: i64,
+}
+
+impl Agreement {
+    /// With what was found of other seconds.
+    pub fn and(self, other: Self) -> Self {
+        Agreement { calls: self.calls + other.calls, disputed: self.disputed + other.disputed }
+    }
 }
 
 /// A row that was read, as it is found again: whatever became of its id.

@@ -13,8 +13,9 @@ use super::presence::Presence;
 /// Page cache of the writer: 64 MiB, in KiB and negative, as SQLite wants it.
 const WRITER_CACHE: &str = "-65536";
 
-/// Page cache of each reader: they go through many rows once, where a cache helps little, or look up single ones.
-const READER_CACHE: &str = "-1024";
+/// Page cache of each reader, in KiB: they go through many rows once, where a cache helps little, or look up single ones.
+/// Each that is used fills its own sooner or later.
+const READER_CACHE: &str = "-256";
 
 /// Pages in the write-ahead log after which a commit copies by itself: a net below `checkpoint`.
 const AUTOCHECKPOINT_PAGES: &str = "64000";
