@@ -198,7 +198,9 @@ impl Pass {
         coverable: i64,
         eagerness: Eagerness,
     ) -> Result<(), PassError> {
-        self.store.reopen(of, self.clock.now().minus(self.settings.full_read_interval)).await?;
+        let now = self.clock.now();
+        let stale = self.store.stale_spans(of, now.minus(self.settings.full_read_interval), now).await?;
+        self.store.reopen(of, &stale).await?;
         let spans = self.take_back_the_future(of, self.store.spans(of).await?, readable, coverable).await?;
         for gap in reopened(&spans) {
             self.read(of, gap, coverable).await?;

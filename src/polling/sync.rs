@@ -269,16 +269,15 @@ impl Pass {
     ) -> Result<Vec<Gap>, PassError> {
         let now = self.clock.now();
         let proved_before = now.minus(self.settings.full_read_interval);
-        let stale = match plan.is_dry_run() {
-            true => self.store.would_reopen(of, proved_before, now).await?,
-            false => {
-                self.store.reopen(of, proved_before).await?;
-                Vec::new()
-            }
-        };
+        let stale = self.store.stale_spans(of, proved_before, now).await?;
+        if !plan.is_dry_run() {
+            self.store.reopen(of, &stale).await?;
+        }
         let spans = self.store.spans(of).await?;
         let mut stretches = reopened(&spans);
-        stretches.extend(reopened(&stale));
+        if plan.is_dry_run() {
+            stretches.extend(stale.iter().map(|span| Gap { from_second: span.0, until_second: span.1 }));
+        }
         stretches.extend(gaps(&spans, plan.begins, plan.readable));
         if plan.is_dry_run() {
             // What a pass does in the end, it does with what it has written.

@@ -11,8 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::StoreError;
-use super::log::{SourceFilter, Span};
-use super::proof::Proof;
+use super::log::SourceFilter;
 use super::rows::parameter;
 use crate::domain::time::UnixMillis;
 
@@ -30,10 +29,6 @@ impl AgreedSpan {
         rows.into_iter()
             .map(|(from_second, until_second, proved_at_ms)| Self(from_second, until_second, proved_at_ms))
             .collect()
-    }
-
-    pub fn reopened(self) -> Span {
-        Span { from_second: self.0, until_second: self.1, proof: Proof::Reopened }
     }
 }
 

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+pub use super::agreed::AgreedSpan;
 use super::noticed::Notices;
 pub use super::proof::Proof;
 use crate::domain::ids::RemoteKeyId;
@@ -318,20 +319,20 @@ pub trait LogStore: Notices + Send + Sync + 'static {
     /// What was covered of this source, oldest first.
     async fn spans(&self, of: &SourceFilter) -> Result<Vec<Span>, StoreError>;
 
-    /// Opens spans that had agreed and in which something was charged since, or that were proved before `proved_before`:
-    /// they are to be read.
-    async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError>;
-
-    /// Takes back what claims seconds behind this one.
-    async fn take_back(&self, of: &SourceFilter, after_second: i64) -> Result<(), StoreError>;
-
-    /// The spans that `reopen` would open now; nothing is written.
-    async fn would_reopen(
+    /// Spans that had agreed and are to be read after all: something was charged in them since, or they were proved before
+    /// `proved_before`.
+    async fn stale_spans(
         &self,
         of: &SourceFilter,
         proved_before: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Vec<Span>, StoreError>;
+    ) -> Result<Vec<AgreedSpan>, StoreError>;
+
+    /// Opens those of these spans that are still as they were found.
+    async fn reopen(&self, of: &SourceFilter, spans: &[AgreedSpan]) -> Result<(), StoreError>;
+
+    /// Takes back what claims seconds behind this one.
+    async fn take_back(&self, of: &SourceFilter, after_second: i64) -> Result<(), StoreError>;
 
     /// Every row of the span that was there at `proved_at` is committed.
     async fn cover(&self, of: &SourceFilter, span: Span, proved_at: UnixMillis) -> Result<(), StoreError>;

@@ -24,16 +24,6 @@ use crate::storage::noticed::{Noticed, Notices};
 use crate::storage::rows::parameter;
 
 impl MysqlStore {
-    async fn stale(
-        &self,
-        of: &SourceFilter,
-        proved_before: UnixMillis,
-        now: UnixMillis,
-    ) -> Result<Vec<AgreedSpan>, StoreError> {
-        let looks = coverage::Looks(&self.readers, &self.context.names);
-        agreed::stale(&looks, &self.checked_spans, of, proved_before, now).await
-    }
-
     pub(super) async fn settle_batch(&self, lane: usize, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
         let plan = self.shards[lane % self.shards.len()].transact(settle_work(batch, purpose)).await?;
         self.noticed.committed(&plan, purpose);
@@ -218,12 +208,11 @@ impl LogStore for MysqlStore {
         coverage::owned_meanwhile(&self.readers, &self.context.names, of, grace_secs, limit).await
     }
 
-    async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
-        let stale = self.stale(of, proved_before, self.context.clock.now()).await?;
-        if stale.is_empty() {
+    async fn reopen(&self, of: &SourceFilter, spans: &[AgreedSpan]) -> Result<(), StoreError> {
+        if spans.is_empty() {
             return Ok(());
         }
-        let list = Arc::new((of.clone(), parameter(&stale)?));
+        let list = Arc::new((of.clone(), parameter(&spans)?));
         self.write(move |connection, context| {
             let list = list.clone();
             Box::pin(async move {
@@ -246,14 +235,14 @@ impl LogStore for MysqlStore {
         .await
     }
 
-    async fn would_reopen(
+    async fn stale_spans(
         &self,
         of: &SourceFilter,
         proved_before: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Vec<Span>, StoreError> {
-        let stale = self.stale(of, proved_before, now).await?;
-        Ok(stale.into_iter().map(AgreedSpan::reopened).collect())
+    ) -> Result<Vec<AgreedSpan>, StoreError> {
+        let looks = coverage::Looks(&self.readers, &self.context.names);
+        agreed::stale(&looks, &self.checked_spans, of, proved_before, now).await
     }
 
     async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {

@@ -18,15 +18,6 @@ use crate::storage::noticed::{Noticed, Notices};
 use crate::storage::rows::parameter;
 
 impl SqliteStore {
-    async fn stale(
-        &self,
-        of: &SourceFilter,
-        proved_before: UnixMillis,
-        now: UnixMillis,
-    ) -> Result<Vec<AgreedSpan>, StoreError> {
-        agreed::stale(&coverage::Looks(&self.readers), &self.checked_spans, of, proved_before, now).await
-    }
-
     pub(super) async fn settle_batch(&self, batch: Batch, purpose: Purpose) -> Result<Plan, StoreError> {
         let plan = self.write(|reply| Command::Settle(batch, purpose, reply)).await?;
         self.noticed.committed(&plan, purpose);
@@ -131,12 +122,11 @@ impl LogStore for SqliteStore {
         coverage::owned_meanwhile(&self.readers, of, grace_secs, limit).await
     }
 
-    async fn reopen(&self, of: &SourceFilter, proved_before: UnixMillis) -> Result<(), StoreError> {
-        let stale = self.stale(of, proved_before, self.clock.now()).await?;
-        if stale.is_empty() {
+    async fn reopen(&self, of: &SourceFilter, spans: &[AgreedSpan]) -> Result<(), StoreError> {
+        if spans.is_empty() {
             return Ok(());
         }
-        let (of, spans) = (of.clone(), parameter(&stale)?);
+        let (of, spans) = (of.clone(), parameter(&spans)?);
         self.write(|reply| Command::Log(LogCommand::Reopen(of, spans, reply))).await
     }
 
@@ -145,14 +135,13 @@ impl LogStore for SqliteStore {
         self.write(|reply| Command::Log(LogCommand::TakeBack(of, after_second, reply))).await
     }
 
-    async fn would_reopen(
+    async fn stale_spans(
         &self,
         of: &SourceFilter,
         proved_before: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Vec<Span>, StoreError> {
-        let stale = self.stale(of, proved_before, now).await?;
-        Ok(stale.into_iter().map(AgreedSpan::reopened).collect())
+    ) -> Result<Vec<AgreedSpan>, StoreError> {
+        agreed::stale(&coverage::Looks(&self.readers), &self.checked_spans, of, proved_before, now).await
     }
 
     async fn agreement(&self, from_second: i64, until_second: i64) -> Result<Agreement, StoreError> {
