@@ -71,11 +71,11 @@ impl Polling {
         Polling { store, clock, live, observed, source, turn, syncs, conditions, times, last_hour }
     }
 
-    /// For one life of the Scheduler. Whoever reads the log for an earlier one may keep its turn for ever, but commits
-    /// nothing any more.
+    /// For one life of the Scheduler. Whoever reads the log for an earlier one may keep its turn, and its look at the last
+    /// hour, for ever, but commits nothing any more.
     pub fn for_life(&self, store: Arc<dyn Store>) -> Self {
         self.syncs.interrupt();
-        Polling { store, turn: Arc::default(), ..self.clone() }
+        Polling { store, turn: Arc::default(), last_hour: Arc::default(), ..self.clone() }
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {

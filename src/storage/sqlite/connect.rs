@@ -14,7 +14,6 @@ use super::presence::Presence;
 const WRITER_CACHE: &str = "-65536";
 
 /// Page cache of each reader, in KiB: they go through many rows once, where a cache helps little, or look up single ones.
-/// Each that is used fills its own sooner or later.
 const READER_CACHE: &str = "-256";
 
 /// Pages in the write-ahead log after which a commit copies by itself: a net below `checkpoint`.
@@ -58,8 +57,7 @@ pub async fn writer(
     writing(options, create, thread).pragma("cache_size", WRITER_CACHE).connect().await
 }
 
-/// The connection that copies the write-ahead log into the file. It keeps no pages, and must not be allowed to: this build
-/// of SQLite has one cache for all connections, as large as what each is allowed together, and the others would use it.
+/// The connection that copies the write-ahead log into the file. It keeps no pages.
 pub async fn checkpointer(options: &SqliteOptions) -> Result<SqliteConnection, sqlx::Error> {
     writing(options, false, "ledger-copier").connect().await
 }
@@ -112,4 +110,20 @@ pub fn readers(options: &SqliteOptions, presence: Option<&Arc<Presence>>) -> Sql
         .connect_lazy_with(
             base(options).create_if_missing(false).pragma("query_only", "ON").pragma("cache_size", READER_CACHE),
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A look by one reader would push out the writer's pages, and the bounds above would hold only together.
+    #[tokio::test]
+    async fn each_connection_has_a_page_cache_of_its_own() {
+        let mut connection = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        let options: Vec<String> =
+            sqlx::query_scalar("PRAGMA compile_options").fetch_all(&mut connection).await.unwrap();
+        assert!(options.iter().any(|option| option.starts_with("THREADSAFE")), "{options:?}");
+        let shared = "ENABLE_MEMORY_MANAGEMENT";
+        assert!(!options.iter().any(|option| option == shared), "built without what .cargo/config.toml says");
+    }
 }
