@@ -27,7 +27,7 @@ const LONGEST_APART: Duration = Duration::from_secs(300);
 type Found = (RowLoss, Agreement);
 
 /// Looks at the last hour. As long as all of it is counted quickly, it is counted at every look. At 1,000 calls a second
-/// that takes half a minute: then each look counts the newest piece, and of the others the one that was counted longest
+/// that takes some seconds: then each look counts the newest piece, and of the others the one that was counted longest
 /// ago, so that those are some minutes old and the oldest may reach out of the hour.
 #[derive(Default)]
 pub struct LastHour(Mutex<Option<Kept>>);
