@@ -94,6 +94,10 @@ pub fn public(
     inherited: Vec<TcpListener>,
 ) -> std::io::Result<(SocketAddr, Server)> {
     let listeners = if inherited.is_empty() { vec![listen_on(settings.listen)?] } else { inherited };
+    for listener in &listeners {
+        // What it accepts inherits this.
+        rustix::net::sockopt::set_socket_send_buffer_size(listener, UNTAKEN_BYTES)?;
+    }
     let bound = listeners.first().map_or(Ok(settings.listen), TcpListener::local_addr)?;
     let workers = worker_count(settings.workers);
     let server = Server::build()
@@ -133,6 +137,10 @@ pub fn public(
         .try_fold(server, |server, listener| server.listen("hookledger-clients", listener, service.clone()))?;
     Ok((bound, server.run()))
 }
+
+/// What the kernel keeps of a connection's answers until its client takes them (the kernel doubles it). By itself it keeps
+/// up to megabytes, which count against the memory that the unit may have and show in no figure of the process.
+const UNTAKEN_BYTES: usize = 128 * 1024;
 
 /// Operators and Prometheus: more at a time are no use.
 const FEW_CONNECTIONS: usize = 64;
