@@ -22,6 +22,9 @@ const AUTOCHECKPOINT_PAGES: &str = "64000";
 /// Bytes to which the write-ahead log is cut when it begins anew.
 const LOG_BYTES_KEPT: &str = "67108864";
 
+/// More of a daemon's readers than these are made only when they are needed.
+const READERS_AT_ONCE: u32 = 16;
+
 /// How long a reader may wait for a connection.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
@@ -96,12 +99,17 @@ pub async fn still_file(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
         .await
 }
 
-/// Connections that only read, made as they are needed. In WAL mode they never wait for the writer.
+/// Connections that only read. In WAL mode they never wait for the writer. A command's are made as they are needed; a
+/// daemon's, who has a `presence`, at once and for good: each has a thread and a heap of its own, which gives little
+/// back, so that a daemon that renewed them would grow for hours.
 /// None is made to what took the database's place.
 pub fn readers(options: &SqliteOptions, presence: Option<&Arc<Presence>>) -> SqlitePool {
     let presence = presence.cloned();
     SqlitePoolOptions::new()
         .max_connections(options.max_readers)
+        .min_connections(if presence.is_some() { options.max_readers.min(READERS_AT_ONCE) } else { 0 })
+        .max_lifetime(None)
+        .idle_timeout(None)
         .acquire_timeout(READER_WAIT)
         .after_connect(move |_, _| {
             let checked = presence.as_ref().map_or(Ok(()), |presence| presence.check());
