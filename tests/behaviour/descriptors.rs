@@ -33,6 +33,13 @@ fn open_descriptors(daemon: &Daemon) -> u64 {
     fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() as u64
 }
 
+/// Connections of the process to its database file.
+fn open_databases(daemon: &Daemon) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+    let file = fs::canonicalize(daemon.database_file()).unwrap();
+    descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).filter(|target| *target == file).count()
+}
+
 /// Hundredths of a second that the process worked so far.
 fn worked(daemon: &Daemon) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
@@ -61,6 +68,16 @@ fn the_limit_is_raised_as_far_as_the_connections_need_it() {
         assert!(log.contains(words), "{limits}: {log}");
         assert_eq!(log.contains("LimitNOFILE="), raised < 10_256, "{limits}: {log}");
     }
+}
+
+/// A reader that comes later has a new thread with a new heap: a daemon that renews them grows for hours.
+#[test]
+fn those_of_all_readers_are_taken_at_the_start() {
+    only_on_sqlite!();
+    const READERS: usize = 5;
+    let daemon = Daemon::start(DaemonOptions::new().set("HOOKLEDGER__DATABASE__MAX_CONNECTIONS", READERS));
+    // For the daemon itself and for those who ask for a balance; and the writer's.
+    wait_until("all of them", PATIENCE, || (open_databases(&daemon) > 2 * READERS).then_some(()));
 }
 
 #[test]
