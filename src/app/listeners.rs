@@ -15,7 +15,7 @@ use crate::systemd::InheritedSockets;
 use crate::telemetry::metrics::Metrics;
 
 /// Between the last connection that is taken and the end of those that say nothing.
-const LAST_REQUESTS: Duration = Duration::from_millis(300);
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// What serves from now on.
 pub(super) struct Listening {
@@ -68,7 +68,6 @@ pub(super) fn listen(
     };
     let (server, public) = server::public(http.clone(), operators.clone(), &settings.server, webhook)
         .map_err(|error| StartError::Listen(settings.server.listen, error))?;
-    serve(public);
     let metrics_listener = match (metrics_socket, settings.metrics.listen) {
         (Some(socket), _) => Some(socket),
         (None, Some(address)) => {
@@ -95,6 +94,8 @@ pub(super) fn listen(
         .and_then(|listener| server::admin(listener, operators.clone()))
         .map_err(|error| StartError::AdminSocket(path.clone(), error))?;
     serve(admin);
+    // The last: whoever hears that we are ready finds everything else open.
+    serve(public());
     let told =
         Listeners { server: server.to_string(), metrics: metrics_listen, admin_socket: path.display().to_string() };
     operators.listeners.set(told).ok();

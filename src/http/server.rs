@@ -92,7 +92,7 @@ pub fn public(
     operators: web::Data<AdminState>,
     settings: &ServerSettings,
     inherited: Vec<TcpListener>,
-) -> std::io::Result<(SocketAddr, Server)> {
+) -> std::io::Result<(SocketAddr, impl FnOnce() -> Server)> {
     let listeners = if inherited.is_empty() { vec![listen_on(settings.listen)?] } else { inherited };
     for listener in &listeners {
         // What it accepts inherits this.
@@ -135,7 +135,7 @@ pub fn public(
     let server = listeners
         .into_iter()
         .try_fold(server, |server, listener| server.listen("hookledger-clients", listener, service.clone()))?;
-    Ok((bound, server.run()))
+    Ok((bound, move || server.run()))
 }
 
 /// What the kernel keeps of a connection's answers until its client takes them (the kernel doubles it). By itself it keeps
