@@ -112,7 +112,7 @@ impl Rig {
     fn reading(&self, seconds: i64) -> Reading {
         let gateway = self.server.gateway_with(|_, settings| {
             settings.timeout =
-                Duration::from_millis(if self.log.lock().unwrap().slow_beyond_secs.is_some() { 1000 } else { 30_000 });
+                Duration::from_millis(if self.log.lock().unwrap().slow_beyond_secs.is_some() { 3000 } else { 30_000 });
             settings.max_retries = 0;
         });
         let window = Window::new(START, START + seconds - 1).unwrap();

@@ -187,7 +187,7 @@ fn samples_of_disputes() -> Vec<Sample> {
 }
 
 /// A second of which rows were read; on a platform's books, after they were taken over.
-static ROW_SECOND: LazyLock<i64> = LazyLock::new(|| now_secs() + 60);
+static ROW_SECOND: LazyLock<i64> = LazyLock::new(|| now_secs() + 240);
 
 /// The digest of a row tells its state here.
 fn digest_of(state: &str) -> String {

@@ -41,7 +41,9 @@ fn a_backup_under_load_holds_what_was_acknowledged_and_can_go_on_elsewhere() {
     only_on_sqlite!();
     const BEFORE: usize = 300;
     const DURING: usize = 6000;
-    let daemon = Daemon::start(DaemonOptions::new());
+    // Paced, so that the load outlasts the backup, however slow that is.
+    let daemon = Daemon::start(DaemonOptions::new().fail_points("ledger.batch.before=sleep(50)"));
+    let patient = || Retry::until(Duration::from_secs(300), Duration::from_millis(20));
     with_users(&daemon);
     let before = usage_bodies(BEFORE, "before");
     deliver(daemon.address(), SECRET, before.clone(), 16, patient()).assert_all_acknowledged();
@@ -179,7 +181,7 @@ fn a_backup_that_fails_leaves_nothing() {
 fn two_backups_to_one_name_do_not_mix() {
     only_on_sqlite!();
     let daemon = Daemon::start(DaemonOptions::new());
-    let slow = [("FAILPOINTS", "store.backup.begun=sleep(1500)")];
+    let slow = [("FAILPOINTS", "store.backup.begun=sleep(8000)")];
     std::thread::scope(|scope| {
         let first = scope.spawn(|| ran(&daemon, &["backup", "copy.db"], &slow));
         let partial = daemon.folder().join("copy.db.partial");
@@ -193,7 +195,7 @@ fn two_backups_to_one_name_do_not_mix() {
 }
 
 /// Events in the database file itself, without what only the write-ahead log has; none while the file is being changed.
-fn folded_events(daemon: &Daemon) -> Option<i64> {
+pub fn folded_events(daemon: &Daemon) -> Option<i64> {
     let file = format!("file:{}?immutable=1", daemon.database_file().display());
     let mut command = Command::new("sqlite3");
     command.args(["-readonly", &file, "SELECT count(*) FROM webhook_logs"]);

@@ -295,7 +295,7 @@ fn a_finished_reversal_selects_nothing_more_whatever_the_clock_did() {
 #[test]
 fn reversals_of_many_pages_beside_each_other_and_beside_refunds_give_back_once() {
     const CALLS: usize = 300; // two pages
-    let (daemon, user) = rig(DaemonOptions::new());
+    let (daemon, user) = rig(DaemonOptions::new().answers_late());
     let bodies = (0..CALLS).map(|number| Usage::new(format!("e-{number}")).remote_key(TOKEN).quota(777).json());
     let retry = Retry::until(Duration::from_secs(30), Duration::from_millis(20));
     deliver(daemon.address(), SECRET, bodies.collect(), 16, retry).assert_all_acknowledged();

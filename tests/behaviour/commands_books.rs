@@ -193,7 +193,7 @@ fn writes_go_through_the_socket_while_a_daemon_runs() {
 
 #[test]
 fn operators_work_while_events_pour_in() {
-    let daemon = Daemon::start(DaemonOptions::new());
+    let daemon = Daemon::start(DaemonOptions::new().answers_late());
     let first = daemon.add_user("first@example.com", 0);
     daemon.add_key(&first, 1);
     let at = now_secs();

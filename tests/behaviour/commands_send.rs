@@ -72,7 +72,7 @@ fn an_event_is_charged_at_the_price_that_was_named() {
 
 #[test]
 fn many_at_once_with_repeats_are_charged_once_each() {
-    let (daemon, user) = with_user(DaemonOptions::new());
+    let (daemon, user) = with_user(DaemonOptions::new().answers_late());
     let many = ["--remote-key-id", "1", "--quota", "500", "--count", "200", "--concurrency", "8", "--repeat", "2"];
     let (summary, code) = sent(&daemon, &many);
     let expected = outcomes(&[(format!("200 {PROCESSED}"), 200), (format!("200 {REPEATED}"), 200)]);

@@ -1,7 +1,6 @@
 //! How a daemon begins: what it makes, what it finds again, what it prints, and why it may refuse.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use super::{fine, json_of, ran, without_secret};
 use crate::kit::books::Books;
 use crate::kit::daemon::{Daemon, DaemonOptions, SECRET};
 use crate::kit::database::{migrations_folder, unreachable_url};
+use crate::kit::ports::{is_listened_on, listen};
 use crate::kit::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -169,13 +169,15 @@ fn refused_start(daemon: &Daemon) -> String {
 #[test]
 fn a_port_in_use_is_named() {
     let daemon = Daemon::prepare(DaemonOptions::new());
-    let other = TcpListener::bind(daemon.address()).expect("the port is free");
+    let other = listen(daemon.address());
     let log = refused_start(&daemon);
     let address = daemon.address().to_string();
     assert!(log.contains(&address) && log.contains("server.listen"), "{log}");
     assert!(log.contains("another program"), "{log}");
     assert!(!daemon.admin_socket().exists());
     drop(other);
+    // A program that another test is just starting holds it for an instant.
+    wait_until("nobody listens there", PATIENCE, || (!is_listened_on(daemon.address())).then_some(()));
     daemon.launch();
     daemon.wait_ready();
 }
@@ -183,7 +185,7 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_port_of_the_metrics_in_use_is_named() {
     let daemon = Daemon::prepare(DaemonOptions::new());
-    let _other = TcpListener::bind(daemon.metrics_address()).expect("the port is free");
+    let _other = listen(daemon.metrics_address());
     let log = refused_start(&daemon);
     let address = daemon.metrics_address().to_string();
     assert!(log.contains(&address) && log.contains("metrics.listen"), "{log}");

@@ -54,7 +54,8 @@ fn killed_twenty_times_while_events_come_in() {
     let random = &mut Random::new();
     let daemon = Daemon::start(DaemonOptions::new());
     with_users(&daemon);
-    let ongoing = start_delivery(daemon.address(), SECRET, usage_bodies(EVENTS, "kill"), 32, patient());
+    let retry = Retry::until(5 * PATIENCE, Duration::from_millis(20));
+    let ongoing = start_delivery(daemon.address(), SECRET, usage_bodies(EVENTS, "kill"), 32, retry);
     for kill in 0..KILLS {
         let goal = EVENTS * kill / KILLS + random.below(60) as usize;
         wait_until("more is acknowledged", PATIENCE, || (ongoing.acknowledged() >= goal).then_some(()));

@@ -64,8 +64,8 @@ fn the_limit_is_raised_as_far_as_the_connections_need_it() {
     ] {
         let daemon = Daemon::start(DaemonOptions::new().wrapper(&["prlimit", limits]));
         assert_eq!(limit(&daemon), raised, "{limits}");
+        wait_until(words, PATIENCE, || daemon.output().stderr.contains(words).then_some(()));
         let log = daemon.output().stderr;
-        assert!(log.contains(words), "{limits}: {log}");
         assert_eq!(log.contains("LimitNOFILE="), raised < 10_256, "{limits}: {log}");
     }
 }

@@ -31,9 +31,11 @@ fn event(id: &str, at_secs: i64) -> Usage {
 /// A call of which the event is charged, and whose row is disputed: its id.
 #[track_caller]
 fn disputed_row(rig: &Rig) -> String {
-    let now = now_secs();
-    assert_eq!(rig.daemon.post(event("first", now).json()).status, 200);
-    rig.newapi.call(&rig.call(now).quota(ROW_UNITS));
+    // A second that has not come cannot have been read before the row is there.
+    let later = rig.now_secs() + 60;
+    assert_eq!(rig.daemon.post(event("first", later).json()).status, 200);
+    rig.newapi.call(&rig.call(later).quota(ROW_UNITS));
+    rig.advance_secs(60);
     let row = wait_for_dispute(rig);
     assert_eq!(row["kind"], "row");
     row["id"].as_str().unwrap().to_owned()

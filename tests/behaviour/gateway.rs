@@ -155,9 +155,13 @@ fn each_fault_has_its_reason_and_its_number_of_tries() {
     log_of(&new_api, 5);
     // Ends far from everything that was asked for.
     new_api.insert(call(6, START - 100));
-    let gateway = gateway_of(&new_api, &new_api.root_access_token(), 1, |settings| {
-        settings.timeout = Duration::from_secs(2);
-    });
+    let gateway = |timeout_secs| {
+        gateway_of(&new_api, &new_api.root_access_token(), 1, |settings| {
+            settings.timeout = Duration::from_secs(timeout_secs);
+        })
+    };
+    // Only silence is to be found out by time.
+    let (patient, hasty) = (gateway(30), gateway(2));
     let elsewhere = NewApi::start();
     for (fault, requests, is_right) in [
         (Fault::TooManyRequests, 2, (|error| matches!(error, GatewayError::RateLimited { .. })) as Check),
@@ -176,6 +180,7 @@ fn each_fault_has_its_reason_and_its_number_of_tries() {
     ] {
         let what = format!("{fault:?}");
         new_api.forget_requests();
+        let gateway = if matches!(fault, Fault::Hang) { &hasty } else { &patient };
         new_api.fail(fault);
         let error = run(gateway.page(window(), RowKind::Consumption, 0)).unwrap_err();
         new_api.heal();
@@ -185,7 +190,7 @@ fn each_fault_has_its_reason_and_its_number_of_tries() {
     }
     assert_eq!(elsewhere.count_of_all(), 0, "no token went elsewhere");
     new_api.fail_next(1, Fault::HalfABody);
-    assert_eq!(run(gateway.page(window(), RowKind::Consumption, 0)).unwrap().rows.len(), 5);
+    assert_eq!(run(patient.page(window(), RowKind::Consumption, 0)).unwrap().rows.len(), 5);
 }
 
 #[test]

@@ -9,10 +9,12 @@ use crate::kit::daemon::DaemonOptions;
 use crate::kit::wire::Connection;
 
 /// Sources that are told apart, and sources that forge.
-const BOUND: usize = 100;
-const FORGERS: usize = 300;
+const BOUND: usize = 40;
+const FORGERS: usize = 120;
 
-const BURST: usize = 20;
+const BURST: usize = 60;
+/// Of each forger: more than his burst.
+const FORGERIES: usize = BURST + 20;
 
 fn source(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 1, (number / 250) as u8, (number % 250 + 1) as u8)
@@ -24,8 +26,8 @@ fn forge(siege: &Siege, number: usize) -> Vec<u16> {
     let forgery = events_request(&[(SIGNATURE, &wrong)], "{}");
     let opened = Connection::open_from(source(number), siege.daemon.address(), TIMEOUT);
     let mut connection = opened.expect("a connection from there");
-    connection.send(&forgery.repeat(2 * BURST)).expect("they are taken");
-    (0..2 * BURST).map(|_| connection.read_response().expect("an answer").status).collect()
+    connection.send(&forgery.repeat(FORGERIES)).expect("they are taken");
+    (0..FORGERIES).map(|_| connection.read_response().expect("an answer").status).collect()
 }
 
 #[test]
@@ -40,7 +42,7 @@ fn forgers_from_everywhere_are_told_apart_up_to_a_bound() {
         let forgers: Vec<_> = (0..4).map(|first| scope.spawn(move || forge_all(first))).collect();
         forgers.into_iter().flat_map(|forger| forger.join().expect("each is answered")).collect::<Vec<u16>>()
     });
-    assert_eq!(answers.len(), 2 * BURST * FORGERS);
+    assert_eq!(answers.len(), FORGERIES * FORGERS);
     let refused = answers.iter().filter(|status| **status == 403).count();
     let told_to_wait = answers.iter().filter(|status| **status == 429).count();
     assert_eq!(refused + told_to_wait, answers.len(), "nothing else is answered");
@@ -106,7 +108,7 @@ fn more_connections_than_there_may_be_shut_nobody_out() {
 fn connections_without_a_word_make_room_within_the_deadline() {
     const MOST: usize = 40;
     let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__MAX_CONNECTIONS", MOST);
-    let mut siege = Siege::begin(options.set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "2s"));
+    let mut siege = Siege::begin(options.set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "4s"));
     let silent = siege.crowd(3 * MOST, b"");
     siege.assert_within(MOST);
     siege.good("on a new connection, behind silent ones");

@@ -93,7 +93,7 @@ fn bodies_that_claim_more_than_they_send_reserve_nothing() {
 
 #[test]
 fn what_is_sent_beyond_a_body_is_a_request_of_its_own() {
-    let mut siege = Siege::begin(impatient().set("HOOKLEDGER__SERVER__KEEP_ALIVE", "2s"));
+    let mut siege = Siege::begin(impatient().set("HOOKLEDGER__SERVER__KEEP_ALIVE", "4s"));
     let (event, event_id) = siege.next_event();
     for (what, surplus) in [("junk", b"x".repeat(1_000_000)), ("an unfinished request", b"GET / HTTP/1.1\r\n".to_vec())]
     {

@@ -10,7 +10,7 @@ use crate::kit::wait::{poll, wait_until};
 use crate::kit::wire::{Connection, http_request};
 
 /// Above every deadline that these tests set.
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Descriptors beside those of clients that may come and go: the database's, and good events' own connections.
 const OTHER_DESCRIPTORS: usize = 24;
@@ -37,7 +37,7 @@ pub fn health() -> Vec<u8> {
 
 /// Options with deadlines that a test can wait for, and that a good event keeps on a busy machine.
 pub fn impatient() -> DaemonOptions {
-    DaemonOptions::new().set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "2s").set("HOOKLEDGER__SERVER__BODY_TIMEOUT", "2s")
+    DaemonOptions::new().set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "4s").set("HOOKLEDGER__SERVER__BODY_TIMEOUT", "4s")
 }
 
 impl Siege {

@@ -74,7 +74,7 @@ fn slow_senders_hold_up_nobody_and_are_given_up() {
 /// A client that is gone without a word looks like one that says nothing: its packets are only missing.
 #[test]
 fn who_says_nothing_more_is_given_up_wherever_he_stopped() {
-    let mut siege = Siege::begin(impatient().set("HOOKLEDGER__SERVER__KEEP_ALIVE", "1s"));
+    let mut siege = Siege::begin(impatient().set("HOOKLEDGER__SERVER__KEEP_ALIVE", "4s"));
     let signed = siege.daemon.signed_request("[]");
     let kinds: Vec<(&str, Vec<u8>)> = vec![
         ("without a byte", Vec::new()),

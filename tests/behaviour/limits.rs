@@ -13,7 +13,7 @@ use crate::kit::wait::{poll, wait_until};
 use crate::kit::wire::{Connection, Response, http_request};
 
 const FORWARDED_FOR: &str = "X-Forwarded-For";
-const TIMEOUT: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Requests that are sent before the first answer is read.
 const PIPELINED: usize = 25;
@@ -291,8 +291,8 @@ fn half_sent(daemon: &Daemon, event_id: &str) -> (Connection, Vec<u8>) {
 #[test]
 fn more_requests_than_may_be_at_work_are_told_to_come_back() {
     let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__MAX_IN_FLIGHT", 1);
-    let options = options.set("HOOKLEDGER__SERVER__ACK_TIMEOUT", "9s");
-    let mut intake = Intake::start_with(options.fail_points("store.settle.begin=1*sleep(3000)"));
+    let options = options.answers_late();
+    let mut intake = Intake::start_with(options.fail_points("store.settle.begin=1*sleep(6000)"));
     let mut held = intake.daemon.connection();
     let request = intake.daemon.signed_request(Body::usage("held").json());
     held.send(&request).expect("it is taken");
@@ -353,7 +353,7 @@ fn trickle(connection: &mut Connection, rest: &[u8]) -> io::Result<Response> {
 
 #[test]
 fn a_body_that_does_not_come_in_time_is_given_up() {
-    let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__BODY_TIMEOUT", "500ms");
+    let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__BODY_TIMEOUT", "2s");
     let mut intake = Intake::start_with(options);
     let (mut connection, _) = half_sent(&intake.daemon, "silent");
     let answer = connection.read_response().expect("a silent sender is answered");
@@ -370,7 +370,7 @@ fn a_body_that_does_not_come_in_time_is_given_up() {
 
 #[test]
 fn a_head_that_does_not_come_in_time_closes_the_connection() {
-    let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "500ms");
+    let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__HEADER_TIMEOUT", "3s");
     let mut intake = Intake::start_with(options);
     let request = intake.daemon.signed_request(Body::usage("slow").json());
     let mut connection = intake.daemon.connection();

@@ -96,7 +96,7 @@ fn no_command_writes_beside_a_daemon_that_it_cannot_reach() {
 #[test]
 fn commands_wait_for_each_other() {
     only_on_sqlite!();
-    const COMMANDS: usize = 6;
+    const COMMANDS: usize = 3;
     let daemon = migrated(DaemonOptions::new());
     std::thread::scope(|scope| {
         for number in 0..COMMANDS {
@@ -113,7 +113,7 @@ fn a_daemon_waits_for_a_command_that_is_at_work() {
     only_on_sqlite!();
     let daemon = migrated(DaemonOptions::new());
     let user = daemon.add_user("user@example.com", 0);
-    let slow = [("FAILPOINTS", "store.grant.written=sleep(1500)")];
+    let slow = [("FAILPOINTS", "store.grant.written=sleep(6000)")];
     let lock = daemon.folder().join("hookledger.db.lock");
     fs::write(&lock, "").unwrap();
     let grant = ["credits", "grant", "--user", &user, "--amount", "5"];

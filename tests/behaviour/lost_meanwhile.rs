@@ -6,12 +6,13 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::backup::folded_events;
 use crate::commands::{migrated, ran};
 use crate::crashes::assert_charged_once;
 use crate::kit::daemon::{Daemon, DaemonOptions};
 use crate::kit::events::Usage;
 use crate::kit::strace::Fault;
-use crate::kit::wait::wait_until;
+use crate::kit::wait::{pause, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const JUNK_BYTES: usize = 1 << 20;
@@ -168,12 +169,23 @@ const IN_ITSELF: [(&str, Replacing, Option<&str>); 4] = [
     ),
 ];
 
+/// Waits until everything has been copied from the log: from then on nobody has a reason to write to the file.
+fn wait_folded(daemon: &Daemon) {
+    wait_until("the log is copied", PATIENCE, || {
+        let before = fs::read(daemon.database_file()).unwrap();
+        pause(Duration::from_secs(1));
+        let is_still = fs::read(daemon.database_file()).unwrap() == before;
+        (is_still && folded_events(daemon) == Some(1)).then_some(())
+    });
+}
+
 #[test]
 fn a_database_that_was_overwritten_is_not_written_to_and_not_opened_again() {
     only_on_sqlite!();
     for (what, overwrite, at_the_start) in IN_ITSELF {
         let (daemon, _) = charged();
         let database = daemon.database_file();
+        wait_folded(&daemon);
         overwrite(database);
         let found = fs::read(database).unwrap();
         assert_refused(&daemon, "after", "was overwritten or cut off");

@@ -22,7 +22,7 @@ fn deliver_all(daemon: &Daemon, bodies: Vec<String>, connections: usize) -> Repo
 
 #[test]
 fn five_hundred_events_delivered_four_times_at_once_are_five_hundred_charges() {
-    let daemon = Daemon::start(DaemonOptions::new());
+    let daemon = Daemon::start(DaemonOptions::new().answers_late());
     let user = customer(&daemon, "user", 0, 1);
     let at = now_secs();
     // Copies lie beside each other, so that four of the connections carry them at the same moment.
@@ -42,7 +42,7 @@ fn five_hundred_events_delivered_four_times_at_once_are_five_hundred_charges() {
 
 #[test]
 fn a_hot_user_is_charged_to_the_credit() {
-    let daemon = Daemon::start(DaemonOptions::new());
+    let daemon = Daemon::start(DaemonOptions::new().answers_late());
     let user = customer(&daemon, "hot", 1_000_000, 1);
     let at = now_secs();
     let units = |number: i64| 400 + number % 777;
@@ -88,7 +88,7 @@ fn assert_one_story(daemon: &Daemon, user: &str) {
 
 #[test]
 fn stamps_stay_apart_while_a_second_holds_them() {
-    let daemon = Daemon::start(DaemonOptions::new().fail_points("ledger.batch.before=1*sleep(200)"));
+    let daemon = Daemon::start(DaemonOptions::new().fail_points("ledger.batch.before=1*sleep(200)").answers_late());
     let user = customer(&daemon, "user", 0, 1);
     let at = now_secs();
     let bodies = (0..400).map(|number| Usage::new(format!("e{number}")).quota(UNITS_PER_CREDIT).at_secs(at).json());
@@ -103,7 +103,7 @@ fn stamps_stay_apart_while_a_second_holds_them() {
 type Ends = BTreeMap<i64, (i64, i64)>;
 
 fn ends_of(bodies: Vec<String>, tokens: &[i64]) -> Ends {
-    let daemon = Daemon::start(DaemonOptions::new());
+    let daemon = Daemon::start(DaemonOptions::new().answers_late());
     let users: Vec<(i64, String)> =
         tokens.iter().map(|token| (*token, customer(&daemon, &format!("user{token}"), 1000, *token))).collect();
     deliver_all(&daemon, bodies, 8);

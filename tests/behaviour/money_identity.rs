@@ -68,7 +68,7 @@ fn ids_that_look_alike_are_so_many_events() {
 #[test]
 fn ids_that_look_alike_are_told_apart_within_one_batch() {
     // The first batch is held up, so that the others make up the second.
-    let daemon = Daemon::start(DaemonOptions::new().fail_points("ledger.batch.before=1*sleep(300)"));
+    let daemon = Daemon::start(DaemonOptions::new().fail_points("ledger.batch.before=1*sleep(300)").answers_late());
     let user = customer(&daemon, "user", 100, 1);
     let at = now_secs();
     let twice = ALIKE.iter().chain(ALIKE);

@@ -9,7 +9,7 @@ use crate::kit::daemon::{Daemon, DaemonOptions};
 use crate::kit::events::Usage;
 use crate::kit::wait::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn one_credit(event_id: &str, token: i64) -> Usage {
     Usage::new(event_id).remote_key(token).quota(UNITS_PER_CREDIT)

@@ -9,7 +9,7 @@ use crate::kit::events::Usage;
 use crate::kit::sender::{Attempt, Delivery, Retry, deliver};
 
 /// Holds up the first batch, so that whatever else arrives makes up the second.
-const HOLD_FIRST_BATCH: &str = "ledger.batch.before=1*sleep(400)";
+const HOLD_FIRST_BATCH: &str = "ledger.batch.before=1*sleep(2000)";
 
 const DEEP: i64 = -2_147_483_600;
 
@@ -63,7 +63,8 @@ fn good(number: i64, token: i64) -> String {
 #[test]
 fn amounts_beyond_the_columns_are_kept_apart() {
     // What is tried again counts again.
-    let options = DaemonOptions::new().fail_points(HOLD_FIRST_BATCH).set("HOOKLEDGER__RETRY__BASE_DELAY", "10m");
+    let options =
+        DaemonOptions::new().fail_points(HOLD_FIRST_BATCH).answers_late().set("HOOKLEDGER__RETRY__BASE_DELAY", "10m");
     let daemon = Daemon::start(options);
     let user = customer(&daemon, "user", 100, 1);
     let deep = customer(&daemon, "deep", 0, 2);
@@ -102,7 +103,7 @@ fn a_repeat_of_what_cannot_be_booked_says_so_again() {
 
 #[test]
 fn what_the_database_itself_refuses_is_kept_apart() {
-    let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH));
+    let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH).answers_late());
     let user = customer(&daemon, "user", 100, 1);
     daemon.books().refuse_model("poison", "no poison here");
     let mut bodies: Vec<String> = (0..20).map(|number| good(number, 1)).collect();
@@ -121,7 +122,7 @@ fn what_the_database_itself_refuses_is_kept_apart() {
 #[test]
 fn values_that_make_no_sense_concern_their_own_events_alone() {
     only_on_sqlite!();
-    let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH));
+    let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH).answers_late());
     let user = customer(&daemon, "user", 100, 1);
     let broke = customer(&daemon, "broke", 100, 2);
     let nameless = daemon.add_user("nameless@example.com", 100);
@@ -143,7 +144,7 @@ fn values_that_make_no_sense_concern_their_own_events_alone() {
 
 #[test]
 fn a_key_of_a_user_who_is_gone_is_kept_apart() {
-    let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH));
+    let daemon = Daemon::start(DaemonOptions::new().fail_points(HOLD_FIRST_BATCH).answers_late());
     let user = customer(&daemon, "user", 100, 1);
     daemon.books().insert_orphaned_key("orphan", "2");
     let mut bodies: Vec<String> = (0..20).map(|number| good(number, 1)).collect();

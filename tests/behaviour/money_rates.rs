@@ -8,7 +8,7 @@ use crate::kit::daemon::{Daemon, DaemonOptions};
 use crate::kit::events::Usage;
 use crate::kit::wait::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Above the time between two looks at the rate, by the daemon's clock.
 const LOOK: Duration = Duration::from_secs(6);

@@ -12,7 +12,7 @@ fn deductions(daemon: &Daemon) -> i64 {
 
 #[test]
 fn a_thousand_calls_of_one_unit_cost_two_credits() {
-    let daemon = Daemon::start(DaemonOptions::new());
+    let daemon = Daemon::start(DaemonOptions::new().answers_late());
     let user = customer(&daemon, "user", 10, 1);
     let at = now_secs();
     let bodies = (0..1000).map(|number| Usage::new(format!("evt-{number}")).cost("0.000002").at_secs(at).json());

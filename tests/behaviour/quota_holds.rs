@@ -1,7 +1,7 @@
 //! new-api's quota per unit changes between two looks: what was called in between waits until a person names the second.
 
 use crate::kit::events::Usage;
-use crate::kit::newapi::Fault;
+use crate::kit::newapi::{Endpoint, Fault};
 use crate::kit::wait::wait_until;
 use crate::source_conditions::{pulling, wait_for_condition, wait_until_over};
 use crate::two_channels::{PATIENCE, Rig};
@@ -9,9 +9,16 @@ use crate::two_channels::{PATIENCE, Rig};
 /// How long nobody could look.
 const BLIND_SECS: i64 = 300;
 
+/// From now on nobody can look; a look that was under way is over.
+fn fail(rig: &Rig) {
+    rig.newapi.fail(Fault::ServerError);
+    let asked = rig.newapi.count(Endpoint::Status);
+    rig.newapi.wait_for_requests(Endpoint::Status, asked + 2, PATIENCE);
+}
+
 /// The unit is halved while new-api is out of reach; answers a second before which the old one was seen last.
 fn with_a_change(rig: &Rig) -> i64 {
-    rig.newapi.fail(Fault::ServerError);
+    fail(rig);
     let began = rig.now_secs() + 10;
     rig.advance_secs(BLIND_SECS);
     rig.newapi.set_quota_per_unit(250_000);
@@ -75,7 +82,7 @@ fn calls_of_the_time_in_which_the_price_unit_changed_wait_for_a_person() {
 fn what_was_charged_before_anybody_knew_is_told() {
     let rig = pulling(&[]);
     let mut called_at = 0;
-    rig.newapi.fail(Fault::ServerError);
+    fail(&rig);
     for id in ["one", "two"] {
         rig.advance_secs(BLIND_SECS);
         called_at = rig.now_secs();

@@ -91,7 +91,7 @@ fn bodies_are_bounded_by_the_new_size_and_time() {
 
 #[test]
 fn the_next_answer_waits_as_long_as_the_file_says() {
-    let slow = options().fail_points("ledger.batch.before=sleep(1500)");
+    let slow = options().fail_points("ledger.batch.before=sleep(4000)");
     let daemon = started(slow, &file("server.ack_timeout = \"9s\""));
     let user = daemon.add_user("user@example.com", 10);
     daemon.add_key(&user, 1);

@@ -21,8 +21,7 @@ fn with_history(events: usize) -> (Daemon, String) {
         let body = Usage::new(format!("old-{number}")).remote_key(TOKEN).quota(1000).at_secs(at).json();
         assert_eq!(daemon.post(body).json()["success"], false);
     }
-    daemon.clock().advance(Duration::from_secs(36_000));
-    let now = daemon.clock().now_millis();
+    let now = daemon.clock().advance(Duration::from_secs(36_000));
     wait_until("the token was looked at", PATIENCE, || (daemon.books().scalar_i64(TOKEN_LOOKS) >= now).then_some(()));
     daemon.add_key(&user, TOKEN);
     let listed = "SELECT count(*) FROM webhook_logs WHERE errorMsg LIKE '%ledger.key_grace%'";

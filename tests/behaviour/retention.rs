@@ -90,11 +90,11 @@ fn beside_a_platform_nothing_goes_until_that_is_set() {
     daemon.add_key(&user, TOKEN);
     charge(&daemon, "old");
     advance(&daemon, 91 * DAY, "young");
+    let mut now = daemon.clock().advance(Duration::from_secs(61));
     for round in ["a run", "and another"] {
-        let now = daemon.clock().now_millis();
         let looks = || daemon.books().scalar_i64(crate::waiting::TOKEN_LOOKS);
         wait_until(round, PATIENCE, || (looks() >= now).then_some(()));
-        daemon.clock().advance(Duration::from_secs(601));
+        now = daemon.clock().advance(Duration::from_secs(601));
     }
     assert!(daemon.books().inbox("old").is_some());
     daemon.write_config("[retention]\nwebhook_logs = \"90d\"\n");
@@ -207,12 +207,10 @@ fn a_clock_ten_days_ahead_and_back_opens_nothing_to_a_second_charge() {
 fn the_clock_alone_makes_nothing_old() {
     let (daemon, user) = rig(DaemonOptions::new());
     charge(&daemon, "first");
-    daemon.clock().advance(400 * DAY);
+    let now = daemon.clock().advance(400 * DAY);
     let looks = || daemon.books().scalar_i64(crate::waiting::TOKEN_LOOKS);
-    let now = daemon.clock().now_millis();
     wait_until("the scheduler has gone through its steps", PATIENCE, || (looks() >= now).then_some(()));
-    daemon.clock().advance(Duration::from_secs(601));
-    let now = daemon.clock().now_millis();
+    let now = daemon.clock().advance(Duration::from_secs(601));
     wait_until("and again", PATIENCE, || (looks() >= now).then_some(()));
     assert!(daemon.books().inbox("first").is_some());
     assert_eq!(daemon.books().balance(&user), 999);
@@ -265,13 +263,12 @@ fn claims_wait_for_what_is_unsettled() {
 fn before_the_first_charge_nothing_is_old() {
     let daemon = Daemon::start(DaemonOptions::new().movable_clock());
     daemon.post(ping("first"));
-    daemon.clock().advance(400 * DAY);
+    let mut now = daemon.clock().advance(400 * DAY);
     let books = daemon.books();
     for round in ["a run", "and another"] {
-        let now = daemon.clock().now_millis();
         let looks = || books.scalar_i64(crate::waiting::TOKEN_LOOKS);
         wait_until(round, PATIENCE, || (looks() >= now).then_some(()));
-        daemon.clock().advance(Duration::from_secs(61));
+        now = daemon.clock().advance(Duration::from_secs(61));
     }
     assert!(books.inbox("first").is_some());
 }

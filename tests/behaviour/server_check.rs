@@ -53,7 +53,7 @@ fn our_sessions_are_ours_whatever_the_server_is_set_to() {
         None,
         "SET GLOBAL sql_mode = ''; SET GLOBAL time_zone = '+08:00'; SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     );
-    let slow = DaemonOptions::new().fail_points("store.settle.written=1*sleep(1500)->off");
+    let slow = DaemonOptions::new().fail_points("store.settle.written=1*sleep(6000)->off").answers_late();
     let daemon = Daemon::start(slow.on(&server));
     with_users(&daemon);
     let books = daemon.books();

@@ -123,8 +123,10 @@ fn the_link_cut_anywhere_in_a_settlement_loses_and_doubles_nothing() {
 fn a_link_that_falls_silent_in_a_transaction_is_given_up_and_its_locks_with_it() {
     only_on_a_server!();
     let mut proxy = None;
-    let slow = DaemonOptions::new().fail_points("store.settle.written=1*sleep(2500)->off");
-    let daemon = behind(&mut proxy, slow);
+    let slow = DaemonOptions::new().fail_points("store.settle.written=1*sleep(6000)->off").answers_late();
+    // Its transactions are looked at: on a server that others use as well they could be another's.
+    let server = PrivateServer::start();
+    let daemon = behind(&mut proxy, slow.on(&server));
     let (proxy, books) = (proxy.unwrap(), daemon.books());
     let body = Usage::new("e").remote_key(1).quota(700).json();
     let posted = start_delivery(daemon.address(), SECRET, vec![body.clone()], 1, Retry::never());
@@ -144,7 +146,7 @@ fn an_answer_to_a_commit_that_never_comes_is_looked_up() {
     let server = PrivateServer::start();
     for is_committed in [true, false] {
         let mut proxy = None;
-        let slow = DaemonOptions::new().fail_points("store.settle.written=1*sleep(2500)->off");
+        let slow = DaemonOptions::new().fail_points("store.settle.written=1*sleep(6000)->off").answers_late();
         let daemon = behind(&mut proxy, slow.on(&server));
         let proxy = proxy.unwrap();
         let books = daemon.books();

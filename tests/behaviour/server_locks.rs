@@ -83,7 +83,8 @@ fn held_events_are_tried_again_without_the_every_second_look() {
 fn a_deadlock_redoes_the_whole_batch() {
     only_on_a_server!();
     let server = PrivateServer::start();
-    let daemon = Daemon::start(DaemonOptions::new().on(&server));
+    // The other one comes while it still waits.
+    let daemon = Daemon::start(DaemonOptions::new().set("HOOKLEDGER__DATABASE__LOCK_WAIT", "8s").on(&server));
     with_users(&daemon);
     let books = daemon.books();
     let user = user_of(&books, HELD);

@@ -1,6 +1,5 @@
 //! Sockets that outlive the daemon: a restart, or a crash, refuses no connection.
 
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use crate::kit::clock::now_secs;
 use crate::kit::daemon::{Daemon, DaemonOptions};
 use crate::kit::events::Usage;
+use crate::kit::ports::listen;
 use crate::kit::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ fn credit(event_id: String) -> String {
 /// A daemon that will take over the socket for senders, and who keeps it.
 fn with_socket(name: &str) -> Daemon {
     let mut daemon = Daemon::prepare(DaemonOptions::new());
-    let socket = TcpListener::bind(daemon.address()).expect("the port is free");
+    let socket = listen(daemon.address());
     daemon.hand_over(socket, name);
     daemon
 }
@@ -124,7 +124,7 @@ fn a_killed_daemon_leaves_its_port_open() {
 #[test]
 fn metrics_can_have_a_socket_of_their_own() {
     let mut daemon = Daemon::prepare(DaemonOptions::new());
-    let socket = TcpListener::bind(daemon.metrics_address()).expect("the port is free");
+    let socket = listen(daemon.metrics_address());
     // Switched off in the settings, so that nothing else can serve them.
     daemon.set_environment("HOOKLEDGER__METRICS__LISTEN", "");
     daemon.hand_over(socket, "metrics");
@@ -145,7 +145,7 @@ fn a_socket_that_nobody_knows_ends_the_start() {
 #[test]
 fn another_address_than_the_settings_is_told() {
     let mut daemon = Daemon::prepare(DaemonOptions::new().set("HOOKLEDGER__SERVER__LISTEN", "127.0.0.1:4999"));
-    let socket = TcpListener::bind(daemon.address()).expect("the port is free");
+    let socket = listen(daemon.address());
     daemon.hand_over(socket, "webhook");
     daemon.launch();
     daemon.wait_ready();

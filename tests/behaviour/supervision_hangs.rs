@@ -47,7 +47,7 @@ fn wait_told(daemon: &Daemon, words: &str) {
 #[test]
 fn what_a_replaced_actor_had_asked_for_is_not_committed() {
     // The first event's transaction is whole but for its COMMIT when the second one makes the Ledger hang.
-    let points = "store.settle.written=1*sleep(6000)->off;ledger.handle=1*off->1*sleep(12000)->off";
+    let points = "store.settle.written=1*sleep(15000)->off;ledger.handle=1*off->1*sleep(25000)->off";
     // Its transactions are looked at: on a server that others use as well they could be another's.
     let server = (!is_sqlite()).then(PrivateServer::start);
     let options = options("2s").fail_points(points);
@@ -56,7 +56,7 @@ fn what_a_replaced_actor_had_asked_for_is_not_committed() {
     let first = start_delivery(daemon.address(), SECRET, vec![event("first")], 1, patient());
     wait_in_transaction(&daemon);
     let second = start_delivery(daemon.address(), SECRET, vec![event("second")], 1, patient());
-    wait_until("the ledger is replaced", PATIENCE, || (restarts(&daemon, "ledger", "hang") == 1).then_some(()));
+    wait_until("the ledger is replaced", PATIENCE, || (restarts(&daemon, "ledger", "hang") >= 1).then_some(()));
     wait_told(&daemon, "what a replaced part of the daemon had asked for was rolled back");
     first.finish().assert_all_acknowledged();
     second.finish().assert_all_acknowledged();
@@ -68,7 +68,7 @@ fn what_a_replaced_actor_had_asked_for_is_not_committed() {
 #[test]
 fn an_owner_of_a_connection_that_hangs_ends_the_process_at_once() {
     let points = "store.settle.written=2*off->1*sleep(600000)->off";
-    let quick = options("2s").set("HOOKLEDGER__DATABASE__LOCK_WAIT", "300ms").fail_points(points);
+    let quick = options("5s").set("HOOKLEDGER__DATABASE__LOCK_WAIT", "300ms").fail_points(points);
     let mut daemon = Daemon::start(quick);
     with_users(&daemon);
     let ongoing = start_delivery(daemon.address(), SECRET, usage_bodies(40, "owner"), 4, patient());
@@ -112,12 +112,18 @@ fn work_that_nothing_wakes_any_more_is_a_hang() {
     only_on_sqlite!();
     // It may wait for sixteen commands of the owner, each for ten times this lock.
     let points = "ledger.batch.before=1*return(stall)->off;logger.batch.before=1*return(stall)->off";
-    let quick = options("2s").set("HOOKLEDGER__DATABASE__LOCK_WAIT", "100ms").fail_points(points);
+    let quick = options("5s").set("HOOKLEDGER__DATABASE__LOCK_WAIT", "100ms").fail_points(points);
     let daemon = Daemon::start(quick);
     with_users(&daemon);
     let report = deliver(daemon.address(), SECRET, usage_bodies(20, "stall"), 4, patient());
     report.assert_all_acknowledged();
     assert_documented(&report);
+    // All may be charged before the logger's time is over: it was asked for something later.
+    for actor in ["ledger", "logger"] {
+        wait_until(&format!("the {actor} is replaced"), PATIENCE, || {
+            (restarts(&daemon, actor, "hang") > 0).then_some(())
+        });
+    }
     for actor in ["ledger", "logger"] {
         assert_eq!(restarts(&daemon, actor, "hang"), 1, "{actor}");
     }
@@ -126,12 +132,12 @@ fn work_that_nothing_wakes_any_more_is_a_hang() {
 
 #[test]
 fn a_process_that_was_stopped_for_long_takes_nobody_for_hung() {
-    let daemon = Daemon::start(options("2s"));
+    let daemon = Daemon::start(options("5s"));
     with_users(&daemon);
     let pid = daemon.pid();
     for stop in 0..2 {
         assert!(daemon.signal("STOP"));
-        pause(Duration::from_secs(5));
+        pause(Duration::from_secs(10));
         assert!(daemon.signal("CONT"));
         let body = event(&format!("e-{stop}"));
         deliver(daemon.address(), SECRET, vec![body], 1, patient()).assert_all_acknowledged();

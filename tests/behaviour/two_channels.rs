@@ -16,7 +16,8 @@ pub const WEBHOOK_URL: &str = "http://127.0.0.1:1/api/webhooks/events";
 pub const DAY_SECS: i64 = 24 * 3600;
 /// A little more than `polling.lookback`.
 pub const COVERED_AFTER_SECS: i64 = 660;
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than what a slow look at the last hour found is kept.
+pub const PATIENCE: Duration = Duration::from_secs(400);
 
 /// A new-api with the token 42, and a daemon that reads its log; the key's owner has 1,000 credits.
 pub struct Rig {
@@ -80,9 +81,19 @@ impl Rig {
             ("HOOKLEDGER__POLLING__STALE_AFTER", "48h"),
             ("HOOKLEDGER__POLLING__INTERVAL", "1d"),
         ]);
-        let ended = || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}");
-        wait_until("coverage has begun", PATIENCE, ended);
+        rig.wait_until_coverage_has_begun();
         rig
+    }
+
+    /// Waits for the first pass of the daemon.
+    #[track_caller]
+    pub fn wait_until_coverage_has_begun(&self) {
+        wait_until("coverage has begun", PATIENCE, || (self.passes() >= 1.0).then_some(()));
+    }
+
+    /// Those that were whole since the daemon began.
+    fn passes(&self) -> f64 {
+        self.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}").unwrap_or_default()
     }
 
     pub fn books(&self) -> Books {
@@ -162,9 +173,8 @@ impl Rig {
     /// Waits until another pass has ended.
     #[track_caller]
     pub fn wait_for_a_pass(&self) {
-        let ended = || self.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}").unwrap_or_default();
-        let before = ended();
-        wait_until("another pass", PATIENCE, || (ended() >= before + 2.0).then_some(()));
+        let before = self.passes();
+        wait_until("another pass", PATIENCE, || (self.passes() >= before + 2.0).then_some(()));
     }
 
     /// Waits until a pass has begun and ended that the clock makes due, where passes are an hour apart.
@@ -176,10 +186,11 @@ impl Rig {
     /// The same, where passes are up to so many seconds apart.
     #[track_caller]
     pub fn wait_for_a_pass_by_clock_of(&self, enough_secs: i64) {
-        let ended = || self.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}").unwrap_or_default();
-        let before = ended();
+        // The first one may still be under way.
+        self.wait_until_coverage_has_begun();
+        let before = self.passes();
         self.advance_secs(enough_secs);
-        wait_until("another pass", PATIENCE, || (ended() > before).then_some(()));
+        wait_until("another pass", PATIENCE, || (self.passes() > before).then_some(()));
     }
 }
 

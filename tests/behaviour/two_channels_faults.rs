@@ -146,8 +146,11 @@ fn fault_9_an_outage_is_never_taken_for_no_usage() {
     let mut calls = 0;
     for fault in faults {
         rig.wait_for_a_pass();
-        let (covered_before, failed_before) = (covered(), failed());
+        let failed_by_now = failed();
         rig.newapi.fail(fault.clone().on(Endpoint::LogRows));
+        // No pass that began before is left.
+        wait_until(&format!("a pass fails by {fault:?}"), PATIENCE, || (failed() > failed_by_now).then_some(()));
+        let (covered_before, failed_before) = (covered(), failed());
         calls += 1;
         rig.newapi.call(&rig.call(rig.now_secs()).tokens(calls, 1));
         rig.advance_secs(1200);

@@ -18,7 +18,7 @@ fn wait_for_state(rig: &Rig, state: &str) {
 #[test]
 fn a_webhook_that_is_switched_off_in_new_api_under_traffic_and_on_again_loses_no_call() {
     let rig = Rig::start(&[]);
-    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
+    rig.wait_until_coverage_has_begun();
     rig.advance_secs(90);
     let calls = Cell::new(0);
     let call = |has_event: bool| {
@@ -79,7 +79,7 @@ fn a_week_without_the_gateway_is_caught_up() {
 #[test]
 fn a_week_without_the_daemon_is_caught_up() {
     let rig = Rig::start(&[]);
-    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
+    rig.wait_until_coverage_has_begun();
     rig.daemon.kill();
     let calls = week_of_calls(&rig, rig.now_secs());
     rig.advance_secs(WEEK_SECS);
@@ -92,7 +92,7 @@ fn a_week_without_the_daemon_is_caught_up() {
 #[test]
 fn a_quiet_night_is_idle_and_nothing_to_look_at() {
     let rig = Rig::start(&[]);
-    wait_until("coverage has begun", PATIENCE, || rig.daemon.metric("hookledger_poll_runs_total{outcome=\"done\"}"));
+    rig.wait_until_coverage_has_begun();
     rig.advance_secs(60);
     for number in 1..=20 {
         let called = rig.newapi.call(&rig.call(rig.now_secs() - 20 + number).tokens(number, 1));

@@ -14,6 +14,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 const ABORTED: i32 = 134;
 const SUPERVISOR_GAVE_UP: i32 = 70;
 
+const HANG_TIMEOUT: &str = "HOOKLEDGER__SUPERVISOR__HANG_TIMEOUT";
+
 /// Between two looks whether a start has come to something.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -21,6 +23,7 @@ impl Chaos {
     /// A life after the plan. The daemon does not run before, nor after.
     pub fn live(&mut self, plan: &Plan) {
         self.tally.lives += 1;
+        self.rig.daemon.set_environment(HANG_TIMEOUT, "1500ms");
         if plan.fail_points.is_empty() {
             self.rig.daemon.unset_environment("FAILPOINTS");
         } else {
@@ -57,6 +60,8 @@ impl Chaos {
     /// A life without faults, from which the next round takes over.
     pub fn live_well(&mut self) {
         self.rig.daemon.unset_environment("FAILPOINTS");
+        // Nobody starts it again where a busy machine looked like a hang.
+        self.rig.daemon.set_environment(HANG_TIMEOUT, "15s");
         self.rig.daemon.launch();
         let end = self.wait_ready_or_end();
         assert_eq!(end, None, "a daemon without faults ended:\n{}", self.log_tail());

@@ -11,7 +11,7 @@ use super::process::run;
 /// A database that is busy is asked this often, each time for as long as `BUSY`.
 const ATTEMPTS: usize = 3;
 const BUSY: &str = ".timeout 5000";
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone)]
 pub struct BooksFile {

@@ -49,9 +49,12 @@ impl MovableClock {
         text.trim().parse().expect("the clock file holds a number")
     }
 
-    pub fn advance(&self, duration: Duration) {
+    /// Answers a time that nobody can have seen before, and everybody sees from now on.
+    pub fn advance(&self, duration: Duration) -> i64 {
         let millis = i64::try_from(duration.as_millis()).expect("the duration fits");
-        self.set_offset_millis(self.offset_millis() + millis);
+        let (now, offset) = (now_millis(), self.offset_millis());
+        self.set_offset_millis(offset + millis);
+        now + offset + millis
     }
 
     pub fn set_back(&self, duration: Duration) {

@@ -1,6 +1,7 @@
 //! Loopback ports that stay ours while nobody listens, so that a killed daemon comes back on the same one.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -21,15 +22,22 @@ pub fn free_address() -> SocketAddr {
         let index = start.wrapping_add(HANDED_OUT.fetch_add(1, Ordering::SeqCst)) % COUNT;
         let port = u16::try_from(FIRST + index).expect("the range ends below 65536");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
+        if !is_listened_on(address) {
             return address;
         }
     }
     panic!("every port from {FIRST} on is taken");
 }
 
-/// Listens on one of them. A program that another test is just starting holds for an instant what was open here, the
-/// listener that found the address free as well.
+/// Whether anybody listens there. Asked as a client asks: to find out by listening would keep the address from the next
+/// one for as long as a program that another test is just starting holds what was open here.
+pub fn is_listened_on(address: SocketAddr) -> bool {
+    let connected = TcpStream::connect_timeout(&address, Duration::from_secs(5));
+    !connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// Listens on one of them. Who listened there before may be held for an instant, by a program that another test is just
+/// starting.
 pub fn listen(address: SocketAddr) -> TcpListener {
-    wait_until("a free address can be listened on", Duration::from_secs(5), || TcpListener::bind(address).ok())
+    wait_until("a free address can be listened on", Duration::from_secs(30), || TcpListener::bind(address).ok())
 }

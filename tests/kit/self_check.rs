@@ -19,7 +19,7 @@ use super::sign::signature;
 use super::wait::wait_until;
 use super::wire::{Connection, http_request};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves each connection in turn on a thread of its own, for as long as the test process lives.
 fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {

@@ -11,7 +11,7 @@ use rustix::net::{self, AddressFamily, SendFlags, SocketType};
 use super::wait::Deadline;
 
 /// Longer than any answer of the daemon may take.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
