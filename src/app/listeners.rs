@@ -14,7 +14,7 @@ use crate::http::server::{self, HttpState};
 use crate::systemd::InheritedSockets;
 use crate::telemetry::metrics::Metrics;
 
-/// Between the last connection that is taken and the end of those that say nothing.
+/// Between the last connection that is taken and the end of those that say nothing, at most.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// What serves from now on.
@@ -34,16 +34,16 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// Finishes what is under way, as long as it takes.
+    /// Finishes what is under way, for which there is so much time; it is up to the caller to end it then.
     ///
     /// Where the socket stays open, whoever connects from now on is left to the next daemon; whoever was taken before
     /// gets the time to send what he connected for, as the server drops connections that have sent nothing.
-    pub(super) async fn stop(&self) {
+    pub(super) async fn stop(&self, within: Duration) {
         if self.is_kept_open {
             for server in &self.handles {
                 server.pause().await;
             }
-            tokio::time::sleep(LAST_REQUESTS).await;
+            tokio::time::sleep(last_requests(within)).await;
         }
         for server in &self.handles {
             server.stop(true).await;
@@ -94,12 +94,17 @@ pub(super) fn listen(
         .and_then(|listener| server::admin(listener, operators.clone()))
         .map_err(|error| StartError::AdminSocket(path.clone(), error))?;
     serve(admin);
-    // The last: whoever hears that we are ready finds everything else open.
-    serve(public());
     let told =
         Listeners { server: server.to_string(), metrics: metrics_listen, admin_socket: path.display().to_string() };
     operators.listeners.set(told).ok();
+    // The last: whoever hears that we are ready finds everything else open.
+    serve(public());
     Ok(Listening { servers: Servers { handles, is_kept_open }, server, admin_socket: own_socket })
+}
+
+/// Most of a short stop is for what is under way.
+fn last_requests(within: Duration) -> Duration {
+    LAST_REQUESTS.min(within / 4)
 }
 
 /// The socket counts, and the setting is what the commands of this machine go by.
@@ -122,5 +127,16 @@ fn tell_of_differences(settings: &Settings, inherited: &InheritedSockets) {
             "other machines can reach the socket that was handed over, and webhook.allow_sources is empty: put it behind \
              a proxy that speaks TLS, or list who may send"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_stop_is_not_used_up_by_waiting_for_requests() {
+        let waits = [1, 2, 20].map(|secs| last_requests(Duration::from_secs(secs)).as_millis());
+        assert_eq!(waits, [250, 500, 1000]);
     }
 }

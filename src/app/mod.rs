@@ -256,7 +256,7 @@ impl Daemon {
         let within = self.settings.server.shutdown_timeout;
         self.manager.stopping("stopping: what is under way is finished", within + STOP_MARGIN);
         let drain = async {
-            self.servers.stop().await;
+            self.servers.stop(within).await;
             self.store.close().await;
         };
         if tokio::time::timeout(within, drain).await.is_err() {

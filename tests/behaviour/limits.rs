@@ -290,8 +290,7 @@ fn half_sent(daemon: &Daemon, event_id: &str) -> (Connection, Vec<u8>) {
 
 #[test]
 fn more_requests_than_may_be_at_work_are_told_to_come_back() {
-    let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__MAX_IN_FLIGHT", 1);
-    let options = options.answers_late();
+    let options = DaemonOptions::new().set("HOOKLEDGER__SERVER__MAX_IN_FLIGHT", 1).answers_late();
     let mut intake = Intake::start_with(options.fail_points("store.settle.begin=1*sleep(6000)"));
     let mut held = intake.daemon.connection();
     let request = intake.daemon.signed_request(Body::usage("held").json());
